@@ -1,0 +1,2 @@
+//! fleetd-agent.
+fn main() {}

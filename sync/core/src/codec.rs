@@ -1,0 +1,1 @@
+//! The canonical binary layout of envelopes and other signed bodies.

@@ -1,0 +1,1 @@
+//! Envelopes: signed changes of one lane.

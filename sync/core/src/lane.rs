@@ -1,0 +1,1 @@
+//! Lanes: one writer's signed, hash-linked changes to one document.

@@ -1,0 +1,105 @@
+//! Every limit of the system, with the reason for its number.
+
+use std::time::Duration;
+
+/// Operations in one envelope: the largest state that one device needs changed at once, twice over.
+pub const ENVELOPE_OPS_MAX: usize = 64;
+/// Bytes of a DELTA envelope: a change is small, and large things are artifacts.
+pub const DELTA_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a SNAPSHOT envelope, and so of one lane's whole state.
+pub const SNAPSHOT_BYTES_MAX: usize = 16 << 10;
+/// Changes after which a lane begins a new epoch: replaying them costs under a millisecond.
+pub const EPOCH_CHANGES_MAX: u64 = 64;
+/// Bytes after which a lane begins a new epoch.
+pub const EPOCH_BYTES_MAX: usize = 16 << 10;
+/// Lanes of one document: a central authority, a few sites and their successors.
+pub const DOCUMENT_LANES_MAX: usize = 8;
+/// Openers that a receiver keeps of each lane, to tell a stale branch from a forked one.
+pub const LANE_OPENERS_KEPT: usize = 4;
+/// Conditions that one envelope may wait for.
+pub const ENVELOPE_NEEDS_MAX: usize = 8;
+/// Characters of one path in a document.
+pub const PATH_CHARS_MAX: usize = 128;
+/// Bytes of one value in a document.
+pub const VALUE_BYTES_MAX: usize = 2 << 10;
+
+/// Bytes of one frame between peers: holds the largest envelope and three artifact groups with their framing.
+pub const FRAME_BYTES_MAX: usize = 64 << 10;
+/// Lanes named in one Hello: a device has three documents of at most eight lanes.
+pub const HELLO_HEADS_MAX: usize = 64;
+/// Log streams named in one Hello.
+pub const HELLO_STREAMS_MAX: usize = 64;
+/// Envelopes in one Push: as many of the smallest as fit a frame.
+pub const PUSH_ENVELOPES_MAX: usize = 256;
+/// Inputs that a connection may have in its actor's mailbox before it reads on: mailboxes have no bound of their own.
+pub const CONNECTION_CREDITS: usize = 64;
+/// Frames that wait in one connection's outbox; one more closes the session, and Hello repairs it.
+pub const OUTBOX_FRAMES_MAX: usize = 1024;
+/// Connections that may be in their handshake at once.
+pub const HANDSHAKES_MAX: usize = 256;
+
+/// Keep-alive of a connection that may cross a NAT: shorter than the 30 s after which cheap routers forget UDP.
+pub const KEEP_ALIVE_NAT: Duration = Duration::from_secs(25);
+/// Time without a packet after which a connection is given up.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(80);
+/// Time in which a probed peer must answer where somebody waits for presence.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time in which a dialled server must have sent its Hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// First ceiling of the pause before a device dials again.
+pub const DIAL_BACKOFF_FIRST: Duration = Duration::from_millis(500);
+/// Last ceiling of the pause before a device dials again.
+pub const DIAL_BACKOFF_LAST: Duration = Duration::from_secs(60);
+
+/// Bytes of a root record: 16 keys and 64 delegations fit.
+pub const ROOT_RECORD_BYTES_MAX: usize = 16 << 10;
+/// Keys that may sign a root record.
+pub const ROOT_KEYS_MAX: usize = 16;
+/// Delegations in one root record.
+pub const ROOT_DELEGATIONS_MAX: usize = 64;
+/// Root records that one message may carry.
+pub const ROOT_RECORDS_MAX: usize = 64;
+/// Bytes of an enrolment token as text: a few addresses, a fleet id and a secret.
+pub const TOKEN_CHARS_MAX: usize = 1024;
+/// Addresses in one enrolment token.
+pub const TOKEN_ADDRESSES_MAX: usize = 8;
+/// Bytes of a certificate signing request.
+pub const CSR_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of a release manifest.
+pub const MANIFEST_BYTES_MAX: usize = 16 << 10;
+/// Artifacts in one release, one for each platform.
+pub const RELEASE_ARTIFACTS_MAX: usize = 16;
+/// Arguments, environment names and probes of one release together.
+pub const MANIFEST_ENTRIES_MAX: usize = 64;
+/// Bytes of one artifact: what an embedded device's storage can hold twice.
+pub const ARTIFACT_BYTES_MAX: u64 = 8 << 30;
+/// Bytes of one verified group of an artifact: lost work after a power cut is at most this.
+pub const ARTIFACT_GROUP_BYTES: u64 = 16 << 10;
+/// Groups that a device asks for at once: 512 KiB in flight keeps a 50 ms link busy at 10 MB/s.
+pub const ARTIFACT_WINDOW_GROUPS: u64 = 32;
+
+/// Inputs that a machine's flight recorder keeps.
+pub const FLIGHT_RECORDER_INPUTS: usize = 128;
+
+/// Characters of a workload's name: a file name on every file system, with room for a suffix.
+pub const WORKLOAD_NAME_CHARS_MAX: usize = 63;
+/// Characters of a version.
+pub const VERSION_CHARS_MAX: usize = 64;
+/// Characters of a device's name.
+pub const DEVICE_NAME_CHARS_MAX: usize = 63;
+/// Characters of a label's key, and of its value.
+pub const LABEL_CHARS_MAX: usize = 63;
+/// Labels of one device.
+pub const DEVICE_LABELS_MAX: usize = 32;
+/// Characters of a platform's name.
+pub const PLATFORM_CHARS_MAX: usize = 31;
+
+/// Bytes of one log line; a longer one is cut and says so.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+/// Bytes of records in one log segment before it is sealed: about seven times smaller on disk, and quick to sign.
+pub const LOG_SEGMENT_BYTES: usize = 16 << 10;
+/// Age at which a log segment is sealed though it is not full.
+pub const LOG_SEGMENT_AGE: Duration = Duration::from_secs(1);
+/// Bytes of spooled logs that a device keeps before it drops the oldest segment and marks the gap.
+pub const SPOOL_BYTES_MAX: u64 = 64 << 20;

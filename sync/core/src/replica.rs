@@ -1,0 +1,1 @@
+//! A node's documents, and what a peer's Hello says of them.

@@ -1,0 +1,1 @@
+//! What a device should run: a pure function of lane states.

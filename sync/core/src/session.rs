@@ -1,0 +1,1 @@
+//! One peer's half of a sync session.

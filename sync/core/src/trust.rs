@@ -1,0 +1,1 @@
+//! Whose word counts: the root chain, its delegations, and revocations.

@@ -1,0 +1,1 @@
+//! The Automerge view of a document; the only file that names automerge.
