@@ -1,1 +1,14 @@
-//! agent.
+//! What runs on a device: one agent, its workloads, and a shim for each of them.
+//!
+//! This crate drives; it decides little. Decisions are machines of `fleetd-actors`, wired in `node`; what they ask
+//! for is done here, each part of the operating system behind a seam that a simulated twin can take the place of.
+//! Nothing here keeps a workload alive: a workload belongs to its shim, and the agent may come and go.
+//!
+//! Where to start reading: [`runner`] (how workloads run) and [`shim`] (what holds them), [`install`] and
+//! [`artifact_files`] (what is on the disk, and in which order it gets there), both standing on [`disk`].
+
+pub mod artifact_files;
+pub mod disk;
+pub mod install;
+pub mod probe;
+pub mod runner;
