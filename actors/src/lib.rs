@@ -1,1 +1,18 @@
-//! actors.
+//! The actors of fleetd: machines that decide, and the one shell that joins them to drivers that act.
+//!
+//! Each device, rollout, log stream, registration and workload is a machine in a file of its own. Machines are pure:
+//! no IO, no async, no clock. A [`cell::Cell`] runs one machine with its driver and releases a turn's effects once
+//! its records are durable; it is the same piece of code under every engine. With the feature `shell`, the ractor
+//! actor of [`shell`] gives each cell a mailbox, a timer and supervision; the simulator steps cells bare.
+//!
+//! Where to start reading: [`cell`], then one machine.
+
+pub mod address;
+pub mod cell;
+pub mod directory;
+pub mod driver;
+pub mod release_queue;
+pub mod spawn;
+
+#[cfg(feature = "shell")]
+pub mod shell;

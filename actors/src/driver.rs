@@ -1,0 +1,17 @@
+//! A driver acts and never decides.
+
+use fleetd_sync_core::commit::Mutation;
+use fleetd_sync_core::machine::Machine;
+use fleetd_sync_core::time::Now;
+
+/// Carries out what one machine decided.
+///
+/// A driver only *starts* work: nothing it does may hold the mailbox. Long work carries an operation id, ends as an
+/// input at the machine's address, and is stopped by an effect that names the id.
+pub trait Driver<M: Machine>: Send + 'static {
+    /// Appends the mutations that make `record` durable.
+    fn store(&mut self, record: M::Record, mutations: &mut Vec<Mutation>);
+
+    /// Starts what `effect` asks for. Called in order, and only once the effect's turn is durable.
+    fn start(&mut self, now: Now, effect: M::Effect);
+}

@@ -1,0 +1,236 @@
+//! The one ractor actor: gives a cell its mailbox, its timer, its commits and its restarts.
+//!
+//! The shell hands a turn's mutations to the group commit and takes the next input at once; the commit's completion
+//! comes back as a message and releases the turn's effects. When a commit fails, or a machine's assertion does, the
+//! actor stops with everything that it had queued, and its supervisor loads it again from the store.
+
+mod slot;
+mod supervisor;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetd_sync_core::commit::{ActorKey, Commit, CommitError};
+use fleetd_sync_core::machine::Machine;
+use fleetd_sync_core::time::{Clock, Monotonic};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+
+use crate::address::Taken;
+use crate::cell::{Cell, Submission};
+use crate::driver::Driver;
+use crate::release_queue::TurnNumber;
+use crate::spawn::{Load, Spawn, Spawned};
+use slot::Slot;
+use supervisor::SupervisorMessage;
+
+/// Time without an input after which an idle actor is put to rest: long enough that a busy one never is.
+const REST_AFTER: Duration = Duration::from_secs(30);
+
+/// What an actor in a shell finds in its mailbox.
+enum ShellMessage<I> {
+    Input(I, Option<Taken>),
+    Committed(TurnNumber, Result<(), CommitError>),
+    Due(Monotonic),
+    Rest,
+}
+
+/// What every shell of one node shares.
+struct Shared {
+    clock: Arc<dyn Clock>,
+    commit: Arc<dyn Commit>,
+    supervisor: ActorRef<SupervisorMessage>,
+}
+
+/// The engine of the product: every actor is a ractor actor on the tokio runtime.
+#[derive(Clone)]
+pub struct ShellEngine {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for ShellEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShellEngine")
+    }
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+#[error("the actors' supervisor did not start: {cause}")]
+pub struct StartEngineError {
+    cause: String,
+}
+
+impl ShellEngine {
+    /// Starts an engine on the present tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartEngineError`] when the runtime does not run the supervisor.
+    pub async fn start(clock: Arc<dyn Clock>, commit: Arc<dyn Commit>) -> Result<Self, StartEngineError> {
+        let supervisor = supervisor::start().await.map_err(|error| StartEngineError { cause: error.to_string() })?;
+        Ok(Self { shared: Arc::new(Shared { clock, commit, supervisor }) })
+    }
+
+    /// Stops every actor, without waiting for what they have open: the store has all that counts.
+    pub fn stop(&self) {
+        self.shared.supervisor.stop(None);
+    }
+}
+
+impl Spawn for ShellEngine {
+    fn spawn<M: Machine, D: Driver<M>>(&self, key: ActorKey, eager: bool, load: Load<M, D>) -> Spawned<M::Input> {
+        let slot = Slot::new(Arc::clone(&self.shared), key, load);
+        if eager {
+            slot.wake();
+        }
+        Spawned { address: slot.address(), is_loaded: Arc::new(move || slot.is_loaded()) }
+    }
+}
+
+struct Shell;
+
+/// An actor that has been loaded.
+struct Loaded<M: Machine, D: Driver<M>> {
+    cell: Cell<M, D>,
+    armed: Option<Monotonic>,
+    last_input: Monotonic,
+    taken: u64,
+}
+
+/// An actor between its spawning and its end; loading happens in `post_start`, so that a failure is supervised.
+struct ShellState<M: Machine, D: Driver<M>> {
+    slot: Arc<Slot<M, D>>,
+    loaded: Option<Loaded<M, D>>,
+}
+
+impl Shell {
+    fn actor<M: Machine, D: Driver<M>>() -> ShellActor<M, D> {
+        ShellActor { kind: std::marker::PhantomData }
+    }
+}
+
+struct ShellActor<M, D> {
+    kind: std::marker::PhantomData<fn() -> (M, D)>,
+}
+
+impl<M: Machine, D: Driver<M>> Actor for ShellActor<M, D> {
+    type Msg = ShellMessage<M::Input>;
+    type State = ShellState<M, D>;
+    type Arguments = Arc<Slot<M, D>>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        slot: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(ShellState { slot, loaded: None })
+    }
+
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        let slot = Arc::clone(&state.slot);
+        slot.shared.commit.reloaded(&slot.key);
+        let (machine, driver) = (slot.load)(&slot.address())?;
+        let now = slot.shared.clock.now();
+        let mut cell = Cell::new(slot.key.clone(), machine, driver);
+        let owed = cell.handle_timeout(now);
+        state.loaded = Some(Loaded { cell, armed: None, last_input: now.monotonic, taken: 0 });
+        state.after_turn(&myself, owed);
+        let _ = myself.send_after(REST_AFTER, || ShellMessage::Rest);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ShellMessage::Input(input, taken) => state.on_input(&myself, input, taken),
+            ShellMessage::Committed(turn, result) => return state.on_committed(&myself, turn, result),
+            ShellMessage::Due(due) => state.on_due(&myself, due),
+            ShellMessage::Rest => state.on_rest(&myself),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        _event: SupervisionEvent,
+        _state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(()) // A shell has no children; ractor's default would stop it.
+    }
+}
+
+impl<M: Machine, D: Driver<M>> ShellState<M, D> {
+    fn on_input(&mut self, myself: &ActorRef<ShellMessage<M::Input>>, input: M::Input, taken: Option<Taken>) {
+        let now = self.slot.shared.clock.now();
+        let Some(loaded) = &mut self.loaded else { return };
+        loaded.last_input = now.monotonic;
+        loaded.taken += 1;
+        let submission = loaded.cell.handle(now, input);
+        self.after_turn(myself, submission);
+        if let Some(taken) = taken {
+            taken();
+        }
+    }
+
+    fn on_committed(
+        &mut self,
+        myself: &ActorRef<ShellMessage<M::Input>>,
+        turn: TurnNumber,
+        result: Result<(), CommitError>,
+    ) -> Result<(), ActorProcessingErr> {
+        result?;
+        let now = self.slot.shared.clock.now();
+        if let Some(loaded) = &mut self.loaded {
+            loaded.cell.committed(now, turn);
+        }
+        self.after_turn(myself, None);
+        Ok(())
+    }
+
+    fn on_due(&mut self, myself: &ActorRef<ShellMessage<M::Input>>, due: Monotonic) {
+        let now = self.slot.shared.clock.now();
+        let Some(loaded) = &mut self.loaded else { return };
+        if loaded.armed != Some(due) {
+            return; // A newer timer has replaced this one.
+        }
+        loaded.armed = None;
+        let submission = loaded.cell.handle_timeout(now);
+        self.after_turn(myself, submission);
+    }
+
+    fn on_rest(&mut self, myself: &ActorRef<ShellMessage<M::Input>>) {
+        let now = self.slot.shared.clock.now();
+        let Some(loaded) = &self.loaded else { return };
+        let quiet = now.monotonic.since(loaded.last_input) >= REST_AFTER;
+        if quiet && loaded.cell.is_idle() && self.slot.rest(myself, loaded.taken) {
+            myself.stop(None);
+            return;
+        }
+        let _ = myself.send_after(REST_AFTER, || ShellMessage::Rest);
+    }
+
+    /// Submits what a turn left to store, and arms the timer that the machine now wants.
+    fn after_turn(&mut self, myself: &ActorRef<ShellMessage<M::Input>>, submission: Option<Submission>) {
+        if let Some(Submission { turn, batch }) = submission {
+            let actor = myself.clone();
+            let done = move |result| {
+                let _ = actor.cast(ShellMessage::Committed(turn, result)); // An actor that has ended needs no word.
+            };
+            self.slot.shared.commit.submit(batch, Box::new(done));
+        }
+        let Some(loaded) = &mut self.loaded else { return };
+        let wanted = loaded.cell.poll_timeout();
+        if wanted != loaded.armed {
+            loaded.armed = wanted;
+            if let Some(due) = wanted {
+                let wait = due.since(self.slot.shared.clock.now().monotonic);
+                let _ = myself.send_after(wait, move || ShellMessage::Due(due));
+            }
+        }
+    }
+}
