@@ -1,2 +1,55 @@
-//! xtask.
-fn main() {}
+//! The project's own tools: `cargo xtask tidy`, `cargo xtask codegen`, `cargo xtask ci`.
+//!
+//! They use nothing but cargo and what the workspace builds, so that a fresh clone can run them. Where to start
+//! reading: [`tidy`] for what the tree must look like, [`ci`] for what a change must pass.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to its user")]
+
+mod ci;
+mod codegen;
+mod source;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The tools of the fleetd workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check the shape of the tree: dependency edges, names, lengths, purity, documents.
+    Tidy,
+    /// Write the Rust of the schemas in `proto/` to `proto/src/gen`.
+    Codegen {
+        /// Change nothing, and fail when what is committed differs from the schemas.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run everything that a change must pass, in order, and print the minutes of each step.
+    Ci {
+        /// Run only these steps, in their usual order.
+        #[arg(value_name = "STEP")]
+        steps: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Tidy => tidy::run(),
+        Task::Codegen { check } => codegen::run(check),
+        Task::Ci { steps } => ci::run(&steps),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
