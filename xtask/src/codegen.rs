@@ -64,6 +64,9 @@ fn generate(proto: &Path) -> anyhow::Result<Files> {
 
 /// Writes one Rust file for each package to `folder`.
 fn write_code(schemas: FileDescriptorSet, folder: &Path) -> anyhow::Result<()> {
+    let mut config = tonic_prost_build::Config::new();
+    // Names let a message travel as a detail of an error.
+    config.enable_type_names();
     tonic_prost_build::configure()
         .out_dir(folder)
         .emit_rerun_if_changed(false)
@@ -71,7 +74,7 @@ fn write_code(schemas: FileDescriptorSet, folder: &Path) -> anyhow::Result<()> {
         .btree_map(".")
         .client_mod_attribute(".", "#[cfg(feature = \"rpc\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"rpc\")]")
-        .compile_fds(schemas)
+        .compile_fds_with_config(schemas, config)
         .context("cannot write code for the schemas")
 }
 
