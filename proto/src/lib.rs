@@ -155,3 +155,17 @@ pub mod grpc {
         }
     }
 }
+
+/// How errors travel with their details.
+#[allow(
+    unused_qualifications,
+    clippy::all,
+    clippy::missing_errors_doc,
+    reason = "generated code: which lints it trips depends on its generator"
+)]
+pub mod google {
+    /// The public types of gRPC's errors.
+    pub mod rpc {
+        generated!("google.rpc.rs");
+    }
+}

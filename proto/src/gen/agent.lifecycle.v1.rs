@@ -45,6 +45,16 @@ pub struct AgentStatus {
     #[prost(uint64, tag = "42")]
     pub spooled_bytes: u64,
 }
+impl ::prost::Name for AgentStatus {
+    const NAME: &'static str = "AgentStatus";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.AgentStatus".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.AgentStatus".into()
+    }
+}
 /// One workload of the device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadStatus {
@@ -97,6 +107,16 @@ pub struct WorkloadStatus {
     #[prost(uint64, tag = "32")]
     pub size_bytes: u64,
 }
+impl ::prost::Name for WorkloadStatus {
+    const NAME: &'static str = "WorkloadStatus";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.WorkloadStatus".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.WorkloadStatus".into()
+    }
+}
 /// One value of the agent's configuration, and where it comes from.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigurationValue {
@@ -112,6 +132,16 @@ pub struct ConfigurationValue {
     /// The flag's or variable's name, or the file and line.
     #[prost(string, tag = "12")]
     pub origin_detail: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ConfigurationValue {
+    const NAME: &'static str = "ConfigurationValue";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.ConfigurationValue".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.ConfigurationValue".into()
+    }
 }
 /// How an agent stands with its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -214,6 +244,16 @@ impl ConfigurationOrigin {
 /// Asks for the status.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {}
+impl ::prost::Name for GetStatusRequest {
+    const NAME: &'static str = "GetStatusRequest";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.GetStatusRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.GetStatusRequest".into()
+    }
+}
 /// The status.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetStatusResponse {
@@ -221,15 +261,45 @@ pub struct GetStatusResponse {
     #[prost(message, optional, tag = "1")]
     pub status: ::core::option::Option<AgentStatus>,
 }
+impl ::prost::Name for GetStatusResponse {
+    const NAME: &'static str = "GetStatusResponse";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.GetStatusResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.GetStatusResponse".into()
+    }
+}
 /// Asks to be told of the status.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchStatusRequest {}
+impl ::prost::Name for WatchStatusRequest {
+    const NAME: &'static str = "WatchStatusRequest";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.WatchStatusRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.WatchStatusRequest".into()
+    }
+}
 /// The status, whole each time.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchStatusResponse {
     /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub status: ::core::option::Option<AgentStatus>,
+}
+impl ::prost::Name for WatchStatusResponse {
+    const NAME: &'static str = "WatchStatusResponse";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.WatchStatusResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.WatchStatusResponse".into()
+    }
 }
 /// Asks to start a workload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -241,12 +311,32 @@ pub struct StartWorkloadRequest {
     #[prost(string, tag = "2")]
     pub workload: ::prost::alloc::string::String,
 }
+impl ::prost::Name for StartWorkloadRequest {
+    const NAME: &'static str = "StartWorkloadRequest";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.StartWorkloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.StartWorkloadRequest".into()
+    }
+}
 /// The start is durably decided.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartWorkloadResponse {
     /// The workload as it is now.
     #[prost(message, optional, tag = "1")]
     pub workload: ::core::option::Option<WorkloadStatus>,
+}
+impl ::prost::Name for StartWorkloadResponse {
+    const NAME: &'static str = "StartWorkloadResponse";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.StartWorkloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.StartWorkloadResponse".into()
+    }
 }
 /// Asks to stop a workload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -258,12 +348,32 @@ pub struct StopWorkloadRequest {
     #[prost(string, tag = "2")]
     pub workload: ::prost::alloc::string::String,
 }
+impl ::prost::Name for StopWorkloadRequest {
+    const NAME: &'static str = "StopWorkloadRequest";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.StopWorkloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.StopWorkloadRequest".into()
+    }
+}
 /// The stop is durably decided.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopWorkloadResponse {
     /// The workload as it is now.
     #[prost(message, optional, tag = "1")]
     pub workload: ::core::option::Option<WorkloadStatus>,
+}
+impl ::prost::Name for StopWorkloadResponse {
+    const NAME: &'static str = "StopWorkloadResponse";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.StopWorkloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.StopWorkloadResponse".into()
+    }
 }
 /// Asks to restart a workload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -275,6 +385,16 @@ pub struct RestartWorkloadRequest {
     #[prost(string, tag = "2")]
     pub workload: ::prost::alloc::string::String,
 }
+impl ::prost::Name for RestartWorkloadRequest {
+    const NAME: &'static str = "RestartWorkloadRequest";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.RestartWorkloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.RestartWorkloadRequest".into()
+    }
+}
 /// The restart is durably decided.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestartWorkloadResponse {
@@ -282,15 +402,45 @@ pub struct RestartWorkloadResponse {
     #[prost(message, optional, tag = "1")]
     pub workload: ::core::option::Option<WorkloadStatus>,
 }
+impl ::prost::Name for RestartWorkloadResponse {
+    const NAME: &'static str = "RestartWorkloadResponse";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.RestartWorkloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.RestartWorkloadResponse".into()
+    }
+}
 /// Asks for the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetConfigurationRequest {}
+impl ::prost::Name for GetConfigurationRequest {
+    const NAME: &'static str = "GetConfigurationRequest";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.GetConfigurationRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.GetConfigurationRequest".into()
+    }
+}
 /// The configuration.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetConfigurationResponse {
     /// Every value, in the order of their keys.
     #[prost(message, repeated, tag = "1")]
     pub values: ::prost::alloc::vec::Vec<ConfigurationValue>,
+}
+impl ::prost::Name for GetConfigurationResponse {
+    const NAME: &'static str = "GetConfigurationResponse";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.GetConfigurationResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.GetConfigurationResponse".into()
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "rpc")]
@@ -310,8 +460,8 @@ pub mod lifecycle_service_client {
     /// Example: what does this device run?
     ///
     /// ```text
-    /// curl --unix-socket /run/fleetd/agent.sock http://agent/agent.lifecycle.v1.LifecycleService/GetStatus \
-    ///   -H 'content-type: application/json' -d '{}'
+    /// buf curl --schema proto --protocol grpc --http2-prior-knowledge --unix-socket /run/fleetd/agent.sock -d '{}' \
+    ///   http://agent/agent.lifecycle.v1.LifecycleService/GetStatus
     /// {"status": {"name": "brisk-otter", "linkPhase": "LINK_PHASE_LIVE", "workloads": [{"name": "coffee", …}]}}
     /// ```
     #[derive(Debug, Clone)]
@@ -645,8 +795,8 @@ pub mod lifecycle_service_server {
     /// Example: what does this device run?
     ///
     /// ```text
-    /// curl --unix-socket /run/fleetd/agent.sock http://agent/agent.lifecycle.v1.LifecycleService/GetStatus \
-    ///   -H 'content-type: application/json' -d '{}'
+    /// buf curl --schema proto --protocol grpc --http2-prior-knowledge --unix-socket /run/fleetd/agent.sock -d '{}' \
+    ///   http://agent/agent.lifecycle.v1.LifecycleService/GetStatus
     /// {"status": {"name": "brisk-otter", "linkPhase": "LINK_PHASE_LIVE", "workloads": [{"name": "coffee", …}]}}
     /// ```
     #[derive(Debug)]

@@ -24,6 +24,16 @@ pub struct AccessToken {
     #[prost(string, tag = "14")]
     pub created_by: ::prost::alloc::string::String,
 }
+impl ::prost::Name for AccessToken {
+    const NAME: &'static str = "AccessToken";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.AccessToken".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.AccessToken".into()
+    }
+}
 /// What a caller may do. Each role may all that the one before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -77,6 +87,16 @@ pub struct CreateAccessTokenRequest {
     #[prost(message, optional, tag = "11")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
 }
+impl ::prost::Name for CreateAccessTokenRequest {
+    const NAME: &'static str = "CreateAccessTokenRequest";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.CreateAccessTokenRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.CreateAccessTokenRequest".into()
+    }
+}
 /// The new token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateAccessTokenResponse {
@@ -86,6 +106,16 @@ pub struct CreateAccessTokenResponse {
     /// What to send as `authorization: Bearer …`. It cannot be had again.
     #[prost(string, tag = "2")]
     pub text: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CreateAccessTokenResponse {
+    const NAME: &'static str = "CreateAccessTokenResponse";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.CreateAccessTokenResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.CreateAccessTokenResponse".into()
+    }
 }
 /// Asks for tokens.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -100,6 +130,16 @@ pub struct ListAccessTokensRequest {
     #[prost(bool, tag = "11")]
     pub include_ended: bool,
 }
+impl ::prost::Name for ListAccessTokensRequest {
+    const NAME: &'static str = "ListAccessTokensRequest";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.ListAccessTokensRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.ListAccessTokensRequest".into()
+    }
+}
 /// One page of tokens.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListAccessTokensResponse {
@@ -109,6 +149,16 @@ pub struct ListAccessTokensResponse {
     /// Continues the list; empty at its end.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListAccessTokensResponse {
+    const NAME: &'static str = "ListAccessTokensResponse";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.ListAccessTokensResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.ListAccessTokensResponse".into()
+    }
 }
 /// Asks to revoke a token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -120,6 +170,16 @@ pub struct RevokeAccessTokenRequest {
     #[prost(string, tag = "2")]
     pub access_id: ::prost::alloc::string::String,
 }
+impl ::prost::Name for RevokeAccessTokenRequest {
+    const NAME: &'static str = "RevokeAccessTokenRequest";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.RevokeAccessTokenRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.RevokeAccessTokenRequest".into()
+    }
+}
 /// The revoked token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeAccessTokenResponse {
@@ -127,9 +187,29 @@ pub struct RevokeAccessTokenResponse {
     #[prost(message, optional, tag = "1")]
     pub access_token: ::core::option::Option<AccessToken>,
 }
+impl ::prost::Name for RevokeAccessTokenResponse {
+    const NAME: &'static str = "RevokeAccessTokenResponse";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.RevokeAccessTokenResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.RevokeAccessTokenResponse".into()
+    }
+}
 /// Asks who is calling.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoAmIRequest {}
+impl ::prost::Name for WhoAmIRequest {
+    const NAME: &'static str = "WhoAmIRequest";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.WhoAmIRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.WhoAmIRequest".into()
+    }
+}
 /// Who is calling.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoAmIResponse {
@@ -145,6 +225,16 @@ pub struct WhoAmIResponse {
     /// The server's version of fleetd.
     #[prost(string, tag = "13")]
     pub server_version: ::prost::alloc::string::String,
+}
+impl ::prost::Name for WhoAmIResponse {
+    const NAME: &'static str = "WhoAmIResponse";
+    const PACKAGE: &'static str = "fleetd.access.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.access.v1.WhoAmIResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.access.v1.WhoAmIResponse".into()
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "rpc")]

@@ -6,6 +6,16 @@ pub struct GetUploadRequest {
     #[prost(string, tag = "1")]
     pub digest: ::prost::alloc::string::String,
 }
+impl ::prost::Name for GetUploadRequest {
+    const NAME: &'static str = "GetUploadRequest";
+    const PACKAGE: &'static str = "fleetd.artifact.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.artifact.v1.GetUploadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.artifact.v1.GetUploadRequest".into()
+    }
+}
 /// How much of an artifact is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetUploadResponse {
@@ -15,6 +25,16 @@ pub struct GetUploadResponse {
     /// Whether that is all of it, and verified.
     #[prost(bool, tag = "2")]
     pub complete: bool,
+}
+impl ::prost::Name for GetUploadResponse {
+    const NAME: &'static str = "GetUploadResponse";
+    const PACKAGE: &'static str = "fleetd.artifact.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.artifact.v1.GetUploadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.artifact.v1.GetUploadResponse".into()
+    }
 }
 /// A part of an artifact. The first message names the artifact; later ones carry only content.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -35,6 +55,16 @@ pub struct UploadArtifactRequest {
     #[prost(bytes = "vec", tag = "11")]
     pub content: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for UploadArtifactRequest {
+    const NAME: &'static str = "UploadArtifactRequest";
+    const PACKAGE: &'static str = "fleetd.artifact.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.artifact.v1.UploadArtifactRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.artifact.v1.UploadArtifactRequest".into()
+    }
+}
 /// What is there now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UploadArtifactResponse {
@@ -44,6 +74,16 @@ pub struct UploadArtifactResponse {
     /// Whether that is all of it, and verified.
     #[prost(bool, tag = "2")]
     pub complete: bool,
+}
+impl ::prost::Name for UploadArtifactResponse {
+    const NAME: &'static str = "UploadArtifactResponse";
+    const PACKAGE: &'static str = "fleetd.artifact.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.artifact.v1.UploadArtifactResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.artifact.v1.UploadArtifactResponse".into()
+    }
 }
 /// A part of an artifact, whole in itself.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -64,6 +104,16 @@ pub struct UploadArtifactChunkRequest {
     #[prost(bytes = "vec", tag = "11")]
     pub content: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for UploadArtifactChunkRequest {
+    const NAME: &'static str = "UploadArtifactChunkRequest";
+    const PACKAGE: &'static str = "fleetd.artifact.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.artifact.v1.UploadArtifactChunkRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.artifact.v1.UploadArtifactChunkRequest".into()
+    }
+}
 /// What is there now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UploadArtifactChunkResponse {
@@ -73,6 +123,16 @@ pub struct UploadArtifactChunkResponse {
     /// Whether that is all of it, and verified.
     #[prost(bool, tag = "2")]
     pub complete: bool,
+}
+impl ::prost::Name for UploadArtifactChunkResponse {
+    const NAME: &'static str = "UploadArtifactChunkResponse";
+    const PACKAGE: &'static str = "fleetd.artifact.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.artifact.v1.UploadArtifactChunkResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.artifact.v1.UploadArtifactChunkResponse".into()
+    }
 }
 /// Asks for an artifact.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -84,6 +144,16 @@ pub struct DownloadArtifactRequest {
     #[prost(uint64, tag = "2")]
     pub offset_bytes: u64,
 }
+impl ::prost::Name for DownloadArtifactRequest {
+    const NAME: &'static str = "DownloadArtifactRequest";
+    const PACKAGE: &'static str = "fleetd.artifact.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.artifact.v1.DownloadArtifactRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.artifact.v1.DownloadArtifactRequest".into()
+    }
+}
 /// A part of an artifact.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DownloadArtifactResponse {
@@ -93,6 +163,16 @@ pub struct DownloadArtifactResponse {
     /// The next bytes.
     #[prost(bytes = "vec", tag = "11")]
     pub content: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for DownloadArtifactResponse {
+    const NAME: &'static str = "DownloadArtifactResponse";
+    const PACKAGE: &'static str = "fleetd.artifact.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.artifact.v1.DownloadArtifactResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.artifact.v1.DownloadArtifactResponse".into()
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "rpc")]

@@ -39,6 +39,16 @@ pub struct Facts {
     #[prost(string, tag = "23")]
     pub serial: ::prost::alloc::string::String,
 }
+impl ::prost::Name for Facts {
+    const NAME: &'static str = "Facts";
+    const PACKAGE: &'static str = "fleetd.common.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.common.v1.Facts".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.common.v1.Facts".into()
+    }
+}
 /// How far a device has come with a workload's release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -205,6 +215,16 @@ pub struct Error {
     #[prost(string, tag = "11")]
     pub next_command: ::prost::alloc::string::String,
 }
+impl ::prost::Name for Error {
+    const NAME: &'static str = "Error";
+    const PACKAGE: &'static str = "fleetd.common.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.common.v1.Error".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.common.v1.Error".into()
+    }
+}
 /// What any response may say about itself. It is embedded, or rides in metadata; no RPC returns it bare.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StandardResponse {
@@ -217,6 +237,16 @@ pub struct StandardResponse {
     /// When the server answered, by its own clock.
     #[prost(message, optional, tag = "3")]
     pub server_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for StandardResponse {
+    const NAME: &'static str = "StandardResponse";
+    const PACKAGE: &'static str = "fleetd.common.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.common.v1.StandardResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.common.v1.StandardResponse".into()
+    }
 }
 /// Which devices are meant: those that the selector matches, and those that are named. One of the three is required,
 /// so that nothing left out can ever mean the whole fleet.
@@ -233,4 +263,14 @@ pub struct Targets {
     /// Every device that is enrolled. It cannot stand beside the other two.
     #[prost(bool, tag = "3")]
     pub all: bool,
+}
+impl ::prost::Name for Targets {
+    const NAME: &'static str = "Targets";
+    const PACKAGE: &'static str = "fleetd.common.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.common.v1.Targets".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.common.v1.Targets".into()
+    }
 }

@@ -45,6 +45,16 @@ pub struct Device {
     #[prost(uint64, tag = "41")]
     pub revision: u64,
 }
+impl ::prost::Name for Device {
+    const NAME: &'static str = "Device";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.Device".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.Device".into()
+    }
+}
 /// One workload of a device: what should be, and what is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceWorkload {
@@ -103,6 +113,16 @@ pub struct DeviceWorkload {
     #[prost(int32, optional, tag = "38")]
     pub exit_status: ::core::option::Option<i32>,
 }
+impl ::prost::Name for DeviceWorkload {
+    const NAME: &'static str = "DeviceWorkload";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.DeviceWorkload".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.DeviceWorkload".into()
+    }
+}
 /// A stop with an id. It is in force until it is lifted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hold {
@@ -122,6 +142,16 @@ pub struct Hold {
     #[prost(message, optional, tag = "13")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
 }
+impl ::prost::Name for Hold {
+    const NAME: &'static str = "Hold";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.Hold".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.Hold".into()
+    }
+}
 /// The certificate that a device connects with.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceCertificate {
@@ -134,6 +164,16 @@ pub struct DeviceCertificate {
     /// After when the server accepts it only to be renewed.
     #[prost(message, optional, tag = "3")]
     pub not_after: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for DeviceCertificate {
+    const NAME: &'static str = "DeviceCertificate";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.DeviceCertificate".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.DeviceCertificate".into()
+    }
 }
 /// Where a device stands with the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -256,6 +296,16 @@ pub struct Explanation {
     #[prost(message, repeated, tag = "32")]
     pub lanes: ::prost::alloc::vec::Vec<LaneHead>,
 }
+impl ::prost::Name for Explanation {
+    const NAME: &'static str = "Explanation";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.Explanation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.Explanation".into()
+    }
+}
 /// One thing that stands between what should be and what is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reason {
@@ -274,6 +324,16 @@ pub struct Reason {
     /// The command that most likely helps.
     #[prost(string, tag = "11")]
     pub next_command: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Reason {
+    const NAME: &'static str = "Reason";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.Reason".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.Reason".into()
+    }
 }
 /// Something that happened to a device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -297,6 +357,16 @@ pub struct DeviceEvent {
     #[prost(string, tag = "6")]
     pub caused_by: ::prost::alloc::string::String,
 }
+impl ::prost::Name for DeviceEvent {
+    const NAME: &'static str = "DeviceEvent";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.DeviceEvent".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.DeviceEvent".into()
+    }
+}
 /// How far one lane is known to the server.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LaneHead {
@@ -318,6 +388,16 @@ pub struct LaneHead {
     /// Why it has no effect, if it has none: `void`, `quarantined`, `needs_agent`.
     #[prost(string, tag = "21")]
     pub parked: ::prost::alloc::string::String,
+}
+impl ::prost::Name for LaneHead {
+    const NAME: &'static str = "LaneHead";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.LaneHead".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.LaneHead".into()
+    }
 }
 /// The kinds of things that stand between what should be and what is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -419,6 +499,16 @@ pub struct ListDevicesRequest {
     #[prost(bool, tag = "13")]
     pub include_ended: bool,
 }
+impl ::prost::Name for ListDevicesRequest {
+    const NAME: &'static str = "ListDevicesRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.ListDevicesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.ListDevicesRequest".into()
+    }
+}
 /// One page of devices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListDevicesResponse {
@@ -428,6 +518,16 @@ pub struct ListDevicesResponse {
     /// Continues the list; empty at its end.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListDevicesResponse {
+    const NAME: &'static str = "ListDevicesResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.ListDevicesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.ListDevicesResponse".into()
+    }
 }
 /// Asks for one device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -439,12 +539,32 @@ pub struct GetDeviceRequest {
     #[prost(bool, tag = "2")]
     pub probe: bool,
 }
+impl ::prost::Name for GetDeviceRequest {
+    const NAME: &'static str = "GetDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.GetDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.GetDeviceRequest".into()
+    }
+}
 /// One device.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetDeviceResponse {
     /// The device.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for GetDeviceResponse {
+    const NAME: &'static str = "GetDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.GetDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.GetDeviceResponse".into()
+    }
 }
 /// Asks why a device is as it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -459,12 +579,32 @@ pub struct ExplainDeviceRequest {
     #[prost(uint32, tag = "3")]
     pub events_max: u32,
 }
+impl ::prost::Name for ExplainDeviceRequest {
+    const NAME: &'static str = "ExplainDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.ExplainDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.ExplainDeviceRequest".into()
+    }
+}
 /// Why a device is as it is.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainDeviceResponse {
     /// The answer.
     #[prost(message, optional, tag = "1")]
     pub explanation: ::core::option::Option<Explanation>,
+}
+impl ::prost::Name for ExplainDeviceResponse {
+    const NAME: &'static str = "ExplainDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.ExplainDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.ExplainDeviceResponse".into()
+    }
 }
 /// Asks to be told of devices.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -479,6 +619,16 @@ pub struct WatchDevicesRequest {
     #[prost(string, tag = "11")]
     pub resume_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for WatchDevicesRequest {
+    const NAME: &'static str = "WatchDevicesRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.WatchDevicesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.WatchDevicesRequest".into()
+    }
+}
 /// One thing that a watcher is told.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchDevicesResponse {
@@ -491,6 +641,16 @@ pub struct WatchDevicesResponse {
     /// Continues the watch from here.
     #[prost(string, tag = "11")]
     pub resume_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for WatchDevicesResponse {
+    const NAME: &'static str = "WatchDevicesResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.WatchDevicesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.WatchDevicesResponse".into()
+    }
 }
 /// Asks to change labels.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -511,12 +671,32 @@ pub struct UpdateLabelsRequest {
     #[prost(string, repeated, tag = "12")]
     pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for UpdateLabelsRequest {
+    const NAME: &'static str = "UpdateLabelsRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.UpdateLabelsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.UpdateLabelsRequest".into()
+    }
+}
 /// The changed device.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateLabelsResponse {
     /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for UpdateLabelsResponse {
+    const NAME: &'static str = "UpdateLabelsResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.UpdateLabelsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.UpdateLabelsResponse".into()
+    }
 }
 /// Asks for another name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -531,12 +711,32 @@ pub struct RenameDeviceRequest {
     #[prost(string, tag = "11")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for RenameDeviceRequest {
+    const NAME: &'static str = "RenameDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.RenameDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.RenameDeviceRequest".into()
+    }
+}
 /// The renamed device.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RenameDeviceResponse {
     /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for RenameDeviceResponse {
+    const NAME: &'static str = "RenameDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.RenameDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.RenameDeviceResponse".into()
+    }
 }
 /// Asks to start a workload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -551,12 +751,32 @@ pub struct StartWorkloadRequest {
     #[prost(string, tag = "3")]
     pub workload: ::prost::alloc::string::String,
 }
+impl ::prost::Name for StartWorkloadRequest {
+    const NAME: &'static str = "StartWorkloadRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.StartWorkloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.StartWorkloadRequest".into()
+    }
+}
 /// The start is decided.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StartWorkloadResponse {
     /// The device, with what it should now do.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for StartWorkloadResponse {
+    const NAME: &'static str = "StartWorkloadResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.StartWorkloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.StartWorkloadResponse".into()
+    }
 }
 /// Asks to stop a workload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -574,12 +794,32 @@ pub struct StopWorkloadRequest {
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for StopWorkloadRequest {
+    const NAME: &'static str = "StopWorkloadRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.StopWorkloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.StopWorkloadRequest".into()
+    }
+}
 /// The stop is decided.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StopWorkloadResponse {
     /// The device, with what it should now do.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for StopWorkloadResponse {
+    const NAME: &'static str = "StopWorkloadResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.StopWorkloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.StopWorkloadResponse".into()
+    }
 }
 /// Asks to restart a workload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -594,12 +834,32 @@ pub struct RestartWorkloadRequest {
     #[prost(string, tag = "3")]
     pub workload: ::prost::alloc::string::String,
 }
+impl ::prost::Name for RestartWorkloadRequest {
+    const NAME: &'static str = "RestartWorkloadRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.RestartWorkloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.RestartWorkloadRequest".into()
+    }
+}
 /// The restart is decided.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RestartWorkloadResponse {
     /// The device, with what it should now do.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for RestartWorkloadResponse {
+    const NAME: &'static str = "RestartWorkloadResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.RestartWorkloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.RestartWorkloadResponse".into()
+    }
 }
 /// Asks to hold a device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -617,12 +877,32 @@ pub struct HoldDeviceRequest {
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for HoldDeviceRequest {
+    const NAME: &'static str = "HoldDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.HoldDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.HoldDeviceRequest".into()
+    }
+}
 /// The hold.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HoldDeviceResponse {
     /// The new hold, whose id lifts it.
     #[prost(message, optional, tag = "1")]
     pub hold: ::core::option::Option<Hold>,
+}
+impl ::prost::Name for HoldDeviceResponse {
+    const NAME: &'static str = "HoldDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.HoldDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.HoldDeviceResponse".into()
+    }
 }
 /// Asks to end a hold.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -637,12 +917,32 @@ pub struct LiftHoldRequest {
     #[prost(string, tag = "3")]
     pub hold_id: ::prost::alloc::string::String,
 }
+impl ::prost::Name for LiftHoldRequest {
+    const NAME: &'static str = "LiftHoldRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.LiftHoldRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.LiftHoldRequest".into()
+    }
+}
 /// The hold has ended.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LiftHoldResponse {
     /// The device, with the holds that remain.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for LiftHoldResponse {
+    const NAME: &'static str = "LiftHoldResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.LiftHoldResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.LiftHoldResponse".into()
+    }
 }
 /// Asks to refuse a device's key for ever.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -657,12 +957,32 @@ pub struct RevokeDeviceRequest {
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for RevokeDeviceRequest {
+    const NAME: &'static str = "RevokeDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.RevokeDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.RevokeDeviceRequest".into()
+    }
+}
 /// The device is revoked.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RevokeDeviceResponse {
     /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for RevokeDeviceResponse {
+    const NAME: &'static str = "RevokeDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.RevokeDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.RevokeDeviceResponse".into()
+    }
 }
 /// What a watcher is told about a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -39,6 +39,16 @@ pub struct EnrolmentToken {
     #[prost(string, tag = "34")]
     pub created_by: ::prost::alloc::string::String,
 }
+impl ::prost::Name for EnrolmentToken {
+    const NAME: &'static str = "EnrolmentToken";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.EnrolmentToken".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.EnrolmentToken".into()
+    }
+}
 /// A device that showed a token and waits for approval.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PendingDevice {
@@ -63,6 +73,16 @@ pub struct PendingDevice {
     /// When it first asked.
     #[prost(message, optional, tag = "21")]
     pub requested_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for PendingDevice {
+    const NAME: &'static str = "PendingDevice";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.PendingDevice".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.PendingDevice".into()
+    }
 }
 /// Asks for a token.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -92,6 +112,16 @@ pub struct CreateEnrolmentTokenRequest {
     #[prost(bool, optional, tag = "23")]
     pub needs_approval: ::core::option::Option<bool>,
 }
+impl ::prost::Name for CreateEnrolmentTokenRequest {
+    const NAME: &'static str = "CreateEnrolmentTokenRequest";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.CreateEnrolmentTokenRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.CreateEnrolmentTokenRequest".into()
+    }
+}
 /// The new token.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateEnrolmentTokenResponse {
@@ -101,6 +131,16 @@ pub struct CreateEnrolmentTokenResponse {
     /// What the device needs: addresses, fleet id and secret. It cannot be had again.
     #[prost(string, tag = "2")]
     pub text: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CreateEnrolmentTokenResponse {
+    const NAME: &'static str = "CreateEnrolmentTokenResponse";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.CreateEnrolmentTokenResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.CreateEnrolmentTokenResponse".into()
+    }
 }
 /// Asks for tokens.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -115,6 +155,16 @@ pub struct ListEnrolmentTokensRequest {
     #[prost(bool, tag = "11")]
     pub include_ended: bool,
 }
+impl ::prost::Name for ListEnrolmentTokensRequest {
+    const NAME: &'static str = "ListEnrolmentTokensRequest";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.ListEnrolmentTokensRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.ListEnrolmentTokensRequest".into()
+    }
+}
 /// One page of tokens.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListEnrolmentTokensResponse {
@@ -124,6 +174,16 @@ pub struct ListEnrolmentTokensResponse {
     /// Continues the list; empty at its end.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListEnrolmentTokensResponse {
+    const NAME: &'static str = "ListEnrolmentTokensResponse";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.ListEnrolmentTokensResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.ListEnrolmentTokensResponse".into()
+    }
 }
 /// Asks to revoke a token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -135,12 +195,32 @@ pub struct RevokeEnrolmentTokenRequest {
     #[prost(string, tag = "2")]
     pub token_id: ::prost::alloc::string::String,
 }
+impl ::prost::Name for RevokeEnrolmentTokenRequest {
+    const NAME: &'static str = "RevokeEnrolmentTokenRequest";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.RevokeEnrolmentTokenRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.RevokeEnrolmentTokenRequest".into()
+    }
+}
 /// The revoked token.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RevokeEnrolmentTokenResponse {
     /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub enrolment_token: ::core::option::Option<EnrolmentToken>,
+}
+impl ::prost::Name for RevokeEnrolmentTokenResponse {
+    const NAME: &'static str = "RevokeEnrolmentTokenResponse";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.RevokeEnrolmentTokenResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.RevokeEnrolmentTokenResponse".into()
+    }
 }
 /// Asks for waiting devices.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -152,6 +232,16 @@ pub struct ListPendingDevicesRequest {
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListPendingDevicesRequest {
+    const NAME: &'static str = "ListPendingDevicesRequest";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.ListPendingDevicesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.ListPendingDevicesRequest".into()
+    }
+}
 /// One page of waiting devices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListPendingDevicesResponse {
@@ -161,6 +251,16 @@ pub struct ListPendingDevicesResponse {
     /// Continues the list; empty at its end.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListPendingDevicesResponse {
+    const NAME: &'static str = "ListPendingDevicesResponse";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.ListPendingDevicesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.ListPendingDevicesResponse".into()
+    }
 }
 /// Asks to let a device in.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -181,12 +281,32 @@ pub struct ApproveDeviceRequest {
         ::prost::alloc::string::String,
     >,
 }
+impl ::prost::Name for ApproveDeviceRequest {
+    const NAME: &'static str = "ApproveDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.ApproveDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.ApproveDeviceRequest".into()
+    }
+}
 /// The device that was let in.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApproveDeviceResponse {
     /// The device, which gets its certificate when it asks again.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<super::super::device::v1::Device>,
+}
+impl ::prost::Name for ApproveDeviceResponse {
+    const NAME: &'static str = "ApproveDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.ApproveDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.ApproveDeviceResponse".into()
+    }
 }
 /// Asks to turn a device away.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -201,12 +321,32 @@ pub struct DenyDeviceRequest {
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for DenyDeviceRequest {
+    const NAME: &'static str = "DenyDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.DenyDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.DenyDeviceRequest".into()
+    }
+}
 /// The device was turned away.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DenyDeviceResponse {
     /// The device that was turned away.
     #[prost(message, optional, tag = "1")]
     pub pending_device: ::core::option::Option<PendingDevice>,
+}
+impl ::prost::Name for DenyDeviceResponse {
+    const NAME: &'static str = "DenyDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.enrolment.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.enrolment.v1.DenyDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.enrolment.v1.DenyDeviceResponse".into()
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "rpc")]

@@ -21,6 +21,16 @@ pub struct ReadLogsRequest {
     #[prost(string, tag = "21")]
     pub resume_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ReadLogsRequest {
+    const NAME: &'static str = "ReadLogsRequest";
+    const PACKAGE: &'static str = "fleetd.log.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.log.v1.ReadLogsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.log.v1.ReadLogsRequest".into()
+    }
+}
 /// One entry.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadLogsResponse {
@@ -42,6 +52,16 @@ pub mod read_logs_response {
         /// Lines that are missing.
         #[prost(message, tag = "2")]
         Gap(super::LogGap),
+    }
+}
+impl ::prost::Name for ReadLogsResponse {
+    const NAME: &'static str = "ReadLogsResponse";
+    const PACKAGE: &'static str = "fleetd.log.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.log.v1.ReadLogsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.log.v1.ReadLogsResponse".into()
     }
 }
 /// One line of a workload.
@@ -87,6 +107,16 @@ pub struct LogLine {
     #[prost(bool, tag = "24")]
     pub preview: bool,
 }
+impl ::prost::Name for LogLine {
+    const NAME: &'static str = "LogLine";
+    const PACKAGE: &'static str = "fleetd.log.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.log.v1.LogLine".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.log.v1.LogLine".into()
+    }
+}
 /// Lines that are missing.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogGap {
@@ -114,6 +144,16 @@ pub struct LogGap {
     /// Why they are missing.
     #[prost(enumeration = "LogGapReason", tag = "21")]
     pub reason: i32,
+}
+impl ::prost::Name for LogGap {
+    const NAME: &'static str = "LogGap";
+    const PACKAGE: &'static str = "fleetd.log.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.log.v1.LogGap".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.log.v1.LogGap".into()
+    }
 }
 /// Where a workload writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

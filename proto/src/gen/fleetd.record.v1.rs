@@ -21,6 +21,16 @@ pub struct AgentRecord {
     #[prost(enumeration = "super::super::common::v1::ClockQuality", tag = "22")]
     pub clock_quality: i32,
 }
+impl ::prost::Name for AgentRecord {
+    const NAME: &'static str = "AgentRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.AgentRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.AgentRecord".into()
+    }
+}
 /// A workload, as the agent keeps it under its name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadRecord {
@@ -76,6 +86,16 @@ pub struct WorkloadRecord {
     #[prost(int32, optional, tag = "36")]
     pub exit_status: ::core::option::Option<i32>,
 }
+impl ::prost::Name for WorkloadRecord {
+    const NAME: &'static str = "WorkloadRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.WorkloadRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.WorkloadRecord".into()
+    }
+}
 /// A release on a device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InstalledReleaseRecord {
@@ -116,6 +136,16 @@ pub struct InstalledReleaseRecord {
     #[prost(bytes = "vec", tag = "33")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for InstalledReleaseRecord {
+    const NAME: &'static str = "InstalledReleaseRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.InstalledReleaseRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.InstalledReleaseRecord".into()
+    }
+}
 /// A release that failed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FailedReleaseRecord {
@@ -134,6 +164,16 @@ pub struct FailedReleaseRecord {
     /// Why.
     #[prost(string, tag = "5")]
     pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for FailedReleaseRecord {
+    const NAME: &'static str = "FailedReleaseRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.FailedReleaseRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.FailedReleaseRecord".into()
+    }
 }
 /// A process that a shim holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -154,6 +194,16 @@ pub struct ProcessRecord {
     #[prost(uint64, tag = "12")]
     pub start_ticks: u64,
 }
+impl ::prost::Name for ProcessRecord {
+    const NAME: &'static str = "ProcessRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ProcessRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ProcessRecord".into()
+    }
+}
 /// Records of one stream in their order, whose numbers follow each other. Numbers of fields are dense, since there are
 /// many records and 1 to 15 take one byte.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -173,6 +223,16 @@ pub struct LogBatch {
     /// The records.
     #[prost(message, repeated, tag = "5")]
     pub records: ::prost::alloc::vec::Vec<LogRecord>,
+}
+impl ::prost::Name for LogBatch {
+    const NAME: &'static str = "LogBatch";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.LogBatch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.LogBatch".into()
+    }
 }
 /// One record in OpenTelemetry's log model. Its stream, boot, stamp and number are those of its place in the batch.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -214,6 +274,16 @@ pub struct LogRecord {
     #[prost(bytes = "vec", tag = "11")]
     pub span_id: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for LogRecord {
+    const NAME: &'static str = "LogRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.LogRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.LogRecord".into()
+    }
+}
 /// Lines that are missing: the gap takes the place of their numbers, and the next record follows its last one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogGapRecord {
@@ -223,6 +293,16 @@ pub struct LogGapRecord {
     /// Why they are missing.
     #[prost(enumeration = "super::super::log::v1::LogGapReason", tag = "2")]
     pub reason: i32,
+}
+impl ::prost::Name for LogGapRecord {
+    const NAME: &'static str = "LogGapRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.LogGapRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.LogGapRecord".into()
+    }
 }
 /// How far a stream has come: what a device was acknowledged, or what a server has.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -239,6 +319,16 @@ pub struct LogPositionRecord {
     /// The last number that is durable at the server.
     #[prost(uint64, tag = "4")]
     pub seq_through: u64,
+}
+impl ::prost::Name for LogPositionRecord {
+    const NAME: &'static str = "LogPositionRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.LogPositionRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.LogPositionRecord".into()
+    }
 }
 /// A device, as the server keeps it under its local id.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -310,6 +400,16 @@ pub struct DeviceRecord {
     #[prost(message, repeated, tag = "51")]
     pub events: ::prost::alloc::vec::Vec<DeviceEventRecord>,
 }
+impl ::prost::Name for DeviceRecord {
+    const NAME: &'static str = "DeviceRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.DeviceRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.DeviceRecord".into()
+    }
+}
 /// What an operator wants of one workload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadWishRecord {
@@ -322,6 +422,16 @@ pub struct WorkloadWishRecord {
     /// Rises with each wish to restart.
     #[prost(uint64, tag = "3")]
     pub restarts: u64,
+}
+impl ::prost::Name for WorkloadWishRecord {
+    const NAME: &'static str = "WorkloadWishRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.WorkloadWishRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.WorkloadWishRecord".into()
+    }
 }
 /// A hold that a server has set.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -345,6 +455,16 @@ pub struct HoldRecord {
     #[prost(bool, tag = "6")]
     pub minted: bool,
 }
+impl ::prost::Name for HoldRecord {
+    const NAME: &'static str = "HoldRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.HoldRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.HoldRecord".into()
+    }
+}
 /// Something that happened to a device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceEventRecord {
@@ -363,6 +483,16 @@ pub struct DeviceEventRecord {
     /// The access id of whoever caused it, 10 bytes.
     #[prost(bytes = "vec", tag = "5")]
     pub caused_by: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for DeviceEventRecord {
+    const NAME: &'static str = "DeviceEventRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.DeviceEventRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.DeviceEventRecord".into()
+    }
 }
 /// An enrolment token.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -407,6 +537,16 @@ pub struct EnrolmentTokenRecord {
     #[prost(bytes = "vec", tag = "34")]
     pub created_by: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for EnrolmentTokenRecord {
+    const NAME: &'static str = "EnrolmentTokenRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.EnrolmentTokenRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.EnrolmentTokenRecord".into()
+    }
+}
 /// An access token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AccessTokenRecord {
@@ -435,6 +575,16 @@ pub struct AccessTokenRecord {
     #[prost(bytes = "vec", tag = "24")]
     pub created_by: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for AccessTokenRecord {
+    const NAME: &'static str = "AccessTokenRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.AccessTokenRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.AccessTokenRecord".into()
+    }
+}
 /// The answer to a mutation, kept so that its repetition changes nothing.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RequestRecord {
@@ -450,6 +600,16 @@ pub struct RequestRecord {
     /// When it was answered.
     #[prost(message, optional, tag = "11")]
     pub answered_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for RequestRecord {
+    const NAME: &'static str = "RequestRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RequestRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RequestRecord".into()
+    }
 }
 /// A release, as the server keeps it under workload and version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -479,6 +639,16 @@ pub struct ReleaseRecord {
     #[prost(message, optional, tag = "13")]
     pub denied_at: ::core::option::Option<::prost_types::Timestamp>,
 }
+impl ::prost::Name for ReleaseRecord {
+    const NAME: &'static str = "ReleaseRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ReleaseRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ReleaseRecord".into()
+    }
+}
 /// An artifact, as a node keeps it under its digest. Its bytes lie in a file.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ArtifactRecord {
@@ -497,6 +667,16 @@ pub struct ArtifactRecord {
     /// When its first bytes came.
     #[prost(message, optional, tag = "11")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for ArtifactRecord {
+    const NAME: &'static str = "ArtifactRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ArtifactRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ArtifactRecord".into()
+    }
 }
 /// A plan, as the server keeps it under its id.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -538,6 +718,16 @@ pub struct PlanRecord {
     #[prost(message, repeated, tag = "21")]
     pub devices: ::prost::alloc::vec::Vec<PlannedDeviceRecord>,
 }
+impl ::prost::Name for PlanRecord {
+    const NAME: &'static str = "PlanRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.PlanRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.PlanRecord".into()
+    }
+}
 /// One thing that a plan looked at.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FenceRecord {
@@ -550,6 +740,16 @@ pub struct FenceRecord {
     /// Its revision then.
     #[prost(uint64, tag = "3")]
     pub revision: u64,
+}
+impl ::prost::Name for FenceRecord {
+    const NAME: &'static str = "FenceRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.FenceRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.FenceRecord".into()
+    }
 }
 /// What a plan means for one device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -578,6 +778,16 @@ pub struct PlannedDeviceRecord {
     /// When it was last heard; absent when it was connected.
     #[prost(message, optional, tag = "14")]
     pub offline_since: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for PlannedDeviceRecord {
+    const NAME: &'static str = "PlannedDeviceRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.PlannedDeviceRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.PlannedDeviceRecord".into()
+    }
 }
 /// A rollout, as the server keeps it under its id.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -615,6 +825,16 @@ pub struct RolloutRecord {
     /// When it ended.
     #[prost(message, optional, tag = "15")]
     pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for RolloutRecord {
+    const NAME: &'static str = "RolloutRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RolloutRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RolloutRecord".into()
+    }
 }
 /// What a rollout wants of one device, under rollout and device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -664,4 +884,14 @@ pub struct AssignmentRecord {
     /// What the device has fetched of the artifact.
     #[prost(uint64, tag = "23")]
     pub fetched_bytes: u64,
+}
+impl ::prost::Name for AssignmentRecord {
+    const NAME: &'static str = "AssignmentRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.AssignmentRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.AssignmentRecord".into()
+    }
 }

@@ -6,6 +6,16 @@ pub struct GetFleetRequest {
     #[prost(uint64, tag = "1")]
     pub trust_version: u64,
 }
+impl ::prost::Name for GetFleetRequest {
+    const NAME: &'static str = "GetFleetRequest";
+    const PACKAGE: &'static str = "fleetd.registration.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.registration.v1.GetFleetRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.registration.v1.GetFleetRequest".into()
+    }
+}
 /// The fleet, and what proves it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetFleetResponse {
@@ -31,6 +41,16 @@ pub struct GetFleetResponse {
     #[prost(string, tag = "14")]
     pub sync_address: ::prost::alloc::string::String,
 }
+impl ::prost::Name for GetFleetResponse {
+    const NAME: &'static str = "GetFleetResponse";
+    const PACKAGE: &'static str = "fleetd.registration.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.registration.v1.GetFleetResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.registration.v1.GetFleetResponse".into()
+    }
+}
 /// Asks to join the fleet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterDeviceRequest {
@@ -49,6 +69,16 @@ pub struct RegisterDeviceRequest {
     /// The X25519 public key for what only this device may read, 32 bytes.
     #[prost(bytes = "vec", tag = "5")]
     pub sealing_public_key: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for RegisterDeviceRequest {
+    const NAME: &'static str = "RegisterDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.registration.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.registration.v1.RegisterDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.registration.v1.RegisterDeviceRequest".into()
+    }
 }
 /// What became of the request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -70,6 +100,16 @@ pub mod register_device_response {
         Pending(super::PendingApproval),
     }
 }
+impl ::prost::Name for RegisterDeviceResponse {
+    const NAME: &'static str = "RegisterDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.registration.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.registration.v1.RegisterDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.registration.v1.RegisterDeviceResponse".into()
+    }
+}
 /// A registered device, and its credential.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisteredDevice {
@@ -86,6 +126,16 @@ pub struct RegisteredDevice {
     #[prost(bytes = "vec", repeated, tag = "11")]
     pub certificate_chain_der: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
+impl ::prost::Name for RegisteredDevice {
+    const NAME: &'static str = "RegisteredDevice";
+    const PACKAGE: &'static str = "fleetd.registration.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.registration.v1.RegisteredDevice".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.registration.v1.RegisteredDevice".into()
+    }
+}
 /// A device that waits for approval. It asks again with the same token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PendingApproval {
@@ -95,6 +145,16 @@ pub struct PendingApproval {
     /// How long the device should wait before it asks again.
     #[prost(message, optional, tag = "2")]
     pub retry_after: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for PendingApproval {
+    const NAME: &'static str = "PendingApproval";
+    const PACKAGE: &'static str = "fleetd.registration.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.registration.v1.PendingApproval".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.registration.v1.PendingApproval".into()
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "rpc")]

@@ -12,6 +12,16 @@ pub struct SignedManifest {
     #[prost(bytes = "vec", tag = "3")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for SignedManifest {
+    const NAME: &'static str = "SignedManifest";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.SignedManifest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.SignedManifest".into()
+    }
+}
 /// One signed version of a workload. All but the signed manifest is decoded from it, for display.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Release {
@@ -61,6 +71,16 @@ pub struct Release {
     #[prost(message, optional, tag = "24")]
     pub denied_at: ::core::option::Option<::prost_types::Timestamp>,
 }
+impl ::prost::Name for Release {
+    const NAME: &'static str = "Release";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.Release".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.Release".into()
+    }
+}
 /// A release's artifact for one platform.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseArtifact {
@@ -73,6 +93,16 @@ pub struct ReleaseArtifact {
     /// Its size.
     #[prost(uint64, tag = "3")]
     pub size_bytes: u64,
+}
+impl ::prost::Name for ReleaseArtifact {
+    const NAME: &'static str = "ReleaseArtifact";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.ReleaseArtifact".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.ReleaseArtifact".into()
+    }
 }
 /// How a program shows that it is well.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -106,6 +136,16 @@ pub mod probe {
         Notify(super::NotifyProbe),
     }
 }
+impl ::prost::Name for Probe {
+    const NAME: &'static str = "Probe";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.Probe".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.Probe".into()
+    }
+}
 /// A command that must end with status 0.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProbeCommand {
@@ -113,9 +153,29 @@ pub struct ProbeCommand {
     #[prost(string, repeated, tag = "1")]
     pub arguments: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for ProbeCommand {
+    const NAME: &'static str = "ProbeCommand";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.ProbeCommand".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.ProbeCommand".into()
+    }
+}
 /// The program says READY=1 by sd_notify.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NotifyProbe {}
+impl ::prost::Name for NotifyProbe {
+    const NAME: &'static str = "NotifyProbe";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.NotifyProbe".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.NotifyProbe".into()
+    }
+}
 /// Asks to take a release.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateReleaseRequest {
@@ -126,12 +186,32 @@ pub struct CreateReleaseRequest {
     #[prost(message, optional, tag = "2")]
     pub signed_manifest: ::core::option::Option<SignedManifest>,
 }
+impl ::prost::Name for CreateReleaseRequest {
+    const NAME: &'static str = "CreateReleaseRequest";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.CreateReleaseRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.CreateReleaseRequest".into()
+    }
+}
 /// The release.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateReleaseResponse {
     /// As the server keeps it.
     #[prost(message, optional, tag = "1")]
     pub release: ::core::option::Option<Release>,
+}
+impl ::prost::Name for CreateReleaseResponse {
+    const NAME: &'static str = "CreateReleaseResponse";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.CreateReleaseResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.CreateReleaseResponse".into()
+    }
 }
 /// Asks for releases.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -146,6 +226,16 @@ pub struct ListReleasesRequest {
     #[prost(string, tag = "11")]
     pub workload: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListReleasesRequest {
+    const NAME: &'static str = "ListReleasesRequest";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.ListReleasesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.ListReleasesRequest".into()
+    }
+}
 /// One page of releases.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListReleasesResponse {
@@ -155,6 +245,16 @@ pub struct ListReleasesResponse {
     /// Continues the list; empty at its end.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListReleasesResponse {
+    const NAME: &'static str = "ListReleasesResponse";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.ListReleasesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.ListReleasesResponse".into()
+    }
 }
 /// Asks for one release.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -166,12 +266,32 @@ pub struct GetReleaseRequest {
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
 }
+impl ::prost::Name for GetReleaseRequest {
+    const NAME: &'static str = "GetReleaseRequest";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.GetReleaseRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.GetReleaseRequest".into()
+    }
+}
 /// One release.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetReleaseResponse {
     /// The release.
     #[prost(message, optional, tag = "1")]
     pub release: ::core::option::Option<Release>,
+}
+impl ::prost::Name for GetReleaseResponse {
+    const NAME: &'static str = "GetReleaseResponse";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.GetReleaseResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.GetReleaseResponse".into()
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "rpc")]

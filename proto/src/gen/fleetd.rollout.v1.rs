@@ -42,6 +42,16 @@ pub struct Plan {
     #[prost(message, repeated, tag = "23")]
     pub sites: ::prost::alloc::vec::Vec<PlanSite>,
 }
+impl ::prost::Name for Plan {
+    const NAME: &'static str = "Plan";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.Plan".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.Plan".into()
+    }
+}
 /// How many devices get which verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PlanCounts {
@@ -64,6 +74,16 @@ pub struct PlanCounts {
     #[prost(uint32, tag = "21")]
     pub offline: u32,
 }
+impl ::prost::Name for PlanCounts {
+    const NAME: &'static str = "PlanCounts";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlanCounts".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlanCounts".into()
+    }
+}
 /// A plan's devices of one site.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PlanSite {
@@ -76,6 +96,16 @@ pub struct PlanSite {
     /// What will be sent to them.
     #[prost(uint64, tag = "3")]
     pub traffic_bytes: u64,
+}
+impl ::prost::Name for PlanSite {
+    const NAME: &'static str = "PlanSite";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlanSite".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlanSite".into()
+    }
 }
 /// What a plan means for one device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -113,6 +143,16 @@ pub struct PlannedDevice {
     /// Since when it cannot be reached; absent when it can.
     #[prost(message, optional, tag = "24")]
     pub offline_since: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for PlannedDevice {
+    const NAME: &'static str = "PlannedDevice";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlannedDevice".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlannedDevice".into()
+    }
 }
 /// What a plan means for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -248,6 +288,16 @@ pub struct Rollout {
     #[prost(uint64, tag = "22")]
     pub revision: u64,
 }
+impl ::prost::Name for Rollout {
+    const NAME: &'static str = "Rollout";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.Rollout".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.Rollout".into()
+    }
+}
 /// How many of a rollout's devices have come how far. Their sum is the number of devices in its plan.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RolloutCounts {
@@ -272,6 +322,16 @@ pub struct RolloutCounts {
     /// Among the waiting: those that cannot be reached.
     #[prost(uint32, tag = "11")]
     pub offline: u32,
+}
+impl ::prost::Name for RolloutCounts {
+    const NAME: &'static str = "RolloutCounts";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.RolloutCounts".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.RolloutCounts".into()
+    }
 }
 /// One device of a rollout.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -306,6 +366,16 @@ pub struct RolloutDevice {
     /// Since when it cannot be reached; absent when it can.
     #[prost(message, optional, tag = "23")]
     pub offline_since: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for RolloutDevice {
+    const NAME: &'static str = "RolloutDevice";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.RolloutDevice".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.RolloutDevice".into()
+    }
 }
 /// Where a rollout stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -425,6 +495,16 @@ pub struct PlanRolloutRequest {
     #[prost(message, optional, tag = "4")]
     pub targets: ::core::option::Option<super::super::common::v1::Targets>,
 }
+impl ::prost::Name for PlanRolloutRequest {
+    const NAME: &'static str = "PlanRolloutRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlanRolloutRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlanRolloutRequest".into()
+    }
+}
 /// The plan, and the first page of its devices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PlanRolloutResponse {
@@ -442,6 +522,16 @@ pub struct PlanRolloutResponse {
     #[prost(bytes = "vec", tag = "11")]
     pub document: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for PlanRolloutResponse {
+    const NAME: &'static str = "PlanRolloutResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlanRolloutResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlanRolloutResponse".into()
+    }
+}
 /// Asks for a plan.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetPlanRequest {
@@ -458,6 +548,16 @@ pub struct GetPlanRequest {
     #[prost(enumeration = "Verdict", tag = "11")]
     pub verdict: i32,
 }
+impl ::prost::Name for GetPlanRequest {
+    const NAME: &'static str = "GetPlanRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.GetPlanRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.GetPlanRequest".into()
+    }
+}
 /// The plan, and one page of its devices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetPlanResponse {
@@ -473,6 +573,16 @@ pub struct GetPlanResponse {
     /// The plan's document, as PlanRollout gave it.
     #[prost(bytes = "vec", tag = "11")]
     pub document: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for GetPlanResponse {
+    const NAME: &'static str = "GetPlanResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.GetPlanResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.GetPlanResponse".into()
+    }
 }
 /// Asks to start what was planned.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -497,12 +607,32 @@ pub mod start_rollout_request {
         Document(::prost::alloc::vec::Vec<u8>),
     }
 }
+impl ::prost::Name for StartRolloutRequest {
+    const NAME: &'static str = "StartRolloutRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.StartRolloutRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.StartRolloutRequest".into()
+    }
+}
 /// The rollout.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartRolloutResponse {
     /// As it begins.
     #[prost(message, optional, tag = "1")]
     pub rollout: ::core::option::Option<Rollout>,
+}
+impl ::prost::Name for StartRolloutResponse {
+    const NAME: &'static str = "StartRolloutResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.StartRolloutResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.StartRolloutResponse".into()
+    }
 }
 /// Asks for a rollout.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -520,6 +650,16 @@ pub struct GetRolloutRequest {
     #[prost(enumeration = "RolloutDeviceState", tag = "11")]
     pub state: i32,
 }
+impl ::prost::Name for GetRolloutRequest {
+    const NAME: &'static str = "GetRolloutRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.GetRolloutRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.GetRolloutRequest".into()
+    }
+}
 /// The rollout, and one page of its devices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetRolloutResponse {
@@ -532,6 +672,16 @@ pub struct GetRolloutResponse {
     /// Continues the devices; empty at their end.
     #[prost(string, tag = "3")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for GetRolloutResponse {
+    const NAME: &'static str = "GetRolloutResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.GetRolloutResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.GetRolloutResponse".into()
+    }
 }
 /// Asks for rollouts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -549,6 +699,16 @@ pub struct ListRolloutsRequest {
     #[prost(enumeration = "RolloutState", tag = "12")]
     pub state: i32,
 }
+impl ::prost::Name for ListRolloutsRequest {
+    const NAME: &'static str = "ListRolloutsRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.ListRolloutsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.ListRolloutsRequest".into()
+    }
+}
 /// One page of rollouts.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListRolloutsResponse {
@@ -559,6 +719,16 @@ pub struct ListRolloutsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListRolloutsResponse {
+    const NAME: &'static str = "ListRolloutsResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.ListRolloutsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.ListRolloutsResponse".into()
+    }
+}
 /// Asks to be told of a rollout.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRolloutRequest {
@@ -568,6 +738,16 @@ pub struct WatchRolloutRequest {
     /// The last token that was received: continues without a snapshot when the server still can.
     #[prost(string, tag = "11")]
     pub resume_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for WatchRolloutRequest {
+    const NAME: &'static str = "WatchRolloutRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.WatchRolloutRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.WatchRolloutRequest".into()
+    }
 }
 /// One thing that a watcher is told.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -595,9 +775,29 @@ pub mod watch_rollout_response {
         SnapshotComplete(super::SnapshotComplete),
     }
 }
+impl ::prost::Name for WatchRolloutResponse {
+    const NAME: &'static str = "WatchRolloutResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.WatchRolloutResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.WatchRolloutResponse".into()
+    }
+}
 /// All that was there when a watch began has been sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotComplete {}
+impl ::prost::Name for SnapshotComplete {
+    const NAME: &'static str = "SnapshotComplete";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.SnapshotComplete".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.SnapshotComplete".into()
+    }
+}
 /// Asks to end a rollout.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AbortRolloutRequest {
@@ -611,12 +811,32 @@ pub struct AbortRolloutRequest {
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for AbortRolloutRequest {
+    const NAME: &'static str = "AbortRolloutRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.AbortRolloutRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.AbortRolloutRequest".into()
+    }
+}
 /// The rollout has ended.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AbortRolloutResponse {
     /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub rollout: ::core::option::Option<Rollout>,
+}
+impl ::prost::Name for AbortRolloutResponse {
+    const NAME: &'static str = "AbortRolloutResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.AbortRolloutResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.AbortRolloutResponse".into()
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "rpc")]

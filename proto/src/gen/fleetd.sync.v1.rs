@@ -64,6 +64,16 @@ pub mod frame {
         CertificateResponse(super::CertificateResponse),
     }
 }
+impl ::prost::Name for Frame {
+    const NAME: &'static str = "Frame";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Frame".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Frame".into()
+    }
+}
 /// Opens a session: who I am, what I understand, and what I have.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
@@ -107,6 +117,16 @@ pub struct Hello {
     #[prost(message, optional, tag = "13")]
     pub retry_after: ::core::option::Option<::prost_types::Duration>,
 }
+impl ::prost::Name for Hello {
+    const NAME: &'static str = "Hello";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Hello".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Hello".into()
+    }
+}
 /// What a node has of one lane.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Head {
@@ -135,12 +155,32 @@ pub struct Head {
     #[prost(bool, tag = "8")]
     pub parked: bool,
 }
+impl ::prost::Name for Head {
+    const NAME: &'static str = "Head";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Head".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Head".into()
+    }
+}
 /// Signed envelopes, each in the layout of docs/protocol.md, those of one lane in order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Push {
     /// The envelopes.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub envelopes: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+impl ::prost::Name for Push {
+    const NAME: &'static str = "Push";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Push".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Push".into()
+    }
 }
 /// Asks for what follows a position of one lane. The position zero asks for all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -167,6 +207,16 @@ pub struct Want {
     #[prost(bytes = "vec", tag = "7")]
     pub hash: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for Want {
+    const NAME: &'static str = "Want";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Want".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Want".into()
+    }
+}
 /// How far one stream of logs has come.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogPosition {
@@ -182,6 +232,16 @@ pub struct LogPosition {
     /// The last number that is durable at the server.
     #[prost(uint64, tag = "4")]
     pub seq_through: u64,
+}
+impl ::prost::Name for LogPosition {
+    const NAME: &'static str = "LogPosition";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.LogPosition".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.LogPosition".into()
+    }
 }
 /// Records of one stream in their order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -211,6 +271,16 @@ pub struct LogPush {
     #[prost(bool, tag = "8")]
     pub preview: bool,
 }
+impl ::prost::Name for LogPush {
+    const NAME: &'static str = "LogPush";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.LogPush".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.LogPush".into()
+    }
+}
 /// All records up to a number are durable at the server: the device may forget them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogAck {
@@ -226,6 +296,16 @@ pub struct LogAck {
     /// The last number that is durable.
     #[prost(uint64, tag = "4")]
     pub seq_through: u64,
+}
+impl ::prost::Name for LogAck {
+    const NAME: &'static str = "LogAck";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.LogAck".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.LogAck".into()
+    }
 }
 /// Asks for groups of an artifact, a run of them or a list.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -246,6 +326,16 @@ pub struct ArtifactWant {
     #[prost(bool, tag = "5")]
     pub tree: bool,
 }
+impl ::prost::Name for ArtifactWant {
+    const NAME: &'static str = "ArtifactWant";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.ArtifactWant".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.ArtifactWant".into()
+    }
+}
 /// Groups of an artifact, one after the other.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ArtifactGroups {
@@ -258,6 +348,16 @@ pub struct ArtifactGroups {
     /// Their bytes: 16 KiB each, but for the artifact's last one.
     #[prost(bytes = "vec", tag = "3")]
     pub content: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for ArtifactGroups {
+    const NAME: &'static str = "ArtifactGroups";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.ArtifactGroups".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.ArtifactGroups".into()
+    }
 }
 /// The hashes by which groups are verified.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -275,6 +375,16 @@ pub struct ArtifactTree {
     #[prost(bytes = "vec", tag = "4")]
     pub hashes: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for ArtifactTree {
+    const NAME: &'static str = "ArtifactTree";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.ArtifactTree".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.ArtifactTree".into()
+    }
+}
 /// The artifact cannot be had here.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ArtifactRefused {
@@ -285,12 +395,32 @@ pub struct ArtifactRefused {
     #[prost(enumeration = "ArtifactRefusal", tag = "2")]
     pub refusal: i32,
 }
+impl ::prost::Name for ArtifactRefused {
+    const NAME: &'static str = "ArtifactRefused";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.ArtifactRefused".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.ArtifactRefused".into()
+    }
+}
 /// Is somebody there? Somebody waits to know.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ping {
     /// Comes back in the answer.
     #[prost(fixed64, tag = "1")]
     pub nonce: u64,
+}
+impl ::prost::Name for Ping {
+    const NAME: &'static str = "Ping";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Ping".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Ping".into()
+    }
 }
 /// The answer to a ping.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -299,12 +429,32 @@ pub struct Pong {
     #[prost(fixed64, tag = "1")]
     pub nonce: u64,
 }
+impl ::prost::Name for Pong {
+    const NAME: &'static str = "Pong";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Pong".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Pong".into()
+    }
+}
 /// Come back later: the connection closes after this.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetryAfter {
     /// Not before so long.
     #[prost(message, optional, tag = "1")]
     pub delay: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for RetryAfter {
+    const NAME: &'static str = "RetryAfter";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.RetryAfter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.RetryAfter".into()
+    }
 }
 /// A device asks to join. It asks only a server that it has verified.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -324,6 +474,16 @@ pub struct RegisterDeviceRequest {
     /// The X25519 public key for what only this device may read, 32 bytes.
     #[prost(bytes = "vec", tag = "5")]
     pub sealing_public_key: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for RegisterDeviceRequest {
+    const NAME: &'static str = "RegisterDeviceRequest";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.RegisterDeviceRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.RegisterDeviceRequest".into()
+    }
 }
 /// What became of the device's request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -348,6 +508,16 @@ pub mod register_device_response {
         Refused(super::Refused),
     }
 }
+impl ::prost::Name for RegisterDeviceResponse {
+    const NAME: &'static str = "RegisterDeviceResponse";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.RegisterDeviceResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.RegisterDeviceResponse".into()
+    }
+}
 /// The device is registered.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Registered {
@@ -361,12 +531,32 @@ pub struct Registered {
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub certificate_chain_der: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
+impl ::prost::Name for Registered {
+    const NAME: &'static str = "Registered";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Registered".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Registered".into()
+    }
+}
 /// Somebody has to approve the device. It asks again with the same token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pending {
     /// Not before so long.
     #[prost(message, optional, tag = "1")]
     pub retry_after: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for Pending {
+    const NAME: &'static str = "Pending";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Pending".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Pending".into()
+    }
 }
 /// The request is refused.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -378,6 +568,16 @@ pub struct Refused {
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
 }
+impl ::prost::Name for Refused {
+    const NAME: &'static str = "Refused";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.Refused".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.Refused".into()
+    }
+}
 /// A device asks for a new certificate for the same key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CsrRequest {
@@ -387,6 +587,16 @@ pub struct CsrRequest {
     /// What the device says about itself now; absent when nothing has changed.
     #[prost(message, optional, tag = "2")]
     pub facts: ::core::option::Option<super::super::common::v1::Facts>,
+}
+impl ::prost::Name for CsrRequest {
+    const NAME: &'static str = "CsrRequest";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.CsrRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.CsrRequest".into()
+    }
 }
 /// The new certificate, or why there is none.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -408,12 +618,32 @@ pub mod certificate_response {
         Refused(super::Refused),
     }
 }
+impl ::prost::Name for CertificateResponse {
+    const NAME: &'static str = "CertificateResponse";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.CertificateResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.CertificateResponse".into()
+    }
+}
 /// A certificate and those above it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CertificateChain {
     /// In DER, the device's own first.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub certificates_der: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+impl ::prost::Name for CertificateChain {
+    const NAME: &'static str = "CertificateChain";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.CertificateChain".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.CertificateChain".into()
+    }
 }
 /// What a device may do on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

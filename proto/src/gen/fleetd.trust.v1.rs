@@ -24,6 +24,16 @@ pub struct Trust {
     #[prost(string, repeated, tag = "21")]
     pub alarms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for Trust {
+    const NAME: &'static str = "Trust";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.Trust".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.Trust".into()
+    }
+}
 /// One key's right, given by root.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Delegation {
@@ -49,6 +59,16 @@ pub struct Delegation {
     #[prost(bytes = "vec", tag = "21")]
     pub public_key: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for Delegation {
+    const NAME: &'static str = "Delegation";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.Delegation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.Delegation".into()
+    }
+}
 /// A key that counts no more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Revocation {
@@ -64,6 +84,16 @@ pub struct Revocation {
     /// When.
     #[prost(message, optional, tag = "12")]
     pub revoked_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for Revocation {
+    const NAME: &'static str = "Revocation";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.Revocation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.Revocation".into()
+    }
 }
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -150,6 +180,16 @@ impl RevocationKind {
 /// Asks whose word counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetTrustRequest {}
+impl ::prost::Name for GetTrustRequest {
+    const NAME: &'static str = "GetTrustRequest";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.GetTrustRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.GetTrustRequest".into()
+    }
+}
 /// Whose word counts.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetTrustResponse {
@@ -159,6 +199,16 @@ pub struct GetTrustResponse {
     /// Root records in the order of their versions, in the signed layout of docs/protocol.md, for those who verify.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub root_records: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+impl ::prost::Name for GetTrustResponse {
+    const NAME: &'static str = "GetTrustResponse";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.GetTrustResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.GetTrustResponse".into()
+    }
 }
 /// Gives the next root record.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -170,12 +220,32 @@ pub struct AddRootRecordRequest {
     #[prost(bytes = "vec", tag = "2")]
     pub root_record: ::prost::alloc::vec::Vec<u8>,
 }
+impl ::prost::Name for AddRootRecordRequest {
+    const NAME: &'static str = "AddRootRecordRequest";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.AddRootRecordRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.AddRootRecordRequest".into()
+    }
+}
 /// The record was taken.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AddRootRecordResponse {
     /// Whose word counts now.
     #[prost(message, optional, tag = "1")]
     pub trust: ::core::option::Option<Trust>,
+}
+impl ::prost::Name for AddRootRecordResponse {
+    const NAME: &'static str = "AddRootRecordResponse";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.AddRootRecordResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.AddRootRecordResponse".into()
+    }
 }
 /// Asks to revoke a key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -193,12 +263,32 @@ pub struct RevokeKeyRequest {
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for RevokeKeyRequest {
+    const NAME: &'static str = "RevokeKeyRequest";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.RevokeKeyRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.RevokeKeyRequest".into()
+    }
+}
 /// The key is revoked.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RevokeKeyResponse {
     /// Whose word counts now.
     #[prost(message, optional, tag = "1")]
     pub trust: ::core::option::Option<Trust>,
+}
+impl ::prost::Name for RevokeKeyResponse {
+    const NAME: &'static str = "RevokeKeyResponse";
+    const PACKAGE: &'static str = "fleetd.trust.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.trust.v1.RevokeKeyResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.trust.v1.RevokeKeyResponse".into()
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "rpc")]

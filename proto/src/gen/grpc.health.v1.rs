@@ -6,6 +6,16 @@ pub struct HealthCheckRequest {
     #[prost(string, tag = "1")]
     pub service: ::prost::alloc::string::String,
 }
+impl ::prost::Name for HealthCheckRequest {
+    const NAME: &'static str = "HealthCheckRequest";
+    const PACKAGE: &'static str = "grpc.health.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grpc.health.v1.HealthCheckRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/grpc.health.v1.HealthCheckRequest".into()
+    }
+}
 /// Whether it serves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HealthCheckResponse {
@@ -61,6 +71,16 @@ pub mod health_check_response {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for HealthCheckResponse {
+    const NAME: &'static str = "HealthCheckResponse";
+    const PACKAGE: &'static str = "grpc.health.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "grpc.health.v1.HealthCheckResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/grpc.health.v1.HealthCheckResponse".into()
     }
 }
 /// Generated client implementations.
