@@ -1,1 +1,21 @@
-//! sync/store.
+//! The store: records with revisions, segment logs, a feed of changes; on disk, and as an in-memory twin with faults.
+//!
+//! Actors write through the group commit (`Commit` in `fleetd-sync-core`): whole turns, in the order of each actor,
+//! answered once they are durable. Everybody reads through [`state_store::StateStore`]. The store knows bytes, not
+//! what they mean: no domain type, no protobuf. Nothing here is async.
+//!
+//! Where to start reading: [`state_store`] (what a store can do), then `engine.rs` (one store over a table and
+//! files), `commit_group.rs` (what a group of turns comes to) and `segment_log.rs` (how logs lie on disk). [`memory`]
+//! puts the engine on a medium that fails on demand.
+
+pub mod feed;
+pub mod memory;
+pub mod open_error;
+pub mod state_store;
+
+mod commit_group;
+mod engine;
+mod record;
+mod segment_log;
+mod table;
+mod unpoison;

@@ -1,0 +1,57 @@
+//! Why a store does not open, so that the caller can tell what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a store does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// Another process has it open: wait, or find out who.
+    #[error("the store in {path} is in use by another process")]
+    Locked {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// A newer program wrote it: run that one.
+    #[error("the store in {path} has format {found}, this program knows formats up to {supported}")]
+    Newer {
+        /// Where it is.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that this program knows.
+        supported: u32,
+    },
+    /// This user may not open it: a matter of the operating system's.
+    #[error("the store in {path} may not be opened by this user")]
+    Permission {
+        /// Where it is.
+        path: PathBuf,
+        /// The operating system's word.
+        source: io::Error,
+    },
+    /// It is not what was written: quarantine it and start again.
+    #[error("the store in {path} is damaged: {cause}")]
+    Damaged {
+        /// Where it is.
+        path: PathBuf,
+        /// How it shows.
+        cause: String,
+    },
+    /// The operating system failed for another reason (no space, no file handles): try again later.
+    #[error("the store in {path} cannot be opened")]
+    Io {
+        /// Where it is.
+        path: PathBuf,
+        /// The operating system's word.
+        source: io::Error,
+    },
+}
+
+impl OpenStoreError {
+    /// Says whether quarantining the store and starting an empty one is the way on.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+}

@@ -1,0 +1,5 @@
+//! One binary for all integration tests of the store: two cores link slowly.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on should stop")]
+
+mod material;
+mod twin_faults;
