@@ -1,0 +1,10 @@
+//! The integration tests of this crate, in one binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
+mod trust {
+    mod chain;
+    mod golden;
+    mod release;
+    mod roster;
+    mod world;
+}
