@@ -12,6 +12,7 @@ pub mod cell;
 pub mod directory;
 pub mod driver;
 pub mod release_queue;
+pub mod report;
 pub mod spawn;
 
 #[cfg(feature = "shell")]
