@@ -54,18 +54,28 @@ fn reach(tree: &Tree, path: &str, is_root: bool, reached: &mut BTreeSet<String>)
     }
 }
 
-/// Returns the modules that a file declares without a body, with the text of their `#[path]`.
+/// Returns the modules that a file declares without a body, with the text of their `#[path]`. A module inside one
+/// that has its body here is named by both (`outer/inner`), as its file is.
 fn modules(file: &RustFile) -> Vec<(String, Option<String>)> {
     let mut modules = Vec::new();
+    let mut around: Vec<(usize, &str)> = Vec::new();
     let mut at_path = None;
     for (code, text) in file.code.lines().zip(file.text.lines()) {
+        let indent = code.len() - code.trim_start().len();
         let code = code.trim();
+        if code.starts_with('}') && around.last().is_some_and(|(opened, _)| *opened == indent) {
+            around.pop();
+        }
         if code.starts_with("#[path") {
             at_path = text.split('"').nth(1).map(ToOwned::to_owned);
         }
         let declared = code.split_once("mod ").filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
-        if let Some(name) = declared.and_then(|(_, after)| after.strip_suffix(';')) {
-            modules.push((name.to_owned(), at_path.take()));
+        let Some((_, declared)) = declared else { continue };
+        if let Some(name) = declared.strip_suffix(" {") {
+            around.push((indent, name));
+        } else if let Some(name) = declared.strip_suffix(';') {
+            let path: String = around.iter().flat_map(|(_, outer)| [*outer, "/"]).chain([name]).collect();
+            modules.push((path, at_path.take()));
         }
     }
     modules
@@ -83,7 +93,8 @@ mod tests {
     #[test]
     fn files_are_reached_through_modules_of_modules() {
         let files = [
-            ("a/tests/runner.rs", "mod lane;\n#[path = \"odd/name.rs\"]\nmod other;\n"),
+            ("a/tests/runner.rs", "mod lane;\nmod trust {\n    mod chain;\n}\n#[path = \"odd/name.rs\"]\nmod other;\n"),
+            ("a/tests/trust/chain.rs", ""),
             ("a/tests/lane.rs", "mod order;\n"),
             ("a/tests/lane/order.rs", ""),
             ("a/tests/odd/name.rs", ""),

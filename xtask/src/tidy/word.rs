@@ -1,7 +1,7 @@
 //! Which words may stand where: the seams of the house, as absences.
 
 use super::Finding;
-use crate::source::{RustFile, Tree, lines_with_word};
+use crate::source::{RustFile, Tree, line_of, lines_with_word};
 
 /// What part of a Rust file a rule reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ struct Rule {
     part: Part,
     /// Beginnings of the paths that the rule is about.
     within: &'static [&'static str],
-    /// Beginnings of the paths where the words may stand all the same.
+    /// Beginnings of the paths where the words may stand all the same, or endings after a `*`.
     except: &'static [&'static str],
     instead: &'static str,
 }
@@ -28,7 +28,7 @@ const SHELL: &[&str] = &["actors/src/shell.rs", "actors/src/shell/"];
 
 const EVERYWHERE: &[&str] = &[""];
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 12] = [
     Rule {
         words: &["automerge"],
         part: Part::Code,
@@ -63,6 +63,20 @@ const RULES: [Rule; 10] = [
         within: PURE,
         except: &[],
         instead: "time is `Now` and randomness is `Entropy`, both handed in",
+    },
+    Rule {
+        words: &["Instant::now", "SystemTime::now"],
+        part: Part::Code,
+        within: &["agent/src/", "server/src/", "sync/store/src/", "sync/transport/src/"],
+        except: &["*/clock.rs", "agent/src/shim"],
+        instead: "ask the node's `Clock`, so that a simulated node sees simulated time",
+    },
+    Rule {
+        words: &["#[allow(", "#![allow("],
+        part: Part::Code,
+        within: EVERYWHERE,
+        except: &["proto/src/lib.rs"],
+        instead: "write `#[expect(…, reason = \"…\")]`, which tells when it is no longer needed",
     },
     Rule {
         words: &[
@@ -143,14 +157,33 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
 }
 
 fn check_rust(file: &RustFile) -> Vec<Finding> {
-    let starts = |paths: &[&str]| paths.iter().any(|path| file.path.starts_with(path));
-    let mut findings = Vec::new();
+    let starts = |patterns: &[&str]| patterns.iter().copied().any(|pattern| is_at(&file.path, pattern));
+    let mut findings = unreasoned(file);
     for rule in RULES.iter().filter(|rule| starts(rule.within) && !starts(rule.except)) {
         let text = if rule.part == Part::Code { &file.code } else { &file.comments };
         for word in rule.words {
             for line in lines_with_word(text, word) {
                 findings.push(Finding::new(&file.path, line, format!("`{word}` stands here"), rule.instead));
             }
+        }
+    }
+    findings
+}
+
+fn is_at(path: &str, pattern: &str) -> bool {
+    pattern.strip_prefix('*').map_or_else(|| path.starts_with(pattern), |ending| path.ends_with(ending))
+}
+
+/// Finds exceptions to a lint that do not say why.
+fn unreasoned(file: &RustFile) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let plain = file.code.match_indices("#[expect(");
+    for (at, _) in plain.chain(file.code.match_indices("#![expect(")) {
+        let attribute = file.code.split_at(at).1;
+        let attribute = attribute.split_at(attribute.find(")]").unwrap_or(attribute.len())).0;
+        if !attribute.contains("reason =") {
+            let what = "the exception does not say why it holds";
+            findings.push(Finding::new(&file.path, line_of(&file.code, at), what, "add `reason = \"…\"`"));
         }
     }
     findings
@@ -205,7 +238,7 @@ mod tests {
         assert_eq!(found("sync/core/src/lane.rs", text), [1, 2, 2, 3, 4, 5]);
         assert_eq!(found("actors/src/device.rs", text), [1, 2, 2, 3, 4, 5]);
         assert_eq!(found("actors/src/shell/directory.rs", text), [1, 2, 3, 4], "the shell may wait");
-        assert_eq!(found("agent/src/driver.rs", text), NONE);
+        assert_eq!(found("cli/src/output.rs", text), NONE);
     }
 
     #[test]
@@ -214,6 +247,21 @@ mod tests {
         assert_eq!(found("actors/src/device.rs", "use ractor::Actor;\n"), [1]);
         assert_eq!(found("server/src/node.rs", "use ractor::Actor;\n"), [1]);
         assert_eq!(found("actors/src/shell.rs", "use ractor::Actor;\n"), NONE);
+    }
+
+    #[test]
+    fn nodes_ask_their_clock() {
+        assert_eq!(found("agent/src/driver.rs", "let a = Instant::now();\n"), [1]);
+        assert_eq!(found("server/src/driver/clock.rs", "let a = Instant::now();\n"), NONE);
+    }
+
+    #[test]
+    fn exceptions_to_lints_say_why() {
+        assert_eq!(found("a/src/b.rs", "#[allow(unused)]\n#[expect(unused)]\n#![expect(\n    unused\n)]\n"), [1, 2, 3]);
+        assert_eq!(
+            found("a/src/b.rs", "#[expect(\n    unused,\n    reason = \"x\"\n)]\nlet a = vec![expect(b)];\n"),
+            NONE
+        );
     }
 
     #[test]
