@@ -9,6 +9,8 @@
 //! are written once in [`GROUPS_PER_CHECKPOINT`] groups: that much of a download can be lost, and is asked for again.
 
 mod group_set;
+pub mod memory;
+mod partial;
 
 use std::path::PathBuf;
 
@@ -16,6 +18,7 @@ use fleetd_sync_core::id::ArtifactDigest;
 
 use crate::disk::DiskError;
 pub use group_set::GroupSet;
+pub use partial::DiskArtifactFiles;
 
 /// Groups written between two checkpoints: 256 KiB, so that an SD card that syncs in 20 ms takes 10 MB/s, and a
 /// power cut costs a slow link a quarter of a megabyte at most.

@@ -4,10 +4,13 @@
 //! reveal) is the same in the product and in the simulator, and a test can cut the power between any two of them on
 //! [`memory::MemoryDisk`], which forgets what was not synced.
 
+pub mod memory;
 mod os;
 
 use std::io;
 use std::path::{Path, PathBuf};
+
+use fleetd_sync_core::id::ArtifactDigest;
 
 pub use os::OsDisk;
 
@@ -100,11 +103,17 @@ pub trait Disk: Send + Sync + 'static {
     /// See [`Disk`].
     fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError>;
 
-    /// Gives a file a second name, or copies it where the file system cannot.
+    /// Gives a file a second name; `false` when the file system cannot, and nothing was done.
     ///
     /// # Errors
     /// See [`Disk`].
-    fn link_or_copy(&self, from: &Path, to: &Path) -> Result<(), DiskError>;
+    fn link(&self, from: &Path, to: &Path) -> Result<bool, DiskError>;
+
+    /// Copies a file's content to a new name.
+    ///
+    /// # Errors
+    /// See [`Disk`].
+    fn copy(&self, from: &Path, to: &Path) -> Result<(), DiskError>;
 
     /// Sets who may use a file.
     ///
@@ -147,4 +156,24 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// See [`Disk`].
     fn free_bytes(&self, path: &Path) -> Result<u64, DiskError>;
+}
+
+/// Bytes read at once while a file is digested: large enough for the disk, small enough for the device.
+const DIGEST_CHUNK_BYTES: usize = 64 << 10;
+
+/// Digests a file without holding it in memory.
+///
+/// # Errors
+/// When the disk fails.
+pub fn digest_of_file(disk: &impl Disk, path: &Path) -> Result<ArtifactDigest, DiskError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut offset = 0_u64;
+    loop {
+        let bytes = disk.read_at(path, offset, DIGEST_CHUNK_BYTES)?;
+        if bytes.is_empty() {
+            return Ok(ArtifactDigest::from_bytes(*hasher.finalize().as_bytes()));
+        }
+        hasher.update(&bytes);
+        offset = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    }
 }

@@ -11,12 +11,16 @@
 //! that it was verified, with its digest. Nothing is named by a link or a final name before it is durable, so a
 //! power cut at any point leaves the old release current, or the new one whole.
 
+mod folder;
+pub mod memory;
+
 use std::path::PathBuf;
 
 use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::name::{Version, WorkloadName};
 
 use crate::disk::DiskError;
+pub use folder::FolderInstaller;
 
 /// Bytes that installing leaves free: logs, records and the next manifest still fit on a device that is "full".
 pub const FREE_BYTES_RESERVE: u64 = 4 << 20;

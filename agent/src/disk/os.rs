@@ -32,6 +32,11 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Widens a number whose type differs from platform to platform.
+fn widen(number: impl Into<u64>) -> u64 {
+    number.into()
+}
+
 impl Disk for OsDisk {
     fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
         // 0711: a workload of another user must be able to reach its own program, and to list nothing.
@@ -91,8 +96,9 @@ impl Disk for OsDisk {
         fs::rename(from, to).map_err(failed("rename to", to))
     }
 
-    fn link_or_copy(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+    fn link(&self, from: &Path, to: &Path) -> Result<bool, DiskError> {
         match fs::hard_link(from, to) {
+            Ok(()) => Ok(true),
             // Another file system, one without hard links (vfat), or too many of them.
             Err(error)
                 if matches!(
@@ -103,11 +109,14 @@ impl Disk for OsDisk {
                         | io::ErrorKind::TooManyLinks
                 ) =>
             {
-                fs::copy(from, to).map(|_bytes| ())
+                Ok(false)
             }
-            other => other,
+            Err(error) => Err(failed("link to", to)(error)),
         }
-        .map_err(failed("link or copy to", to))
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        fs::copy(from, to).map(|_bytes| ()).map_err(failed("copy to", to))
     }
 
     fn set_mode(&self, path: &Path, mode: FileMode) -> Result<(), DiskError> {
@@ -150,6 +159,6 @@ impl Disk for OsDisk {
         let status = nix::sys::statvfs::statvfs(path)
             .map_err(io::Error::from)
             .map_err(failed("measure the free space of", path))?;
-        Ok(u64::from(status.blocks_available()).saturating_mul(u64::from(status.fragment_size())))
+        Ok(widen(status.blocks_available()).saturating_mul(widen(status.fragment_size())))
     }
 }
