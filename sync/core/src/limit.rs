@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-/// Operations in one envelope: the largest state that one device needs changed at once, twice over.
+/// Operations in one DELTA envelope: the largest state that one device needs changed at once, twice over.
 pub const ENVELOPE_OPS_MAX: usize = 64;
 /// Bytes of a DELTA envelope: a change is small, and large things are artifacts.
 pub const DELTA_BYTES_MAX: usize = 4 << 10;
 /// Bytes of a SNAPSHOT envelope, and so of one lane's whole state.
 pub const SNAPSHOT_BYTES_MAX: usize = 16 << 10;
+/// Operations in one SNAPSHOT envelope: each has 6 bytes at least, so that its bytes are the limit that counts.
+pub const SNAPSHOT_OPS_MAX: usize = SNAPSHOT_BYTES_MAX / 6;
 /// Changes after which a lane begins a new epoch: replaying them costs under a millisecond.
 pub const EPOCH_CHANGES_MAX: u64 = 64;
 /// Bytes after which a lane begins a new epoch.
@@ -20,6 +22,8 @@ pub const LANE_OPENERS_KEPT: usize = 4;
 pub const ENVELOPE_NEEDS_MAX: usize = 8;
 /// Characters of one path in a document.
 pub const PATH_CHARS_MAX: usize = 128;
+/// Bytes of one operation: a path, a value, and a few of framing.
+pub const OP_BYTES_MAX: usize = VALUE_BYTES_MAX + PATH_CHARS_MAX + 16;
 /// Bytes of one value in a document.
 pub const VALUE_BYTES_MAX: usize = 2 << 10;
 
@@ -35,6 +39,20 @@ pub const PUSH_ENVELOPES_MAX: usize = 256;
 pub const CONNECTION_CREDITS: usize = 64;
 /// Frames that wait in one connection's outbox; one more closes the session, and Hello repairs it.
 pub const OUTBOX_FRAMES_MAX: usize = 1024;
+/// Bytes that wait in one connection's outbox: twice what an artifact's window needs.
+pub const OUTBOX_BYTES_MAX: usize = 2 << 20;
+/// Bytes of envelopes in one Push: leaves a frame room for its framing.
+pub const PUSH_BYTES_MAX: usize = 60 << 10;
+/// Bytes of root records in one Hello: leaves a frame room for the CA's certificate and the heads.
+pub const HELLO_RECORDS_BYTES_MAX: usize = 48 << 10;
+/// Bytes of pushes that may overtake the server's Hello: a live change or two.
+pub const EARLY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a certificate: ours have about 500.
+pub const CERTIFICATE_BYTES_MAX: usize = 4 << 10;
+/// Certificates in one chain: leaf, a site's CA, the fleet's CA, and one to spare.
+pub const CERTIFICATES_MAX: usize = 4;
+/// Bytes of what a device says about itself.
+pub const FACTS_BYTES_MAX: usize = 4 << 10;
 /// Connections that may be in their handshake at once.
 pub const HANDSHAKES_MAX: usize = 256;
 
@@ -46,10 +64,24 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(80);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time in which a dialled server must have sent its Hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which each end must have what the other said it had; after it, the rest is asked for once.
+pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which envelopes that were asked for may be asked for again.
+pub const WANT_AGAIN: Duration = Duration::from_secs(5);
+/// Time in which a connection that is to end must be down.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// First ceiling of the pause before a device dials again.
 pub const DIAL_BACKOFF_FIRST: Duration = Duration::from_millis(500);
 /// Last ceiling of the pause before a device dials again.
 pub const DIAL_BACKOFF_LAST: Duration = Duration::from_secs(60);
+/// Ceiling of the pause after every address refused the device for a reason that only a person can change.
+pub const DIAL_BACKOFF_REFUSED: Duration = Duration::from_secs(15 * 60);
+/// Failed rounds that are counted: the ceiling of the pause has reached its last value before.
+pub const DIAL_FAILURES_MAX: u32 = 8;
+/// Longest pause that a server may ask for: a wrong number must not silence a device for good.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+/// Addresses that a device tries in turn: those of its token, of its configuration, and the last that worked.
+pub const DIAL_ADDRESSES_MAX: usize = 16;
 
 /// Bytes of a root record: 16 keys and 64 delegations fit.
 pub const ROOT_RECORD_BYTES_MAX: usize = 16 << 10;

@@ -3,11 +3,12 @@
 //! These are plain values: how they look on the wire is the transport's business. Envelopes, artifacts and log
 //! records travel as the bytes that their own modules define.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::{DocumentId, Head};
-use crate::id::{ArtifactDigest, BootId, DeviceId, KeyId, Stamp};
+use crate::id::{ArtifactDigest, BootId, DeviceId, KeyId, Stamp, TokenId};
 use crate::name::{DeviceName, WorkloadName};
 use crate::session::Class;
 
@@ -36,7 +37,7 @@ pub enum Message {
     /// A device asks for a new certificate for the key that it holds.
     Renew(Renew),
     /// The server's answer to it.
-    Certificate(Certificate),
+    Renewed(Renewed),
     /// A device asks for a part of an artifact.
     ArtifactWant(ArtifactWant),
     /// Groups of an artifact, in order.
@@ -72,7 +73,7 @@ impl Message {
             | Self::Register(_)
             | Self::Registered(_)
             | Self::Renew(_)
-            | Self::Certificate(_)
+            | Self::Renewed(_)
             | Self::RetryAfter(_)
             | Self::Ping(_)
             | Self::Pong(_) => Class::Control,
@@ -188,15 +189,26 @@ pub struct Want {
 /// A device asks for an identity.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Register {
-    /// The canonical bytes of a [`crate::enrolment`] request. It holds a secret: it is not printed.
-    pub request: Vec<u8>,
+    /// The enrolment token.
+    pub token: TokenId,
+    /// The token's secret. It is not printed.
+    pub secret: Vec<u8>,
+    /// A signing request for the device's key, in DER. Only the key is taken from it.
+    pub csr: Vec<u8>,
+    /// What the device says about itself.
+    pub facts: Facts,
+    /// The X25519 key for what only this device may read.
+    pub sealing_key: [u8; 32],
 }
 
 impl std::fmt::Debug for Register {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Register({} bytes)", self.request.len())
+        write!(f, "Register({})", self.token)
     }
 }
+
+/// What a device says about itself, by name. Facts inform and select; they never authorise.
+pub type Facts = BTreeMap<String, String>;
 
 /// The server's answer to a request for an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,12 +228,16 @@ pub enum Registered {
         retry_after: Duration,
     },
     /// It may not join.
-    Refused {
-        /// Why, as a code that programs compare (`token_expired`).
-        code: String,
-        /// Why, for people.
-        message: String,
-    },
+    Refused(Refusal),
+}
+
+/// Why a request is turned away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// A stable name for programs to compare (`enrolment.token.expired`).
+    pub code: String,
+    /// One sentence for people.
+    pub message: String,
 }
 
 /// A device asks for a new certificate for the key that it holds.
@@ -229,39 +245,45 @@ pub enum Registered {
 pub struct Renew {
     /// The signing request, in DER.
     pub csr: Vec<u8>,
+    /// What the device says about itself now; `None` when nothing has changed.
+    pub facts: Option<Facts>,
 }
 
 /// The server's answer to a request for a new certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
+pub enum Renewed {
     /// The certificate and those above it, leaf first, in DER.
-    pub certificates: Vec<Vec<u8>>,
+    Issued {
+        /// The certificates.
+        certificates: Vec<Vec<u8>>,
+    },
+    /// There is none.
+    Refused(Refusal),
 }
 
 /// A device asks for a part of an artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArtifactWant {
     /// Which artifact.
     pub digest: ArtifactDigest,
-    /// Which part.
-    pub part: ArtifactPart,
+    /// Which of its groups; an empty run asks for none.
+    pub groups: WantedGroups,
+    /// Whether the list of group values is wanted too, from the first group asked for.
+    pub tree: bool,
 }
 
-/// A part of an artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArtifactPart {
-    /// Its list of group values, from this one on.
-    Tree {
-        /// The first value wanted.
-        group_first: u64,
-    },
-    /// Its groups.
-    Groups {
-        /// The first group wanted.
+/// Groups that are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WantedGroups {
+    /// A run of them.
+    Run {
+        /// The first.
         group_first: u64,
         /// How many.
         group_count: u64,
     },
+    /// Some of them.
+    List(Vec<u64>),
 }
 
 /// Groups of an artifact, in order.
@@ -272,7 +294,7 @@ pub struct ArtifactGroups {
     /// The first group.
     pub group_first: u64,
     /// Their bytes, without a gap.
-    pub bytes: Vec<u8>,
+    pub content: Vec<u8>,
 }
 
 /// A part of an artifact's list of group values.
@@ -289,7 +311,7 @@ pub struct ArtifactTree {
 }
 
 /// The server will not send that artifact.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArtifactRefused {
     /// Which artifact.
     pub digest: ArtifactDigest,
@@ -300,13 +322,13 @@ pub struct ArtifactRefused {
 /// Why a server will not send an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArtifactRefusal {
-    /// It does not have it.
-    Missing,
-    /// Its copy is damaged.
-    Damaged,
-    /// The part asked for lies outside of it.
-    OutOfRange,
-    /// It has too much to do; ask again.
+    /// It is not there.
+    Absent,
+    /// It is not meant for this device.
+    Forbidden,
+    /// The groups asked for lie beyond its end.
+    Range,
+    /// Too much is asked of the server now: ask again.
     Busy,
 }
 
@@ -318,7 +340,11 @@ pub struct LogPush {
     /// The number of the first record.
     pub sequence_first: u64,
     /// How many records there are.
-    pub count: u64,
+    pub count: u32,
     /// The records, encoded and compressed by the log store's own rules.
     pub records: Vec<u8>,
+    /// The device's signature over the segment; empty for a preview.
+    pub signature: Vec<u8>,
+    /// Whether the lines run ahead of the spool: they are shown, and neither stored nor acknowledged.
+    pub preview: bool,
 }
