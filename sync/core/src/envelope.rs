@@ -120,6 +120,12 @@ impl Path {
         &self.0
     }
 
+    /// Joins segments that are names or ids, which are plain and short enough for any path.
+    #[expect(clippy::expect_used, reason = "names and ids have only characters of segments, and three of them fit")]
+    pub(crate) fn of_segments(segments: &[&str]) -> Self {
+        segments.join("/").parse().expect("segments that are names or ids make a path")
+    }
+
     /// Its segments, in order.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
@@ -239,7 +245,7 @@ pub struct Envelope {
     pub signature: Signature,
     /// The bytes, as they are stored and sent.
     pub bytes: Arc<[u8]>,
-    /// The hash of the bytes, by which the next envelope names this one.
+    /// The hash of the body, by which the next envelope names this one.
     pub hash: EnvelopeHash,
 }
 
@@ -248,6 +254,12 @@ impl Envelope {
     #[must_use]
     pub const fn head(&self) -> Head {
         Head { position: self.body.position, hash: self.hash }
+    }
+
+    /// The bytes that the signature covers: all but the signature.
+    #[must_use]
+    pub fn signed_bytes(&self) -> &[u8] {
+        self.bytes.split_last_chunk::<{ Signature::LENGTH }>().map_or(&[], |(signed, _)| signed)
     }
 
     /// Says whether it begins an epoch.

@@ -158,7 +158,7 @@ define_id!(
     BootId, 16, "boot_"
 );
 define_id!(
-    /// A hash over a whole envelope or root record, by which its successor names it.
+    /// A hash over the signed body of an envelope or root record, by which its successor names it.
     EnvelopeHash, 16, "env_"
 );
 define_id!(

@@ -60,6 +60,10 @@ pub const HANDSHAKES_MAX: usize = 256;
 pub const KEEP_ALIVE_NAT: Duration = Duration::from_secs(25);
 /// Time without a packet after which a connection is given up.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(80);
+/// Keep-alive of a connection that no router forgets.
+pub const KEEP_ALIVE_LAN: Duration = Duration::from_secs(300);
+/// Time without a packet after which a connection on a LAN is given up: three keep-alives may be lost.
+pub const IDLE_TIMEOUT_LAN: Duration = Duration::from_secs(960);
 /// Time in which a probed peer must answer where somebody waits for presence.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time in which a dialled server must have sent its Hello.

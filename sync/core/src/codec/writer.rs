@@ -56,6 +56,12 @@ impl Writer {
         self
     }
 
+    /// Appends bytes whose end the reader knows, because they are the last of a bounded part.
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(bytes);
+        self
+    }
+
     /// Appends bytes behind their length.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.count(bytes.len());

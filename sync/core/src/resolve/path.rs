@@ -1,0 +1,82 @@
+//! The paths of a desired document, and the operations that write them.
+
+use super::{Assignment, Run};
+use crate::envelope::{Op, Path, Value};
+use crate::id::HoldId;
+use crate::lane;
+use crate::name::WorkloadName;
+
+pub(super) const WORKLOAD: &str = "workload";
+pub(super) const HOLD: &str = lane::HOLD;
+pub(super) const LIFT: &str = "lift";
+
+pub(super) const RELEASE: &str = "release";
+pub(super) const MANIFEST: &str = "manifest";
+pub(super) const ROLLOUT: &str = "rollout";
+pub(super) const ATTEMPT: &str = "attempt";
+pub(super) const REMOVE: &str = "remove";
+pub(super) const RUN: &str = "run";
+
+pub(super) const RUNNING: &str = "running";
+pub(super) const STOPPED: &str = "stopped";
+
+/// The path of one field of a workload.
+#[must_use]
+pub fn workload_path(name: &WorkloadName, field: &'static str) -> Path {
+    Path::of_segments(&[WORKLOAD, name.as_str(), field])
+}
+
+/// The path that says whether a workload should run.
+#[must_use]
+pub fn run_path(name: &WorkloadName) -> Path {
+    workload_path(name, RUN)
+}
+
+/// The path of a hold of one workload, or of the whole device.
+#[must_use]
+pub fn hold_path(id: HoldId, workload: Option<&WorkloadName>) -> Path {
+    let id = id.to_string();
+    match workload {
+        Some(name) => Path::of_segments(&[HOLD, &id, name.as_str()]),
+        None => Path::of_segments(&[HOLD, &id]),
+    }
+}
+
+/// The path of what ends a hold.
+#[must_use]
+pub fn lift_path(id: HoldId) -> Path {
+    Path::of_segments(&[LIFT, &id.to_string()])
+}
+
+/// The operations that assign something to a workload, in place of what the same lane assigned before.
+#[must_use]
+pub fn assign(name: &WorkloadName, assignment: &Assignment) -> Vec<Op> {
+    let values = match assignment {
+        Assignment::Install { version, manifest, rollout, attempt } => [
+            (RELEASE, Some(Value::Text(version.to_string()))),
+            (MANIFEST, Some(Value::Bytes(manifest.as_bytes().to_vec()))),
+            (ROLLOUT, rollout.map(|rollout| Value::Text(rollout.to_string()))),
+            (ATTEMPT, Some(Value::Integer(i64::try_from(*attempt).unwrap_or(i64::MAX)))),
+            (REMOVE, None),
+        ],
+        Assignment::Remove => {
+            [(RELEASE, None), (MANIFEST, None), (ROLLOUT, None), (ATTEMPT, None), (REMOVE, Some(Value::Boolean(true)))]
+        }
+    };
+    let op = |(field, value)| match (workload_path(name, field), value) {
+        (path, Some(value)) => Op::Set { path, value },
+        (path, None) => Op::Delete { path },
+    };
+    values.into_iter().map(op).collect()
+}
+
+impl Run {
+    /// The value that says it.
+    #[must_use]
+    pub fn value(self) -> Value {
+        Value::Text(match self {
+            Self::Running => RUNNING.to_owned(),
+            Self::Stopped => STOPPED.to_owned(),
+        })
+    }
+}
