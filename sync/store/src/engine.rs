@@ -10,6 +10,7 @@ use fleetd_sync_core::commit::{ActorKey, CommitError, Revision, Space};
 
 use crate::commit_group::{Group, Request, Standing, group_length};
 use crate::feed::{FeedRing, Subscription, Watchers};
+use crate::open_error::is_damage;
 use crate::record::{self, LogState};
 use crate::segment_log::SegmentLogs;
 use crate::segment_log::files::Files;
@@ -60,7 +61,8 @@ impl<T: Table, F: Files> Engine<T, F> {
             feed: Mutex::new(FeedRing::new(opening, feed_changes_max)),
             watchers: Watchers::default(),
         };
-        engine.revision.store(engine.stored_revision()?.0, Ordering::Release);
+        let revision = engine.stored_revision()?.unwrap_or_default();
+        engine.revision.store(revision.0, Ordering::Release);
         Ok(engine)
     }
 
@@ -69,8 +71,9 @@ impl<T: Table, F: Files> Engine<T, F> {
         self.table.failure()
     }
 
-    fn stored_revision(&self) -> Result<Revision, ReadError> {
-        Ok(self.read(record::REVISION_KEY)?.map_or(Revision::default(), |found| found.revision))
+    /// The number of the newest commit, as it is stored.
+    pub(crate) fn stored_revision(&self) -> Result<Option<Revision>, ReadError> {
+        Ok(self.read(record::REVISION_KEY)?.map(|found| found.revision))
     }
 
     fn read(&self, raw_key: &[u8]) -> Result<Option<Versioned>, ReadError> {
@@ -126,9 +129,11 @@ impl<T: Table, F: Files> Engine<T, F> {
                     Request::Reloaded(_) => answer,
                 });
                 let answers = answers.collect();
-                // A table that opened itself again after a failure may have kept the group.
-                let stored = self.stored_revision().unwrap_or_default();
+                // A table that opened itself again after a failure may have kept the group, of which the feed
+                // would then say nothing.
+                let stored = self.stored_revision().ok().flatten().unwrap_or_default();
                 self.revision.fetch_max(stored.0, Ordering::AcqRel);
+                self.feed.lock().unpoison().restart();
                 Committed { answers, logs: BTreeMap::new() }
             }
         };
@@ -281,7 +286,12 @@ impl<T: Table, F: Files> Standing for Engine<T, F> {
 
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
-        Self::Failed { cause: error.to_string() }
+        if is_damage(&error) {
+            tracing::error!(%error, "the store is damaged");
+            Self::Damaged { place: "the database".to_owned(), problem: "it does not give back what was written" }
+        } else {
+            Self::Failed { cause: error.to_string() }
+        }
     }
 }
 

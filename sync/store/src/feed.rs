@@ -32,6 +32,12 @@ impl FeedRing {
         self.first += excess as u64;
     }
 
+    /// Makes every cursor too old: changes may have been missed.
+    pub(crate) fn restart(&mut self) {
+        self.first = self.end().position + 1;
+        self.changes.clear();
+    }
+
     /// The cursor behind the last change.
     pub(crate) fn end(&self) -> Cursor {
         Cursor { opening: self.opening, position: self.first + self.changes.len() as u64 }

@@ -5,9 +5,12 @@
 //! what they mean: no domain type, no protobuf. Nothing here is async.
 //!
 //! Where to start reading: [`state_store`] (what a store can do), then `engine.rs` (one store over a table and
-//! files), `commit_group.rs` (what a group of turns comes to) and `segment_log.rs` (how logs lie on disk). [`memory`]
-//! puts the engine on a medium that fails on demand.
+//! files), `commit_group.rs` (what a group of turns comes to) and `segment_log.rs` (how logs lie on disk). [`disk`]
+//! and [`memory`] put the engine on fjall and on a medium that fails on demand. [`ab_file`] is apart: the few bytes
+//! that must survive the loss of the database.
 
+pub mod ab_file;
+pub mod disk;
 pub mod feed;
 pub mod memory;
 pub mod open_error;

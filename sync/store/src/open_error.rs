@@ -1,7 +1,7 @@
 //! Why a store does not open, so that the caller can tell what to do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -53,5 +53,29 @@ impl OpenStoreError {
     #[must_use]
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
+    }
+}
+
+/// Linux's number for an error of the medium itself, which has no portable name.
+pub(crate) const EIO: i32 = 5;
+
+/// Says whether an error means that what was stored is not there or not whole, rather than that the operating
+/// system would not serve us now.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(error.kind(), AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof)
+        || error.raw_os_error() == Some(EIO)
+}
+
+/// Names an error of the operating system that kept a store from opening.
+pub(crate) fn open_error(path: &Path, error: io::Error) -> OpenStoreError {
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            OpenStoreError::Permission { path, source: error }
+        }
+        io::ErrorKind::WouldBlock => OpenStoreError::Locked { path },
+        _ if is_damage(&error) => OpenStoreError::Damaged { path, cause: error.to_string() },
+        _ => OpenStoreError::Io { path, source: error },
     }
 }

@@ -21,16 +21,15 @@ use fleetd_sync_core::limit::LOG_SEGMENT_BYTES;
 
 use self::files::Files;
 use self::index::{Index, Open, Sealed, open_file};
+use crate::open_error::is_damage;
 use crate::record::LogState;
 use crate::state_store::LogPart;
 use crate::unpoison::Unpoison;
 
-/// Logs whose index stays in memory: some hundred bytes each, and reading a folder again costs a few system calls.
-const INDEXES_KEPT: usize = 1024;
+/// Logs whose index stays in memory: two hundred bytes each, and reading a folder again costs a few system calls.
+const INDEXES_KEPT: usize = 8192;
 /// Characters of a log's name: a folder on every file system.
 const LOG_NAME_CHARS_MAX: usize = 200;
-/// Linux's number for an error of the medium itself, which has no portable name.
-const EIO: i32 = 5;
 
 /// Says whether `log` can name a folder.
 pub(crate) fn is_log_name(log: &str) -> bool {
@@ -199,7 +198,7 @@ impl<F: Files> SegmentLogs<F> {
     /// Reads a segment; one that is gone or that the medium no longer gives is damage like any other.
     fn read_or_nothing(&self, log: &str, file: &str) -> io::Result<Vec<u8>> {
         match self.files.read(log, file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(EIO) => {
+            Err(error) if is_damage(&error) => {
                 tracing::warn!(log, file, %error, "a log segment cannot be read");
                 Ok(Vec::new())
             }
