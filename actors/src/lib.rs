@@ -14,6 +14,7 @@ pub mod driver;
 pub mod release_queue;
 pub mod report;
 pub mod spawn;
+pub mod workload;
 
 #[cfg(feature = "shell")]
 pub mod shell;

@@ -12,7 +12,7 @@
 //! | `workload/NAME/error` | text | a [`Fault`]'s word, or that word, `": "` and details for people |
 //! | `workload/NAME/restarts` | integer | how often it was started again by itself since it was installed |
 //! | `workload/NAME/previous` | text | the version that would be restored |
-//! | `workload/NAME/exit` | text | how the program last ended: `code 1`, `signal 9`, `lost` |
+//! | `workload/NAME/exit` | text | how the program last ended by itself: `code 1`, `signal 9`, `lost` |
 //! | `workload/NAME/local` | text | `stopped`, when somebody at the device stopped it |
 //! | `fact/NAME` | text | a fact about the device |
 //!
@@ -294,7 +294,7 @@ pub struct WorkloadReport {
     pub restarts: u32,
     /// The version that would be restored.
     pub previous: Option<Version>,
-    /// How the program last ended.
+    /// How the program last ended by itself.
     pub exit: Option<Exit>,
     /// Whether somebody at the device stopped it.
     pub stopped_locally: bool,
