@@ -47,6 +47,8 @@ pub const PUSH_BYTES_MAX: usize = 60 << 10;
 pub const HELLO_RECORDS_BYTES_MAX: usize = 48 << 10;
 /// Bytes of pushes that may overtake the server's Hello: a live change or two.
 pub const EARLY_BYTES_MAX: usize = 64 << 10;
+/// Pushes that may overtake the server's Hello.
+pub const EARLY_PUSHES_MAX: usize = 16;
 /// Bytes of a certificate: ours have about 500.
 pub const CERTIFICATE_BYTES_MAX: usize = 4 << 10;
 /// Certificates in one chain: leaf, a site's CA, the fleet's CA, and one to spare.
@@ -126,6 +128,8 @@ pub const VERSION_CHARS_MAX: usize = 64;
 pub const DEVICE_NAME_CHARS_MAX: usize = 63;
 /// Characters of a label's key, and of its value.
 pub const LABEL_CHARS_MAX: usize = 63;
+/// Events that a server keeps of one device: what happened lately, for `device why`.
+pub const DEVICE_EVENTS_MAX: usize = 32;
 /// Labels of one device.
 pub const DEVICE_LABELS_MAX: usize = 32;
 /// Characters of a platform's name.

@@ -150,11 +150,9 @@ pub struct LogPosition {
 pub struct Welcome {
     /// What this session is for.
     pub grade: Grade,
-    /// The root records above the device's version, in order of their versions.
+    /// The root records above the device's version, in order of their versions. The newest names the CA that the
+    /// server's certificate is from.
     pub root_records: Vec<Vec<u8>>,
-    /// The certificate of the CA that the newest record names, in DER. Left out when the device's root chain is
-    /// as new as the server's and the device has a certificate: it then has this one from an earlier session.
-    pub authority_certificate: Option<Vec<u8>>,
 }
 
 /// What a session is for, as the server judges the device's certificate.

@@ -1,11 +1,14 @@
 //! What a session decides, in the order in which it must happen.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::message::{Grade, LogPosition, Message};
 use super::{Class, CloseCode};
 use crate::envelope::DocumentId;
 use crate::id::KeyId;
+use crate::lane::ForkProof;
+use crate::replica::LaneRecord;
 use crate::trust::RootRecord;
 
 /// What a session decides. Its owner persists what is to be persisted first, and does the rest once that is durable.
@@ -13,10 +16,10 @@ use crate::trust::RootRecord;
 pub enum Output {
     /// Sends a message on the stream of a class.
     Send(Class, Message),
+    /// Stores a change of a lane.
+    Persist(LaneRecord),
     /// Extends the stored root chain. The session has checked it against the chain it was opened with.
     RootRecords(Vec<RootRecord>),
-    /// Stores the CA's certificate, which the newest root record names: the next server may not send it.
-    AuthorityCertificate(Vec<u8>),
     /// The root's keys signed two records of this version: the first was kept, and people must be told.
     RootAlarm {
         /// The version.
@@ -25,12 +28,25 @@ pub enum Output {
     /// The server is proven to be of the fleet, and says what the session is for. Only now may the device send a
     /// secret or a signing request.
     Welcomed(Grade),
-    /// A lane has changed: what depends on its document must be decided again.
+    /// A lane has a new head. Whoever else holds the document may not have the envelope yet.
     Applied {
         /// Which document.
         document: DocumentId,
         /// Which lane.
         lane: KeyId,
+        /// The envelope.
+        envelope: Arc<[u8]>,
+    },
+    /// What a document says has changed: what depends on it must be decided again.
+    Changed(DocumentId),
+    /// Two hold the key of a lane, and this proves it.
+    Fork {
+        /// Of which document.
+        document: DocumentId,
+        /// Which lane.
+        lane: KeyId,
+        /// The proof.
+        proof: Box<ForkProof>,
     },
     /// A lane says what only a newer version of fleetd understands: it is stored without effect.
     NeedsAgent {
