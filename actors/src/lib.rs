@@ -8,11 +8,15 @@
 //! Where to start reading: [`cell`], then one machine.
 
 pub mod address;
+pub mod agent;
+pub mod authority;
 pub mod cell;
+pub mod device;
 pub mod directory;
 pub mod driver;
 pub mod release_queue;
 pub mod report;
+pub mod selector;
 pub mod spawn;
 pub mod workload;
 

@@ -16,7 +16,8 @@
 //! | `workload/NAME/rollout` | text: the rollout's id; may be absent |
 //! | `workload/NAME/attempt` | integer: rises to try again what has failed; absent is 0 |
 //! | `workload/NAME/remove` | true |
-//! | `workload/NAME/run` | text: `running` or `stopped`; absent is running |
+//! | `workload/NAME/run` | text: `running` or `stopped`; absent leaves that as it is |
+//! | `workload/NAME/restarts` | integer: rises with each wish to start it anew |
 //! | `hold/ID` | text: why; holds all workloads of the device |
 //! | `hold/ID/NAME` | text: why; holds one workload |
 //! | `lift/ID` | text: why; ends the hold in lanes of its own or a lower rank |
@@ -25,13 +26,13 @@ mod path;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use path::{assign, hold_path, lift_path, run_path, workload_path};
+pub use path::{assign, hold_path, lift_path, restarts_path, run_path, workload_path};
 
 use crate::envelope::{Head, Path, Value};
 use crate::id::{ArtifactDigest, HoldId, KeyId, RolloutId};
 use crate::name::{Version, WorkloadName};
 use crate::trust::Rank;
-use path::{ATTEMPT, HOLD, LIFT, MANIFEST, RELEASE, REMOVE, ROLLOUT, RUN, RUNNING, STOPPED, WORKLOAD};
+use path::{ATTEMPT, HOLD, LIFT, MANIFEST, RELEASE, REMOVE, RESTARTS, ROLLOUT, RUN, RUNNING, STOPPED, WORKLOAD};
 
 /// One lane of a desired document: one that counts.
 #[derive(Clone, Debug)]
@@ -79,8 +80,10 @@ pub enum Run {
 pub struct Desired {
     /// What should be installed. Without one, what is there stays.
     pub assignment: Option<Assignment>,
-    /// Whether it should run.
-    pub run: Run,
+    /// Whether it should run; `None` when nobody says so, which leaves that as it is.
+    pub run: Option<Run>,
+    /// How often an operator asked to start it anew: the sum over the lanes, so that each wish makes it rise.
+    pub restarts: u64,
     /// Whether a hold stops it from changing.
     pub held: bool,
     /// Whether authorities of one rank disagree, so that what runs goes on.
@@ -188,8 +191,9 @@ fn resolve_workload(lanes: &[DesiredLane<'_>], name: &WorkloadName, resolved: &m
         Some((assignment, head)) => (Some(assignment), head),
         None => (None, None),
     };
-    let run = run.map(|(run, _)| run).unwrap_or_default();
-    Desired { assignment, run, held: resolved.holds(name), conflict, head }
+    let run = run.map(|(run, _)| run);
+    let restarts = restarts_of(lanes, name, &mut resolved.unreadable);
+    Desired { assignment, run, restarts, held: resolved.holds(name), conflict, head }
 }
 
 /// What the lanes of the highest rank that say anything say, if they say the same and it can be read.
@@ -221,6 +225,19 @@ fn run_of(lane: &DesiredLane<'_>, name: &WorkloadName, unreadable: &mut Vec<(Key
             Some(Err(()))
         }
     }
+}
+
+fn restarts_of(lanes: &[DesiredLane<'_>], name: &WorkloadName, unreadable: &mut Vec<(KeyId, Path)>) -> u64 {
+    let path = workload_path(name, RESTARTS);
+    let mut restarts = 0_u64;
+    for lane in lanes {
+        match lane.entries.get(&path) {
+            None => {}
+            Some(Value::Integer(count)) if *count >= 0 => restarts = restarts.saturating_add(count.unsigned_abs()),
+            Some(_) => unreadable.push((lane.lane, path.clone())),
+        }
+    }
+    restarts
 }
 
 fn assignment_of(

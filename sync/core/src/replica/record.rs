@@ -49,6 +49,17 @@ pub enum LaneRecord {
 }
 
 impl LaneRecord {
+    /// The document that it is of.
+    #[must_use]
+    pub const fn document(&self) -> DocumentId {
+        match self {
+            Self::Put { document, .. }
+            | Self::Forget { document, .. }
+            | Self::Remember { document, .. }
+            | Self::ForgetMemory { document, .. } => *document,
+        }
+    }
+
     /// The key in [`Space::Envelope`]. Keys of one lane order as its positions do, and its memory comes before.
     #[must_use]
     pub fn key(&self) -> Vec<u8> {

@@ -15,6 +15,7 @@ pub(super) const MANIFEST: &str = "manifest";
 pub(super) const ROLLOUT: &str = "rollout";
 pub(super) const ATTEMPT: &str = "attempt";
 pub(super) const REMOVE: &str = "remove";
+pub(super) const RESTARTS: &str = "restarts";
 pub(super) const RUN: &str = "run";
 
 pub(super) const RUNNING: &str = "running";
@@ -30,6 +31,12 @@ pub fn workload_path(name: &WorkloadName, field: &'static str) -> Path {
 #[must_use]
 pub fn run_path(name: &WorkloadName) -> Path {
     workload_path(name, RUN)
+}
+
+/// The path that counts the wishes to start a workload anew.
+#[must_use]
+pub fn restarts_path(name: &WorkloadName) -> Path {
+    workload_path(name, RESTARTS)
 }
 
 /// The path of a hold of one workload, or of the whole device.

@@ -1,0 +1,447 @@
+//! One device, as it knows itself: its documents, its way to a server, and what its workloads are told.
+//!
+//! The agent holds the device's key and documents. It enrols with its token, keeps a session with one server while it
+//! can, tells each workload what the documents say, and writes into its own lane what workloads report. None of this
+//! is needed to keep a workload alive: with no server, no token and no link, what ran goes on.
+
+mod linked;
+pub mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fleetd_sync_core::enrolment::EnrolmentToken;
+use fleetd_sync_core::entropy::Entropy;
+use fleetd_sync_core::envelope::{DocumentId, Op};
+use fleetd_sync_core::id::{BootId, ConnectionId, DeviceId, LocalId};
+use fleetd_sync_core::key::SecretKey;
+use fleetd_sync_core::lane::State;
+use fleetd_sync_core::machine::{Machine, Turn};
+use fleetd_sync_core::name::{DeviceName, WorkloadName};
+use fleetd_sync_core::replica::{LaneRecord, Replica};
+use fleetd_sync_core::resolve::{self, Resolved};
+use fleetd_sync_core::session::dial::Dialler;
+use fleetd_sync_core::session::message::Facts;
+use fleetd_sync_core::session::{Class, CloseCode, Grade, LogPosition, LogStream, Message, VerifyServer};
+use fleetd_sync_core::time::{Monotonic, Now};
+use fleetd_sync_core::trust::{RootChain, RootRecord, Roster};
+
+use crate::authority::{roster_of, writers_of};
+use crate::report::{self, WorkloadReport};
+use crate::workload::{Assignment, RunWish, Target};
+use linked::Linked;
+use record::{AgentRecord, Membership};
+
+/// What a device brings to its agent at each start.
+#[derive(Debug)]
+pub struct Identity {
+    /// Its key, made on it.
+    pub key: SecretKey,
+    /// A certificate signing request for the key, in DER.
+    pub csr: Vec<u8>,
+    /// The public half of its X25519 key, for what only it may read.
+    pub sealing_key: [u8; 32],
+    /// This start of its operating system.
+    pub boot: BootId,
+    /// Judges a server's certificate.
+    pub verify: VerifyServer,
+}
+
+/// One device, as it knows itself.
+#[derive(Debug)]
+pub struct Agent {
+    identity: Identity,
+    local: LocalId,
+    record: AgentRecord,
+    token: Option<EnrolmentToken>,
+    chain: Option<RootChain>,
+    roster: Option<Arc<Roster>>,
+    replica: Option<Replica>,
+    dialler: Dialler,
+    linked: Option<Linked>,
+    entropy: Entropy,
+    facts: Facts,
+    log_positions: BTreeMap<LogStream, u64>,
+    /// What each workload was told last.
+    assigned: BTreeMap<WorkloadName, Assignment>,
+    /// Workloads that are on the device, whether documents name them or not.
+    present: BTreeSet<WorkloadName>,
+    owes: bool,
+}
+
+/// What can happen to an agent.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Its configuration was read: a token, and addresses that replace the token's.
+    Configured {
+        /// The enrolment token.
+        token: Option<Box<EnrolmentToken>>,
+        /// Addresses of servers (`host:port`).
+        addresses: Vec<String>,
+    },
+    /// What the device is was read.
+    Facts(Facts),
+    /// A connection stands.
+    Up {
+        /// Which.
+        connection: ConnectionId,
+        /// The certificate whose key the server holds, in DER.
+        server_leaf: Vec<u8>,
+    },
+    /// The server said something.
+    Message {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        message: Message,
+    },
+    /// A connection is gone.
+    Down {
+        /// Which.
+        connection: ConnectionId,
+        /// Why, where either end said so.
+        code: Option<CloseCode>,
+    },
+    /// A workload says how it is.
+    Report {
+        /// Which workload.
+        workload: WorkloadName,
+        /// What it says.
+        report: Box<WorkloadReport>,
+    },
+    /// A log stream of this device has come this far.
+    Logged(LogPosition),
+    /// Something says that a server may be reached now.
+    Wake,
+    /// The agent is about to end: its connection is closed in order.
+    Stop,
+}
+
+/// What must be remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The agent's own record.
+    Agent(Box<AgentRecord>),
+    /// A root record.
+    Root(Box<RootRecord>),
+    /// A change of the device's lanes.
+    Lane(LaneRecord),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Dial a server.
+    Dial {
+        /// As this connection.
+        connection: ConnectionId,
+        /// Which address.
+        address: String,
+        /// With these certificates; none before enrolment.
+        certificates: Vec<Vec<u8>>,
+    },
+    /// Send the server a message.
+    Send {
+        /// On which connection.
+        connection: ConnectionId,
+        /// On which stream.
+        class: Class,
+        /// What.
+        message: Message,
+    },
+    /// End a connection.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        code: CloseCode,
+    },
+    /// The server may be asked for artifacts and given logs (`Full`), or given logs only; `None`: no longer.
+    Linked(Option<(ConnectionId, Grade)>),
+    /// How far the server's store has come in each log stream.
+    LogPositions(Vec<LogPosition>),
+    /// Hand on a message that is not the agent's own business: artifacts, acks of logs.
+    Deliver(Message),
+    /// Tell a workload what the documents say of it.
+    Assign {
+        /// Which workload.
+        workload: WorkloadName,
+        /// What.
+        assignment: Assignment,
+    },
+    /// Tell every workload whose word counts.
+    Trust(Arc<Roster>),
+    /// Show this to whoever asks at the device.
+    Show(AgentStatus),
+    /// Something went wrong that people should know.
+    Warn(String),
+}
+
+/// What somebody at the device may see of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentStatus {
+    /// What a server calls the device, once it has joined.
+    pub device: Option<(DeviceId, DeviceName)>,
+    /// Where it stands with its server, in a word.
+    pub link: &'static str,
+    /// Whether somebody must approve it.
+    pub is_pending: bool,
+    /// Why it was turned away, if it was.
+    pub refusal: Option<String>,
+}
+
+type AgentTurn = Turn<Record, Effect>;
+
+impl Agent {
+    /// Takes an agent up from what is stored. Envelopes that cannot be taken are left out: the server has them, and
+    /// sends what is missing.
+    #[must_use]
+    pub fn load(
+        identity: Identity,
+        record: AgentRecord,
+        chain: Option<RootChain>,
+        stored: impl IntoIterator<Item = Vec<u8>>,
+        present: BTreeSet<WorkloadName>,
+        mut entropy: Entropy,
+    ) -> Self {
+        let local = LocalId::from(identity.key.id());
+        let dialler = Dialler::new(entropy.stream("dial"), record.dial_failures, record.address.clone());
+        let mut replica = record.fleet().map(|fleet| {
+            let mut replica = Replica::new(fleet, Some(identity.key.clone()), &mut entropy);
+            for document in [DocumentId::Trust, DocumentId::Desired(local), DocumentId::Actual(local)] {
+                replica.hold(document);
+            }
+            replica
+        });
+        if let Some(replica) = &mut replica {
+            for bytes in stored {
+                let _ = replica.load(&bytes);
+            }
+        }
+        Self {
+            identity,
+            local,
+            record,
+            token: None,
+            chain,
+            roster: None,
+            replica,
+            dialler,
+            linked: None,
+            entropy,
+            facts: Facts::new(),
+            log_positions: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            present,
+            owes: true,
+        }
+    }
+
+    /// What is kept.
+    #[must_use]
+    pub const fn record(&self) -> &AgentRecord {
+        &self.record
+    }
+
+    /// The device's documents, once it knows its fleet.
+    #[must_use]
+    pub const fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+
+    /// The hash of the device's key.
+    #[must_use]
+    pub const fn local(&self) -> LocalId {
+        self.local
+    }
+}
+
+impl Machine for Agent {
+    type Input = Input;
+    type Record = Record;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Now, input: Input, turn: &mut AgentTurn) {
+        self.pay_debts(turn);
+        match input {
+            Input::Configured { token, addresses } => self.on_configured(now, token, addresses, turn),
+            Input::Facts(facts) => self.on_facts(now, facts, turn),
+            Input::Up { connection, server_leaf } => self.on_up(now, connection, server_leaf, turn),
+            Input::Message { connection, message } => self.on_message(now, connection, message, turn),
+            Input::Down { connection, code } => self.on_down(now, connection, code, turn),
+            Input::Report { workload, report } => self.on_report(now, &workload, &report, turn),
+            Input::Logged(position) => self.on_logged(position),
+            Input::Wake => self.dialler.on_wake(now.monotonic),
+            Input::Stop => self.on_stop(now, turn),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, turn: &mut AgentTurn) {
+        self.pay_debts(turn);
+        self.on_link_timeout(now, turn);
+    }
+
+    fn poll_timeout(&self) -> Option<Monotonic> {
+        let session = self.linked.as_ref().and_then(Linked::poll_timeout);
+        self.dialler.poll_timeout().into_iter().chain(session).min()
+    }
+}
+
+impl Agent {
+    fn on_configured(
+        &mut self,
+        now: Now,
+        token: Option<Box<EnrolmentToken>>,
+        addresses: Vec<String>,
+        turn: &mut AgentTurn,
+    ) {
+        self.token = token.map(|token| *token);
+        let mut known = addresses;
+        if known.is_empty() {
+            known = self.token.iter().flat_map(|token| token.addresses()).map(ToString::to_string).collect();
+        }
+        if known.is_empty() {
+            known.extend(self.record.address.clone());
+        }
+        let may_dial = self.record.membership.is_enrolled() || self.token.is_some();
+        self.dialler.on_addresses(now.monotonic, if may_dial { &known } else { &[] });
+        self.show(turn);
+    }
+
+    fn on_facts(&mut self, now: Now, facts: Facts, turn: &mut AgentTurn) {
+        self.facts = facts;
+        self.write_facts(now, turn);
+    }
+
+    fn on_report(&mut self, now: Now, workload: &WorkloadName, report: &WorkloadReport, turn: &mut AgentTurn) {
+        self.present.insert(workload.clone());
+        let ops = match self.own_state() {
+            Some(state) => {
+                let before = report::read_workloads(state);
+                report::workload_ops(workload, before.get(workload), Some(report))
+            }
+            None => report::workload_ops(workload, None, Some(report)),
+        };
+        self.write(now, ops, turn);
+    }
+
+    fn on_logged(&mut self, position: LogPosition) {
+        self.log_positions.insert(position.stream, position.sequence);
+    }
+
+    /// After a load: tells workloads what the documents say, also when that is nothing.
+    fn pay_debts(&mut self, turn: &mut AgentTurn) {
+        if !self.owes {
+            return;
+        }
+        self.owes = false;
+        self.settle_trust(turn);
+        self.assign(true, turn);
+        self.show(turn);
+    }
+
+    /// Lets chain and trust document decide whose word counts.
+    fn settle_trust(&mut self, turn: &mut AgentTurn) {
+        let (Some(chain), Some(replica)) = (&self.chain, &mut self.replica) else { return };
+        let roster = roster_of(chain, replica);
+        let settled = replica.set_writers(writers_of(chain, &roster));
+        settled.records.into_iter().for_each(|record| turn.persist(Record::Lane(record)));
+        let roster = Arc::new(roster);
+        if self.roster.as_ref() != Some(&roster) {
+            self.roster = Some(Arc::clone(&roster));
+            turn.effect(Effect::Trust(roster));
+        }
+    }
+
+    /// Tells each workload what the documents now say of it, if that has changed or `all` asks for it.
+    fn assign(&mut self, all: bool, turn: &mut AgentTurn) {
+        let resolved = self.replica.as_ref().map(|replica| replica.resolve(self.local)).unwrap_or_default();
+        let names: BTreeSet<_> = self.present.iter().chain(resolved.workloads.keys()).cloned().collect();
+        for workload in names {
+            let assignment = assignment_of(&workload, &resolved);
+            let before = self.assigned.get(&workload);
+            let is_same = before.is_some_and(|before| says_the_same(before, &assignment));
+            if all || !is_same {
+                self.assigned.insert(workload.clone(), assignment.clone());
+                turn.effect(Effect::Assign { workload, assignment });
+            }
+        }
+    }
+
+    fn write_facts(&mut self, now: Now, turn: &mut AgentTurn) {
+        let Some(state) = self.own_state() else { return };
+        let ops = report::fact_ops(&report::read_facts(state), &self.facts);
+        self.write(now, ops, turn);
+    }
+
+    /// Writes into the device's own lane, and tells the server at once if it is there.
+    fn write(&mut self, now: Now, ops: Vec<Op>, turn: &mut AgentTurn) {
+        let (document, Some(replica)) = (DocumentId::Actual(self.local), &mut self.replica) else { return };
+        if ops.is_empty() {
+            return;
+        }
+        match replica.write(now, document, ops) {
+            Ok(written) => {
+                written.records.into_iter().for_each(|record| turn.persist(Record::Lane(record)));
+                self.push(document, &written.envelopes, turn);
+            }
+            Err(error) => turn.effect(Effect::Warn(format!("what happens here cannot be reported: {error}"))),
+        }
+    }
+
+    fn own_state(&self) -> Option<&State> {
+        static EMPTY: State = BTreeMap::new();
+        let replica = self.replica.as_ref()?;
+        let state = replica.lane_state(DocumentId::Actual(self.local), self.local.into());
+        Some(state.unwrap_or(&EMPTY))
+    }
+
+    fn show(&self, turn: &mut AgentTurn) {
+        let device = match &self.record.membership {
+            Membership::Enrolled { device, name, .. } => Some((*device, name.clone())),
+            Membership::Unknown | Membership::Pending { .. } | Membership::Refused { .. } => None,
+        };
+        let refusal = match &self.record.membership {
+            Membership::Refused { code, message } => Some(format!("{code}: {message}")),
+            _ => None,
+        };
+        let is_pending = matches!(self.record.membership, Membership::Pending { .. });
+        turn.effect(Effect::Show(AgentStatus { device, link: self.link_word(), is_pending, refusal }));
+    }
+}
+
+/// What the documents say of one workload.
+fn assignment_of(workload: &WorkloadName, resolved: &Resolved) -> Assignment {
+    let held = resolved.holds(workload);
+    let Some(desired) = resolved.workloads.get(workload) else { return Assignment { held, ..Assignment::default() } };
+    let (target, remove) = match &desired.assignment {
+        Some(resolve::Assignment::Install { version, manifest, rollout, attempt }) => {
+            let target = Target {
+                version: version.clone(),
+                manifest: *manifest,
+                rollout: *rollout,
+                attempt: u32::try_from(*attempt).unwrap_or(u32::MAX),
+            };
+            (Some(target), false)
+        }
+        Some(resolve::Assignment::Remove) => (None, true),
+        None => (None, false),
+    };
+    Assignment {
+        target,
+        run: desired.run.map(|run| match run {
+            resolve::Run::Running => RunWish::Running,
+            resolve::Run::Stopped => RunWish::Stopped,
+        }),
+        restarts: desired.restarts,
+        held: held || desired.held,
+        conflict: desired.conflict,
+        remove,
+        desired_head: desired.head.map(|head| head.hash),
+    }
+}
+
+/// Says whether two assignments differ in nothing but the head that they were read from.
+fn says_the_same(one: &Assignment, other: &Assignment) -> bool {
+    Assignment { desired_head: None, ..one.clone() } == Assignment { desired_head: None, ..other.clone() }
+}

@@ -1,0 +1,438 @@
+//! One device, as a server knows it: its documents, its session, and what operators and rollouts want of it.
+//!
+//! Wishes are rows of the record ([`wanted`]) and cost nothing while the device is away. Once its lanes have reached
+//! this server in a session, the difference between the rows and this server's lane is signed and sent. What the
+//! device then says of itself comes back in its own lane, and is told to the rollout that waits for it.
+
+pub mod command;
+pub mod record;
+mod serving;
+pub mod wanted;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fleetd_sync_core::entropy::Entropy;
+use fleetd_sync_core::envelope::DocumentId;
+use fleetd_sync_core::id::{BootId, ConnectionId, LocalId, OperationId, RolloutId};
+use fleetd_sync_core::key::SecretKey;
+use fleetd_sync_core::limit;
+use fleetd_sync_core::machine::{Machine, Turn};
+use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::replica::{LaneRecord, LoadError, Replica};
+use fleetd_sync_core::session::{Class, CloseCode, Grade, LogPosition, Message};
+use fleetd_sync_core::time::{Monotonic, Now};
+
+use crate::authority::{Trust, writers_of};
+use crate::report::{self, Phase, WorkloadReport};
+use command::{Answer, Command, CommandError};
+use record::DeviceRecord;
+use serving::Serving;
+use wanted::RolloutAssignment;
+
+/// One device, as a server knows it.
+#[derive(Debug)]
+pub struct Device {
+    local: LocalId,
+    record: Option<DeviceRecord>,
+    replica: Replica,
+    trust: Arc<Trust>,
+    serving: Option<Serving>,
+    /// Probes that wait for the device's answer.
+    probes: Vec<OperationId>,
+    owes: bool,
+}
+
+/// What can happen to a device.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// It joined, or joined again: the registration has taken its token.
+    Enrol {
+        /// Answered by [`Effect::Enrolled`].
+        operation: OperationId,
+        /// What is known of it then.
+        record: Box<DeviceRecord>,
+    },
+    /// A connection proved to be this device's.
+    Connected(Box<Connected>),
+    /// It said something.
+    Message {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        message: Message,
+    },
+    /// A connection is gone.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Trust has changed.
+    Trust(Arc<Trust>),
+    /// A rollout wants a release on it.
+    Assign(RolloutAssignment),
+    /// A rollout takes its assignment back.
+    Withdraw {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The workload.
+        workload: WorkloadName,
+    },
+    /// An operator wants something.
+    Command {
+        /// Answered by [`Effect::Answer`].
+        operation: OperationId,
+        /// Who.
+        caller: String,
+        /// What.
+        command: Command,
+    },
+    /// A new certificate was issued for it.
+    Renewed {
+        /// Answers [`Effect::Renew`].
+        connection: ConnectionId,
+        /// What to send.
+        message: Message,
+    },
+}
+
+/// A connection that proved to be a device's.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// What its certificate is good for.
+    pub grade: Grade,
+    /// This run of the server, for its Hello.
+    pub boot: BootId,
+    /// How far this server's store of the device's logs has come.
+    pub log_positions: Vec<LogPosition>,
+}
+
+/// What must be remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The device's record.
+    Device(Box<DeviceRecord>),
+    /// A change of its lanes.
+    Lane(LaneRecord),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send it a message.
+    Send {
+        /// On which connection.
+        connection: ConnectionId,
+        /// On which stream.
+        class: Class,
+        /// What.
+        message: Message,
+    },
+    /// End a connection.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        code: CloseCode,
+    },
+    /// The device is served on this connection, up to this grade: its artifacts and logs may pass.
+    Serve {
+        /// The connection.
+        connection: ConnectionId,
+        /// The grade.
+        grade: Grade,
+    },
+    /// Hand on a message that is not the device's own business: artifacts, logs.
+    Deliver {
+        /// From which connection.
+        connection: ConnectionId,
+        /// What.
+        message: Message,
+    },
+    /// Issue a new certificate for its key.
+    Renew {
+        /// Answered by [`Input::Renewed`].
+        connection: ConnectionId,
+        /// The signing request.
+        csr: Vec<u8>,
+    },
+    /// Envelopes of the trust document that another authority wrote.
+    TrustReceived(Vec<Arc<[u8]>>),
+    /// The record of a device that joined is durable.
+    Enrolled {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// A rollout's release has come this far on the device.
+    Reported {
+        /// The rollout.
+        rollout: RolloutId,
+        /// What the device says.
+        report: WorkloadReport,
+    },
+    /// An operator's wish is durable, or refused.
+    Answer {
+        /// The operation.
+        operation: OperationId,
+        /// What came of it.
+        result: Result<Answer, CommandError>,
+    },
+    /// Revoke the device's key: an operator asked for it.
+    RevokeKey {
+        /// The device.
+        device: LocalId,
+    },
+    /// Two hold the device's key: people must be told.
+    Forked,
+}
+
+type DeviceTurn = Turn<Record, Effect>;
+
+impl Device {
+    /// Takes a device up from its record and its stored lanes; without a record it is not of the fleet (yet).
+    ///
+    /// # Errors
+    /// [`LoadError`] when a stored envelope cannot be taken.
+    pub fn load(
+        local: LocalId,
+        record: Option<DeviceRecord>,
+        stored: impl IntoIterator<Item = Vec<u8>>,
+        authority: SecretKey,
+        trust: Arc<Trust>,
+        entropy: &mut Entropy,
+    ) -> Result<Self, LoadError> {
+        let mut replica = Replica::new(trust.chain.fleet(), Some(authority), entropy);
+        for document in [DocumentId::Trust, DocumentId::Desired(local), DocumentId::Actual(local)] {
+            replica.hold(document);
+        }
+        for bytes in stored {
+            replica.load(&bytes)?;
+        }
+        Ok(Self { local, record, replica, trust, serving: None, probes: Vec::new(), owes: true })
+    }
+
+    /// What is kept of it.
+    #[must_use]
+    pub const fn record(&self) -> Option<&DeviceRecord> {
+        self.record.as_ref()
+    }
+
+    /// Its documents.
+    #[must_use]
+    pub const fn replica(&self) -> &Replica {
+        &self.replica
+    }
+}
+
+impl Machine for Device {
+    type Input = Input;
+    type Record = Record;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Now, input: Input, turn: &mut DeviceTurn) {
+        self.pay_debts(now, turn);
+        match input {
+            Input::Enrol { operation, record } => self.on_enrol(now, operation, *record, turn),
+            Input::Connected(connected) => self.on_connected(now, *connected, turn),
+            Input::Message { connection, message } => self.on_message(now, connection, message, turn),
+            Input::Disconnected { connection } => self.on_disconnected(now, connection, turn),
+            Input::Trust(trust) => self.on_trust(now, trust, turn),
+            Input::Assign(assignment) => self.on_assign(now, &assignment, turn),
+            Input::Withdraw { rollout, workload } => self.on_withdraw(now, rollout, &workload, turn),
+            Input::Command { operation, caller, command } => self.on_command(now, operation, &caller, command, turn),
+            Input::Renewed { connection, message } => self.on_renewed(connection, message, turn),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now, turn: &mut DeviceTurn) {
+        self.pay_debts(now, turn);
+        self.on_session_timeout(now, turn);
+    }
+
+    fn poll_timeout(&self) -> Option<Monotonic> {
+        self.serving.as_ref().and_then(Serving::poll_timeout)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.serving.is_none() && self.probes.is_empty()
+    }
+}
+
+impl Device {
+    fn on_enrol(&mut self, now: Now, operation: OperationId, joining: DeviceRecord, turn: &mut DeviceTurn) {
+        match &mut self.record {
+            // The same key is the same device: its labels, its wishes and its history are its own.
+            Some(record) => {
+                record.facts = joining.facts;
+                record.sealing_key = joining.sealing_key;
+                record.note(now.wall, "enrolled", None, "registered again with the same key".to_owned(), "");
+            }
+            None => {
+                let mut record = joining;
+                record.note(now.wall, "enrolled", None, format!("joined as {}", record.name), "");
+                self.record = Some(record);
+            }
+        }
+        self.persist_record(turn);
+        self.settle_writers(turn);
+        turn.effect(Effect::Enrolled { operation });
+    }
+
+    fn on_trust(&mut self, now: Now, trust: Arc<Trust>, turn: &mut DeviceTurn) {
+        self.trust = trust;
+        self.settle_writers(turn);
+        if self.trust.roster.is_device_revoked(self.local) {
+            self.end_revoked(now, turn);
+            return;
+        }
+        self.push_trust(now, turn);
+    }
+
+    fn on_assign(&mut self, now: Now, assignment: &RolloutAssignment, turn: &mut DeviceTurn) {
+        let (rollout, workload) = (assignment.rollout, assignment.workload.clone());
+        let Some(record) = &mut self.record else { return };
+        let before = record.wanted.clone();
+        wanted::assign(&mut record.wanted, assignment);
+        if record.wanted != before {
+            let message = format!("should have {workload}@{} (attempt {})", assignment.version, assignment.attempt);
+            record.note(now.wall, "assigned", Some(&workload), message, &rollout.to_string());
+            self.persist_record(turn);
+            self.mint(now, turn);
+        }
+        // A rollout that asks again may have missed the answer.
+        self.tell_rollout(rollout, &workload, turn);
+    }
+
+    fn on_withdraw(&mut self, now: Now, rollout: RolloutId, workload: &WorkloadName, turn: &mut DeviceTurn) {
+        let Some(record) = &mut self.record else { return };
+        if wanted::withdraw(&mut record.wanted, rollout, workload) {
+            let message = format!("the assignment of {workload} was taken back");
+            record.note(now.wall, "withdrawn", Some(workload), message, &rollout.to_string());
+            self.persist_record(turn);
+            self.mint(now, turn);
+        }
+    }
+
+    fn on_renewed(&mut self, connection: ConnectionId, message: Message, turn: &mut DeviceTurn) {
+        if self.serves(connection) {
+            let class = message.class(Class::Control);
+            turn.effect(Effect::Send { connection, class, message });
+        }
+    }
+
+    /// After a load: lanes are judged by today's trust.
+    fn pay_debts(&mut self, _now: Now, turn: &mut DeviceTurn) {
+        if self.owes {
+            self.owes = false;
+            self.settle_writers(turn);
+        }
+    }
+
+    /// Lets today's trust decide which lanes count.
+    fn settle_writers(&mut self, turn: &mut DeviceTurn) {
+        let mut writers = writers_of(&self.trust.chain, &self.trust.roster);
+        if let Some(record) = &self.record {
+            writers.devices.insert(self.local, record.key);
+        }
+        for envelope in &self.trust.envelopes {
+            let _ = self.replica.receive(envelope); // The authority's actor keeps them; this is a copy for the device.
+        }
+        let settled = self.replica.set_writers(writers);
+        self.persist_lanes(settled.records, turn);
+    }
+
+    /// Signs the difference between what is wanted and what this server's lane says, if the device is there and its
+    /// lanes have reached this server.
+    fn mint(&mut self, now: Now, turn: &mut DeviceTurn) {
+        let (Some(record), true) = (&self.record, self.may_mint()) else { return };
+        let document = DocumentId::Desired(self.local);
+        let Some(lane) = self.replica.own_lane() else { return };
+        let empty = BTreeMap::new();
+        let ops = wanted::difference(&record.wanted, self.replica.lane_state(document, lane).unwrap_or(&empty));
+        for ops in ops.chunks(limit::ENVELOPE_OPS_MAX) {
+            match self.replica.write(now, document, ops.to_vec()) {
+                Ok(written) => {
+                    self.persist_lanes(written.records, turn);
+                    self.push(document, &written.envelopes, turn);
+                }
+                Err(error) => {
+                    let message = format!("the desired document does not take the change: {error}");
+                    self.note(now, "unwritable", message);
+                    self.persist_record(turn);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, now: Now, kind: &str, message: String) {
+        if let Some(record) = &mut self.record {
+            record.note(now.wall, kind, None, message, "");
+        }
+    }
+
+    /// Takes what the device says of itself into the record, and tells rollouts what they wait for.
+    fn read_actual(&mut self, now: Now, turn: &mut DeviceTurn) {
+        let Some(state) = self.replica.lane_state(DocumentId::Actual(self.local), self.local.into()) else { return };
+        let (facts, reports) = (report::read_facts(state), report::read_workloads(state));
+        let Some(record) = &mut self.record else { return };
+        let changed: Vec<_> =
+            reports.iter().filter(|(name, report)| record.reports.get(*name) != Some(*report)).collect();
+        let mut told = Vec::new();
+        for (name, report) in changed {
+            let is_new = record.reports.get(name).is_none_or(|before| before.phase != report.phase);
+            if is_new {
+                let rollout = report.rollout.map(|rollout| rollout.to_string()).unwrap_or_default();
+                let (kind, message) = describe(name, report);
+                record.note(now.wall, kind, Some(name), message, &rollout);
+            }
+            if let Some(rollout) = report.rollout {
+                told.push(Effect::Reported { rollout, report: report.clone() });
+            }
+        }
+        if facts != record.facts || reports != record.reports {
+            record.facts = facts;
+            record.reports = reports;
+            self.persist_record(turn);
+        }
+        told.into_iter().for_each(|effect| turn.effect(effect));
+    }
+
+    fn tell_rollout(&self, rollout: RolloutId, workload: &WorkloadName, turn: &mut DeviceTurn) {
+        let report = self.record.as_ref().and_then(|record| record.reports.get(workload));
+        if let Some(report) = report.filter(|report| report.rollout == Some(rollout)) {
+            turn.effect(Effect::Reported { rollout, report: report.clone() });
+        }
+    }
+
+    fn persist_record(&self, turn: &mut DeviceTurn) {
+        if let Some(record) = &self.record {
+            turn.persist(Record::Device(Box::new(record.clone())));
+        }
+    }
+
+    /// Persists what belongs to the device; the trust document is the authority's to keep.
+    fn persist_lanes(&self, records: Vec<LaneRecord>, turn: &mut DeviceTurn) {
+        let own = records.into_iter().filter(|record| record.document() != DocumentId::Trust);
+        own.for_each(|record| turn.persist(Record::Lane(record)));
+    }
+}
+
+/// Says what a report means, in a word and in a sentence.
+fn describe(workload: &WorkloadName, report: &WorkloadReport) -> (&'static str, String) {
+    let release = report.release.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    let cause = report.error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+    let Some(phase) = report.phase else { return ("unassigned", format!("{workload} has {release}")) };
+    let sentence = match phase {
+        Phase::Healthy => format!("{workload}@{release} is healthy"),
+        Phase::Restored => format!("{workload}@{release} was restored{cause}"),
+        Phase::Failed => format!("{workload} failed{cause}"),
+        Phase::Removed => format!("{workload} was removed"),
+        Phase::Pending | Phase::Download | Phase::Verify | Phase::Stage | Phase::Switch | Phase::Watch => {
+            format!("{workload} is in phase {phase}{cause}")
+        }
+    };
+    (phase.as_str(), sentence)
+}

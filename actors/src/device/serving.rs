@@ -1,0 +1,201 @@
+//! The device's connection: one session at a time, and what it leads to.
+
+use std::sync::Arc;
+
+use fleetd_sync_core::envelope::DocumentId;
+use fleetd_sync_core::id::{ConnectionId, OperationId};
+use fleetd_sync_core::session::{CloseCode, Grade, Message, Opening, Output, ServerSide, Session, Side};
+use fleetd_sync_core::time::{Monotonic, Now};
+
+use super::record::Membership;
+use super::{Connected, Device, DeviceTurn, Effect};
+
+/// The device's connection, and its session on it.
+#[derive(Debug)]
+pub(super) struct Serving {
+    pub(super) connection: ConnectionId,
+    session: Session,
+}
+
+impl Serving {
+    pub(super) fn poll_timeout(&self) -> Option<Monotonic> {
+        self.session.poll_timeout()
+    }
+}
+
+impl Device {
+    pub(super) fn on_connected(&mut self, now: Now, connected: Connected, turn: &mut DeviceTurn) {
+        let connection = connected.connection;
+        if let Some(code) = self.refusal() {
+            turn.effect(Effect::Close { connection, code });
+            return;
+        }
+        if let Some(former) = self.serving.take() {
+            turn.effect(Effect::Close { connection: former.connection, code: CloseCode::Replaced });
+        }
+        let side = Side::Server(ServerSide { chain: Arc::new(self.trust.chain.clone()), grade: connected.grade });
+        let opening = Opening { boot: connected.boot, log_positions: connected.log_positions, side };
+        let mut out = Vec::new();
+        let session = Session::open(now.monotonic, opening, &self.replica, &mut out);
+        self.serving = Some(Serving { connection, session });
+        turn.effect(Effect::Serve { connection, grade: connected.grade });
+        self.carry_out(now, out, turn);
+    }
+
+    pub(super) fn on_message(&mut self, now: Now, connection: ConnectionId, message: Message, turn: &mut DeviceTurn) {
+        let Some(serving) = self.serving.as_mut().filter(|serving| serving.connection == connection) else { return };
+        let mut out = Vec::new();
+        serving.session.on_message(now, message, &mut self.replica, &mut out);
+        self.carry_out(now, out, turn);
+    }
+
+    pub(super) fn on_disconnected(&mut self, now: Now, connection: ConnectionId, turn: &mut DeviceTurn) {
+        if !self.serves(connection) {
+            return;
+        }
+        self.serving = None;
+        if let Some(record) = &mut self.record {
+            record.last_heard_at = Some(now.wall);
+            self.persist_record(turn);
+        }
+        self.answer_probes(false, turn);
+    }
+
+    pub(super) fn on_session_timeout(&mut self, now: Now, turn: &mut DeviceTurn) {
+        let mut out = Vec::new();
+        if let Some(serving) = &mut self.serving {
+            serving.session.handle_timeout(now.monotonic, &mut out);
+        }
+        self.carry_out(now, out, turn);
+    }
+
+    /// Asks the device whether it is there; false when it is not connected.
+    pub(super) fn probe(&mut self, now: Now, operation: OperationId, turn: &mut DeviceTurn) -> bool {
+        let Some(serving) = &mut self.serving else { return false };
+        let mut out = Vec::new();
+        serving.session.probe(now.monotonic, &mut out);
+        self.probes.push(operation);
+        self.carry_out(now, out, turn);
+        true
+    }
+
+    /// Says whether this server may write the device's lane: what it has said has reached this server.
+    pub(super) fn may_mint(&self) -> bool {
+        self.serving
+            .as_ref()
+            .is_some_and(|serving| serving.session.is_live() && serving.session.grade() == Some(Grade::Full))
+    }
+
+    pub(super) fn serves(&self, connection: ConnectionId) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.connection == connection)
+    }
+
+    /// Sends envelopes that were written here.
+    pub(super) fn push(&mut self, document: DocumentId, envelopes: &[Arc<[u8]>], turn: &mut DeviceTurn) {
+        let Some(serving) = &mut self.serving else { return };
+        let connection = serving.connection;
+        let mut out = Vec::new();
+        serving.session.on_local_change(document, envelopes, &mut out);
+        for output in out {
+            if let Output::Send(class, message) = output {
+                turn.effect(Effect::Send { connection, class, message });
+            }
+        }
+    }
+
+    /// Tells the device what trust is now.
+    pub(super) fn push_trust(&mut self, now: Now, turn: &mut DeviceTurn) {
+        let Some(serving) = &mut self.serving else { return };
+        let mut out = Vec::new();
+        let chain = Arc::new(self.trust.chain.clone());
+        serving.session.on_chain_extended(&chain, &mut out);
+        serving.session.on_local_change(DocumentId::Trust, &self.trust.envelopes, &mut out);
+        self.carry_out(now, out, turn);
+    }
+
+    /// Ends what a revoked device has.
+    pub(super) fn end_revoked(&mut self, now: Now, turn: &mut DeviceTurn) {
+        if let Some(record) = &mut self.record
+            && record.membership != Membership::Revoked
+        {
+            record.membership = Membership::Revoked;
+            record.note(now.wall, "revoked", None, "its key was revoked".to_owned(), "");
+            self.persist_record(turn);
+        }
+        if let Some(serving) = self.serving.take() {
+            turn.effect(Effect::Close { connection: serving.connection, code: CloseCode::Revoked });
+            self.answer_probes(false, turn);
+        }
+    }
+
+    fn refusal(&self) -> Option<CloseCode> {
+        let membership = self.record.as_ref().map(|record| record.membership);
+        match membership {
+            _ if self.trust.roster.is_device_revoked(self.local) => Some(CloseCode::Revoked),
+            Some(Membership::Revoked) => Some(CloseCode::Revoked),
+            Some(Membership::Enrolled | Membership::Recovered) => None,
+            Some(Membership::Quarantined) => Some(CloseCode::Retired),
+            None => Some(CloseCode::Unknown),
+        }
+    }
+
+    fn carry_out(&mut self, now: Now, out: Vec<Output>, turn: &mut DeviceTurn) {
+        let Some(connection) = self.serving.as_ref().map(|serving| serving.connection) else { return };
+        let mut actual_changed = false;
+        for output in out {
+            match output {
+                Output::Send(class, message) => turn.effect(Effect::Send { connection, class, message }),
+                Output::Persist(record) => self.persist_lanes(vec![record], turn),
+                Output::Applied { document: DocumentId::Trust, envelope, .. } => {
+                    turn.effect(Effect::TrustReceived(vec![envelope]));
+                }
+                Output::Changed(DocumentId::Actual(_)) => actual_changed = true,
+                Output::Fork { .. } => self.on_fork(now, turn),
+                Output::Deliver(Message::Renew(renew)) => turn.effect(Effect::Renew { connection, csr: renew.csr }),
+                Output::Deliver(message) => turn.effect(Effect::Deliver { connection, message }),
+                Output::Probed { answered } => self.answer_probes(answered, turn),
+                Output::Close(code) => turn.effect(Effect::Close { connection, code }),
+                Output::Live => self.on_live(now, turn),
+                Output::NeedsAgent { document, .. } => {
+                    self.note(now, "needs_agent", format!("{document} says what only a newer server understands"));
+                    self.persist_record(turn);
+                }
+                // These are a device's business.
+                Output::RootRecords(_)
+                | Output::RootAlarm { .. }
+                | Output::Welcomed(_)
+                | Output::LogPositions(_)
+                | Output::RetryAfter(_)
+                | Output::Applied { .. }
+                | Output::Changed(_) => {}
+            }
+        }
+        if actual_changed {
+            self.read_actual(now, turn);
+        }
+    }
+
+    fn on_live(&mut self, now: Now, turn: &mut DeviceTurn) {
+        if let Some(record) = &mut self.record {
+            record.last_heard_at = Some(now.wall);
+            self.persist_record(turn);
+        }
+        self.read_actual(now, turn);
+        self.mint(now, turn);
+    }
+
+    fn on_fork(&mut self, now: Now, turn: &mut DeviceTurn) {
+        if let Some(record) = &mut self.record {
+            record.membership = Membership::Quarantined;
+            record.note(now.wall, "forked", None, "two hold its key: it is quarantined".to_owned(), "");
+            self.persist_record(turn);
+        }
+        turn.effect(Effect::Forked);
+    }
+
+    fn answer_probes(&mut self, answered: bool, turn: &mut DeviceTurn) {
+        for operation in std::mem::take(&mut self.probes) {
+            self.answer(operation, Ok(answered), turn);
+        }
+    }
+}
