@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
 mod trust {
+    mod artifact;
     mod chain;
+    mod enrolment;
     mod golden;
     mod release;
     mod roster;

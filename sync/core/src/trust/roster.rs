@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::chain::RootChain;
 use super::role::{Rank, Revocation, Role, Sites};
-use crate::envelope::{Path, Value};
+use crate::envelope::{DocumentId, Path, Value};
 use crate::id::{ArtifactDigest, FleetId, KeyId, LocalId};
 use crate::key::PublicKey;
-use crate::name::WorkloadName;
+use crate::name::{LabelValue, WorkloadName};
+use crate::replica::{AuthorityWriter, Replica, Writers};
 
 const REVOKE: &str = "revoke";
 const DENY: &str = "deny";
@@ -103,6 +104,31 @@ impl Roster {
         roster
     }
 
+    /// Takes what the chain says, and what the trust document that a replica holds.
+    #[must_use]
+    pub fn of(chain: &RootChain, replica: &Replica) -> Self {
+        let entries = replica.entries(DocumentId::Trust);
+        Self::new(chain, entries.map(|(lane, path, value)| Statement { lane, path, value }))
+    }
+
+    /// Who may write which lane, for [`Replica::set_writers`]. A node that is a device names no devices; a node
+    /// without authorities of single sites names no sites.
+    #[must_use]
+    pub fn writers(&self, devices: BTreeMap<LocalId, PublicKey>, sites: BTreeMap<LocalId, LabelValue>) -> Writers {
+        let writer = |authority: &Authority| AuthorityWriter {
+            key: authority.key,
+            rank: authority.rank,
+            sites: authority.sites.clone(),
+        };
+        Writers {
+            authorities: self.authorities.iter().map(|(key, authority)| (*key, writer(authority))).collect(),
+            devices,
+            sites,
+            revoked: self.revoked.keys().copied().collect(),
+            trust_version: self.version,
+        }
+    }
+
     fn take_delegations(&mut self, chain: &RootChain) {
         for record in chain.records() {
             let newest = record.body().version == self.version;
@@ -165,7 +191,7 @@ impl Roster {
                 let Ok(release) = release.parse::<ArtifactDigest>() else { return };
                 // Of several reasons the first in the order of text stands, so that no order of arrival shows.
                 let stands = self.denied.entry(release).or_insert_with(|| reason.clone());
-                if reason < stands {
+                if *reason < *stands {
                     stands.clone_from(reason);
                 }
             }

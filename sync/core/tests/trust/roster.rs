@@ -1,7 +1,14 @@
 //! What chain and trust document say together.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetd_sync_core::entropy::Entropy;
+use fleetd_sync_core::envelope::{DocumentId, Op, Value};
 use fleetd_sync_core::id::{ArtifactDigest, LocalId};
-use fleetd_sync_core::trust::{Change, Rank, Revocation, RootChain, Standing, deny_path, revoke_path};
+use fleetd_sync_core::lane::Refusal;
+use fleetd_sync_core::replica::Replica;
+use fleetd_sync_core::time::Now;
+use fleetd_sync_core::trust::{Change, Rank, Revocation, RootChain, Roster, Standing, deny_path, revoke_path};
 use proptest::prelude::*;
 
 use super::world::{Trust, chain, key, release_role};
@@ -111,6 +118,31 @@ fn entries_that_are_not_understood_change_nothing() {
         ("central", "praise/coffee".to_owned(), "good"),
     ];
     assert_eq!(Trust::new(&odd).roster(&chain()), Trust::new(&[]).roster(&chain()));
+}
+
+#[test]
+fn a_replica_believes_the_authorities_of_its_roster_and_a_revocation_in_it_voids_lanes() {
+    let fleet = chain().fleet();
+    let mut entropy = Entropy::from_seed([8; 32]);
+    let mut central = Replica::new(fleet, Some(key("central")), &mut entropy);
+    central.hold(DocumentId::Trust);
+    let writers = |replica: &Replica| Roster::of(&chain(), replica).writers(BTreeMap::new(), BTreeMap::new());
+    let _ = central.set_writers(writers(&central));
+    let op =
+        Op::Set { path: revoke_path(key("site").id()).parse().unwrap(), value: Value::Text("compromised".to_owned()) };
+    let written = central.write(Now::default(), DocumentId::Trust, vec![op]).unwrap();
+
+    let mut device = Replica::new(fleet, Some(key("device")), &mut entropy);
+    device.hold(DocumentId::Trust);
+    let _ = device.set_writers(writers(&device));
+    assert!(device.writers().key(DocumentId::Trust, key("site").id()).is_ok());
+    let received = device.receive(&written.envelopes[0]);
+    assert_eq!(received.changed, BTreeSet::from([DocumentId::Trust]));
+    let _ = device.set_writers(writers(&device));
+    let site = key("site").id();
+    assert_eq!(device.writers().key(DocumentId::Trust, site), Err(Refusal::Revoked { lane: site }));
+    assert!(device.writers().key(DocumentId::Trust, key("central").id()).is_ok());
+    assert_eq!(device.writers().trust_version, 1);
 }
 
 const LANES: [&str; 4] = ["central", "site", "ci", "stranger"];
