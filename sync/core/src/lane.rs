@@ -98,8 +98,8 @@ enum Place {
     Gap,
     /// Another body stands at its position.
     Rival(Arc<[u8]>),
-    /// It is stale, and closes a circle of stamps.
-    Circle(Vec<Arc<[u8]>>),
+    /// It is stale, and a takeover that is worth keeping: a fork may show by it.
+    Below(Takeover),
 }
 
 impl Lane {
@@ -141,6 +141,11 @@ impl Lane {
     /// The positions of the envelopes that are kept.
     pub(crate) fn positions(&self) -> impl Iterator<Item = Position> {
         self.links.iter().map(|link| link.head.position)
+    }
+
+    /// The envelopes that have their effect, from an opener on.
+    pub fn settled_envelopes(&self) -> impl Iterator<Item = &[u8]> {
+        self.links.iter().take(self.settled).map(|link| &*link.bytes)
     }
 
     /// Says whether there is nothing to keep the lane for.
@@ -192,16 +197,24 @@ impl Lane {
         if let Some(proof) = self.proof.as_deref().filter(|_| self.is_quarantined()) {
             return if have == self.head_for_peers() { Vec::new() } else { proof.envelopes().to_vec() };
         }
-        let Some(have) = have else { return self.links.iter().map(|link| Arc::clone(&link.bytes)).collect() };
-        if self.head().is_none_or(|head| head.position < have.position) {
+        let links = || self.links.iter().map(|link| (link.head, &link.bytes));
+        if let Some(known) = have.and_then(|have| links().position(|(head, _)| head == have)) {
+            return links().skip(known.saturating_add(1)).map(|(_, bytes)| Arc::clone(bytes)).collect();
+        }
+        if have.is_some_and(|have| self.head().is_none_or(|head| head.position < have.position)) {
             return Vec::new();
         }
-        let known = self.links.iter().position(|link| link.head == have);
-        self.links
-            .iter()
-            .skip(known.map_or(0, |index| index.saturating_add(1)))
-            .map(|link| Arc::clone(&link.bytes))
-            .collect()
+        // By which openers stamps took over, a peer must learn too, or it could not tell a fork from a restart.
+        let oldest = self.links.first().map(|link| link.head);
+        let on_branch = |have: &Head| self.takeovers.lead_from(*have) || self.is_under_stamp_of(*have);
+        let floor = have.filter(on_branch).map(|have| have.position);
+        let above = |head: &Head| Some(*head) < oldest && Some(head.position) > floor;
+        let takeovers = self.takeovers.iter().filter(|takeover| above(&takeover.head)).map(|takeover| &takeover.bytes);
+        takeovers.chain(self.links.iter().map(|link| &link.bytes)).map(Arc::clone).collect()
+    }
+
+    fn is_under_stamp_of(&self, have: Head) -> bool {
+        self.head().is_some_and(|head| head.position.stamp == have.position.stamp)
     }
 
     /// The head as peers compare it. All nodes that know of a fork name one head, whatever proved it to them and
@@ -241,14 +254,14 @@ impl Lane {
                     return refused(Refusal::Waits);
                 }
             }
-            Place::Rival(_) | Place::Circle(_) => {}
+            Place::Rival(_) | Place::Below(_) => {}
         }
         if key.verify(Domain::Envelope, envelope.signed_bytes(), &envelope.signature).is_err() {
             return refused(Refusal::Signature { lane: self.writer });
         }
         match place {
             Place::Rival(rival) => return self.forked(ForkProof::Rivals([rival, envelope.bytes])),
-            Place::Circle(openers) => return self.forked(ForkProof::Circle(openers)),
+            Place::Below(takeover) => return self.note(takeover),
             _ => {}
         }
         if let Err(refusal) = self.check_meaning(&envelope) {
@@ -266,6 +279,15 @@ impl Lane {
             _ => Outcome::Applied,
         };
         (outcome, changes)
+    }
+
+    /// Keeps a takeover that is below the head, unless it closes a circle of stamps.
+    fn note(&mut self, takeover: Takeover) -> (Outcome, Changes) {
+        if let Some(openers) = self.takeovers.circle(&takeover) {
+            return self.forked(ForkProof::Circle(openers));
+        }
+        self.takeovers.keep(takeover);
+        (Outcome::Stale, Changes { remember: true, ..Changes::default() })
     }
 
     fn forked(&mut self, proof: ForkProof) -> (Outcome, Changes) {
@@ -288,8 +310,8 @@ impl Lane {
         }
         let head = self.head();
         if head.is_some_and(|head| at.position < head.position) {
-            let circle = Takeover::of(envelope).and_then(|takeover| self.takeovers.circle(&takeover));
-            return circle.filter(|_| self.proof.is_none()).map_or(Place::Stale, Place::Circle);
+            let takeover = Takeover::of(envelope).filter(|takeover| self.takeovers.would_keep(takeover));
+            return takeover.filter(|_| self.proof.is_none()).map_or(Place::Stale, Place::Below);
         }
         match envelope.body.previous {
             Previous::Start | Previous::Parent(_) => Place::Opens,

@@ -1,6 +1,12 @@
 //! The integration tests of this crate, in one binary.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 
+mod lanes {
+    mod clone;
+    mod layout;
+    mod receive;
+    mod world;
+}
 mod trust {
     mod artifact;
     mod chain;

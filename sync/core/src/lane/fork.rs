@@ -74,6 +74,18 @@ impl Takeovers {
         self.0.iter().any(|takeover| takeover.head == head)
     }
 
+    /// Says whether one more would be kept.
+    pub(super) fn would_keep(&self, takeover: &Takeover) -> bool {
+        let full = self.0.len() >= limit::LANE_OPENERS_KEPT;
+        !self.contains(takeover.head) && !(full && self.0.first().is_some_and(|first| takeover.head < first.head))
+    }
+
+    /// Says whether `head` is on a branch that one of those that are kept was written above.
+    pub(super) fn lead_from(&self, head: Head) -> bool {
+        let parents = self.0.iter().filter_map(|takeover| takeover.parent.map(|parent| parent.position));
+        parents.into_iter().any(|parent| parent.stamp == head.position.stamp && parent >= head.position)
+    }
+
     /// Keeps one more, and of all the last few.
     pub(super) fn keep(&mut self, takeover: Takeover) {
         if self.contains(takeover.head) {
