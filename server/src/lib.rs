@@ -1,1 +1,5 @@
-//! server.
+//! The fleet server: devices, releases and rollouts behind one API.
+
+pub mod connect;
+pub mod edge;
+pub mod rpc;

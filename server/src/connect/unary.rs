@@ -1,0 +1,126 @@
+//! One message each way, by POST or GET.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use prost_reflect::MethodDescriptor;
+use prost_types::method_options::IdempotencyLevel;
+use tonic::Status;
+
+use super::frame::{Frames, write_frame};
+use super::message::{from_proto, to_proto};
+use super::protocol::{Encoding, Protocol};
+use super::{Connect, get, is_answer_metadata, outcome, refusal};
+
+impl Connect {
+    /// Answers a POST with one message.
+    pub(super) async fn answer_unary(
+        &self,
+        method: &MethodDescriptor,
+        encoding: Encoding,
+        request: Request<Body>,
+    ) -> Response {
+        let (parts, body) = request.into_parts();
+        match collect(body, self.message_bytes_max).await {
+            Ok(message) => self.exchange(method, encoding, parts, message).await,
+            Err(status) => self.refuse(Protocol::Unary(encoding), &status),
+        }
+    }
+
+    /// Answers a GET, which only RPCs without side effects allow: it can be sent by a link.
+    pub(super) async fn answer_get(&self, method: &MethodDescriptor, request: Request<Body>) -> Response {
+        if !is_read(method) {
+            return refusal::method_not_allowed();
+        }
+        let (parts, _) = request.into_parts();
+        match get::read_query(parts.uri.query().unwrap_or_default()) {
+            Ok((_, message)) if message.len() > self.message_bytes_max => {
+                self.refuse(Protocol::Get, &too_long(self.message_bytes_max))
+            }
+            Ok((encoding, message)) => self.exchange(method, encoding, parts, message).await,
+            Err(status) => self.refuse(Protocol::Get, &status),
+        }
+    }
+
+    /// Sends one message to the service, and its answer back.
+    async fn exchange(
+        &self,
+        method: &MethodDescriptor,
+        encoding: Encoding,
+        parts: http::request::Parts,
+        message: Bytes,
+    ) -> Response {
+        let message = match to_proto(encoding, &method.input(), message) {
+            Ok(message) => message,
+            Err(error) => return refusal::unary(&self.schemas, &error.of_request()),
+        };
+        let (answer, body) = self.call_for(parts, Body::from(write_frame(0, &message))).await.into_parts();
+        // What our own services answer was limited where it was made.
+        let mut frames = Frames::new(body, usize::MAX);
+        let read = match frames.next().await {
+            Ok(Some(frame)) => frames.next().await.map(|_| Some(frame.message)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let result = match read {
+            Ok(message) => outcome(answer.status, &answer.headers, frames.trailers()).and_then(|()| {
+                let message = message.ok_or_else(|| Status::internal("the service answered no message"))?;
+                from_proto(encoding, &method.output(), message).map_err(|error| error.of_response())
+            }),
+            Err(error) => Err(error.status()),
+        };
+        let mut response = match result {
+            Ok(message) => {
+                let mut response = Response::new(Body::from(message));
+                response.headers_mut().insert(header::CONTENT_TYPE, content_type(encoding));
+                response
+            }
+            Err(status) => refusal::unary(&self.schemas, &status),
+        };
+        carry_metadata(&answer.headers, frames.trailers(), response.headers_mut());
+        response
+    }
+}
+
+/// Says whether an RPC is declared to change nothing.
+fn is_read(method: &MethodDescriptor) -> bool {
+    let options = method.method_descriptor_proto().options.as_ref();
+    options.is_some_and(|options| options.idempotency_level() == IdempotencyLevel::NoSideEffects)
+}
+
+/// Reads a body of at most `length_max` bytes.
+async fn collect(body: Body, length_max: usize) -> Result<Bytes, Status> {
+    match Limited::new(body, length_max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_long(length_max)),
+        Err(error) => Err(match error.downcast::<axum::Error>() {
+            Ok(error) => Status::from_error(error.into_inner()),
+            Err(error) => Status::from_error(error),
+        }),
+    }
+}
+
+fn too_long(length_max: usize) -> Status {
+    Status::resource_exhausted(format!("the message has more than {length_max} bytes"))
+}
+
+fn content_type(encoding: Encoding) -> HeaderValue {
+    HeaderValue::from_static(match encoding {
+        Encoding::Json => "application/json",
+        Encoding::Proto => "application/proto",
+    })
+}
+
+/// Copies what the service says beside its message: headers as they are, trailers with `trailer-` before their names.
+fn carry_metadata(headers: &HeaderMap, trailers: &HeaderMap, into: &mut HeaderMap) {
+    for (name, value) in headers.iter().filter(|(name, _)| is_answer_metadata(name)) {
+        into.append(name.clone(), value.clone());
+    }
+    for (name, value) in trailers.iter().filter(|(name, _)| is_answer_metadata(name)) {
+        if let Ok(name) = HeaderName::try_from(format!("trailer-{name}")) {
+            into.append(name, value.clone());
+        }
+    }
+}

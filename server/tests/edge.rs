@@ -1,0 +1,8 @@
+//! The port of the API, called as its clients call it: gRPC, gRPC-Web and Connect over TLS on loopback.
+
+mod client;
+mod connect;
+mod guard;
+mod limit;
+mod protocol;
+mod service;

@@ -1,0 +1,128 @@
+//! What a client can make the server hold is bounded.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleetd_server::edge::limit::Limits;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+
+use super::client::{framed, post_json, request, send_http1, send_http2, tls};
+use super::service::{HANGS, Server};
+
+const GET_UPLOAD: &str = "/fleetd.artifact.v1.ArtifactService/GetUpload";
+const DOWNLOAD: &str = "/fleetd.artifact.v1.ArtifactService/DownloadArtifact";
+
+#[tokio::test]
+async fn a_message_that_is_too_long_is_refused() {
+    let server = Server::start_with(Limits { message_bytes_max: 100, ..Limits::default() }).await;
+    let json = json!({ "digest": "x".repeat(100) }).to_string();
+    let answer = post_json(&server, GET_UPLOAD, "deployer", &json).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (429, Some("resource_exhausted")));
+
+    let body = framed(json.as_bytes());
+    let answer = send_http1(&server, request("POST", DOWNLOAD, "application/connect+json", "deployer", body)).await;
+    let end: serde_json::Value = serde_json::from_slice(&answer.frames()[0].1).unwrap();
+    assert_eq!(end["error"]["code"], "resource_exhausted");
+
+    let path = format!("{GET_UPLOAD}?encoding=proto&message={}", "x".repeat(101));
+    let answer = send_http1(&server, request("GET", &path, "", "deployer", Bytes::new())).await;
+    assert_eq!(answer.json()["code"], "resource_exhausted");
+}
+
+#[tokio::test]
+async fn a_stranger_may_send_less() {
+    let server = Server::start_with(Limits { open_body_bytes_max: 100, ..Limits::default() }).await;
+    let json = json!({ "service": "x".repeat(100) }).to_string();
+    let answer = post_json(&server, "/grpc.health.v1.Health/Check", "", &json).await;
+    assert_eq!(answer.json()["code"], "resource_exhausted");
+    let body = framed(&[0; 100]);
+    let answer =
+        send_http2(&server, request("POST", "/grpc.health.v1.Health/Check", "application/grpc", "", body)).await;
+    assert_eq!(answer.grpc_status(), "8");
+}
+
+#[tokio::test]
+async fn headers_that_are_too_long_are_refused() {
+    let server = Server::start().await;
+    let mut asked = request("POST", GET_UPLOAD, "application/json", "deployer", "{}".into());
+    asked.headers_mut().insert("x-long", "x".repeat(20 << 10).parse().unwrap());
+    assert_eq!(send_http1(&server, asked.clone()).await.status, 431);
+    assert_eq!(send_http2(&server, asked).await.status, 431);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_nothing_is_let_go() {
+    let server =
+        Server::start_with(Limits { handshake_timeout: Duration::from_millis(300), ..Limits::default() }).await;
+    for alpn in [&b"h2"[..], b"http/1.1"] {
+        let mut stream = tls(&server, alpn).await;
+        let mut received = Vec::new();
+        // The connection ends, however it does: what must not happen is that this waits for ever.
+        let _ = stream.read_to_end(&mut received).await;
+    }
+    let mut silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let _ = silent.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test]
+async fn one_connection_more_than_allowed_waits_for_room() {
+    let server = Server::start_with(Limits { connections_max: 1, ..Limits::default() }).await;
+    let (mut first, connection) = http1::handshake(TokioIo::new(tls(&server, b"http/1.1").await)).await.unwrap();
+    let running = tokio::spawn(connection);
+    let ask = || {
+        let mut request = request("POST", "/grpc.health.v1.Health/Check", "application/json", "", "{}".into());
+        request.headers_mut().insert("host", "localhost".parse().unwrap());
+        request
+    };
+    let server = std::sync::Arc::new(server);
+    let second = tokio::spawn({
+        let server = std::sync::Arc::clone(&server);
+        async move { send_http1(&server, ask()).await.status }
+    });
+    for _ in 0..50 {
+        let answer = first.send_request(ask()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.into_body().collect().await.unwrap();
+        assert!(!second.is_finished(), "the second connection got in beside the first");
+        first.ready().await.unwrap();
+    }
+    drop(first);
+    running.await.unwrap().unwrap();
+    assert_eq!(second.await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_ends_the_request() {
+    let server = Server::start().await;
+    let hanging = |content_type: &str, body: Bytes, header: &'static str, value: &'static str| {
+        let mut asked: http::Request<Full<Bytes>> = request("POST", GET_UPLOAD, content_type, "deployer", body);
+        asked.headers_mut().insert(header, value.parse().unwrap());
+        asked
+    };
+    let json = json!({ "digest": HANGS }).to_string();
+    let answer = send_http1(&server, hanging("application/json", json.into(), "connect-timeout-ms", "5")).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (504, Some("deadline_exceeded")));
+
+    let proto = [&[0x0a, u8::try_from(HANGS.len()).unwrap()], HANGS.as_bytes()].concat();
+    let answer = send_http2(&server, hanging("application/grpc", framed(&proto), "grpc-timeout", "5m")).await;
+    assert_eq!(answer.grpc_status(), "4");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_waits_for_no_stream_without_end() {
+    let server = Server::start_with(Limits { drain_timeout: Duration::from_millis(50), ..Limits::default() }).await;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tls(&server, b"http/1.1").await)).await.unwrap();
+    let running = tokio::spawn(connection);
+    let body = framed(json!({ "digest": HANGS }).to_string().as_bytes());
+    let mut asked = request("POST", DOWNLOAD, "application/connect+json", "deployer", body);
+    asked.headers_mut().insert("host", "localhost".parse().unwrap());
+    let answer = sender.send_request(asked).await.unwrap();
+    assert_eq!(answer.status(), 200, "the stream has begun");
+    server.stop().await;
+    assert!(answer.into_body().collect().await.is_err(), "it was cut, not ended");
+    let _ = running.await;
+}

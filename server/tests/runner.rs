@@ -1,0 +1,9 @@
+//! The server from outside.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod edge;
