@@ -21,6 +21,9 @@ pub mod output;
 mod greeting;
 mod reconcile;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

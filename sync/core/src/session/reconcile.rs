@@ -231,6 +231,7 @@ fn head(replica: &Replica, (document, lane): (DocumentId, KeyId)) -> Option<Head
 /// Says whether envelopes of a lane would be taken: what never comes is not awaited.
 fn admits(replica: &Replica, (document, lane): (DocumentId, KeyId)) -> bool {
     let own = matches!(document, DocumentId::Actual(_)) && replica.own_lane() == Some(lane);
+    let own = own && !replica.writers().revoked.contains(&lane);
     own || replica.writers().key(document, lane).is_ok()
 }
 
