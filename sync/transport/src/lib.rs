@@ -3,4 +3,5 @@
 //! This crate moves bytes and decides nothing about them: what a message means is [`fleetd_sync_core::session`]'s
 //! business. Where to start reading: [`link`] (the seam that nodes hold).
 
+pub mod identity;
 pub mod link;

@@ -1,0 +1,61 @@
+//! Who is at the other end: certificates, and how each side of a connection judges them.
+//!
+//! A certificate is a cache of what the fleet already knows: that a key belongs to a device or to a server. Its one
+//! name is `spiffe://<fleet>/device/<local id>` or `spiffe://<fleet>/server/<key id>`, and the id in it must be the
+//! hash of the certificate's own key, so that nobody carries another's name. All keys are Ed25519: the device's key
+//! is the certificate's, and the CA's key is the one that the root delegated.
+//!
+//! - A device asks with [`signing_request`]; a server checks it with [`verify_signing_request`] and issues with
+//!   [`CertificateAuthority`].
+//! - In the handshake a device checks only that the server holds its certificate's key ([`device_tls`]). Whether the
+//!   fleet vouches for that certificate it checks with [`verify_server_leaf`], once the server has sent the root chain
+//!   that names the CA.
+//! - A server checks a device's certificate in the handshake, if it has one ([`server_tls`]), but never its dates:
+//!   [`peer_identity`] says whether it has expired.
+//! - A client of the API is pinned to the fleet's CA ([`api_client_tls`]); what name or address it dialled does not
+//!   matter.
+//!
+//! No session is ever resumed: a resumed one would outlive a revocation.
+
+mod authority;
+mod leaf;
+mod request;
+mod tls;
+mod verifier;
+
+pub use authority::{
+    CertificateAuthority, DEVICE_CERTIFICATE_LIFETIME, IssueError, IssuedCertificate, SERVER_CERTIFICATE_LIFETIME,
+    ServerName,
+};
+pub use leaf::{
+    ReadCertificateError, VerifyServerError, certificate_key, certificate_not_after, is_renewal_due, peer_identity,
+    verify_server_leaf,
+};
+pub use request::{ReadRequestError, SigningRequestError, signing_request, verify_signing_request};
+pub use tls::{
+    GradePeerError, TlsError, api_client_tls, api_first_contact_tls, api_server_tls, device_tls, grade_peer, server_tls,
+};
+
+use fleetd_sync_core::key::SecretKey;
+
+/// The protocol that devices and servers speak, as the handshake names it.
+pub const ALPN: &[u8] = b"fleetd/1";
+/// The protocols of the API port, the best first.
+pub const ALPN_API: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// A secret key as PKCS#8 in DER, which TLS libraries take.
+///
+/// # Source
+/// RFC 8410, section 7: version 0, the algorithm's id alone, and the 32 bytes as an octet string in an octet string.
+#[must_use]
+pub fn key_pkcs8(key: &SecretKey) -> Vec<u8> {
+    const HEAD: [u8; 16] =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    [HEAD.as_slice(), &key.to_bytes()].concat()
+}
+
+/// A secret key as the certificate library takes it.
+fn signing_key(key: &SecretKey) -> Result<rcgen::KeyPair, rcgen::Error> {
+    let pkcs8 = rustls::pki_types::PrivatePkcs8KeyDer::from(key_pkcs8(key));
+    rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ED25519)
+}

@@ -1,0 +1,135 @@
+//! Handshakes between real TLS ends, in memory.
+
+use std::sync::Arc;
+
+use fleetd_sync_core::id::LocalId;
+use fleetd_sync_transport::identity::{
+    api_client_tls, api_first_contact_tls, api_server_tls, device_tls, peer_identity, server_tls, verify_server_leaf,
+};
+use fleetd_sync_transport::link::{DialIdentity, ListenIdentity};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
+
+use super::world::{FIVE_YEARS, NOW, authority, device, fleet, key, server, server_chain};
+
+/// Carries bytes between two ends until both are done, or one refuses.
+fn shake(client: ClientConfig, server: ServerConfig) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+    let mut client = ClientConnection::new(Arc::new(client), "10.9.8.7".try_into().unwrap()).unwrap();
+    let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+    for _ in 0..10 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        let mut rest = wire.as_slice();
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).unwrap();
+            server.process_new_packets()?;
+        }
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        let mut rest = wire.as_slice();
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).unwrap();
+            client.process_new_packets()?;
+        }
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    Ok((client, server))
+}
+
+fn join(dialled: &DialIdentity, listening: &ListenIdentity) -> Result<(ClientConnection, ServerConnection), String> {
+    let (client, server) = (device_tls(dialled).unwrap(), server_tls(listening).unwrap());
+    shake(client, server).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_device_with_a_certificate_is_known_to_the_server() {
+    let (client, server) = join(&device(&authority("ca"), "device"), &server()).unwrap();
+    let peer = peer_identity(server.peer_certificates().unwrap(), NOW).unwrap();
+    assert_eq!((peer.device, peer.expired), (LocalId::from(key("device").id()), false));
+    let leaf = client.peer_certificates().unwrap().first().unwrap();
+    assert_eq!(verify_server_leaf(leaf, [authority("ca").key()], fleet()), Ok(key("server").id()));
+    assert_eq!(client.alpn_protocol(), Some(&b"fleetd/1"[..]));
+    assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+}
+
+#[test]
+fn a_device_without_a_certificate_is_let_in_to_enrol() {
+    let nobody = DialIdentity { key: key("device"), certificates: Vec::new() };
+    let (_, server) = join(&nobody, &server()).unwrap();
+    assert!(server.peer_certificates().is_none());
+}
+
+#[test]
+fn an_expired_certificate_is_let_in_and_reported() {
+    let (_, server) = join(&device(&authority("ca"), "device"), &server()).unwrap();
+    let peer = peer_identity(server.peer_certificates().unwrap(), NOW + FIVE_YEARS).unwrap();
+    assert!(peer.expired);
+}
+
+#[test]
+fn a_device_of_another_ca_is_refused() {
+    let refused = join(&device(&authority("other"), "device"), &server());
+    assert!(refused.is_err_and(|error| error.contains("UnknownIssuer")));
+}
+
+#[test]
+fn a_stolen_certificate_is_worth_nothing_without_its_key() {
+    let stolen = DialIdentity { key: key("thief"), ..device(&authority("ca"), "device") };
+    // The TLS library refuses at once where it compares the two; otherwise the server must.
+    let refused = device_tls(&stolen).map(|client| shake(client, server_tls(&server()).unwrap()).is_err());
+    assert!(refused.is_err() || refused.is_ok_and(|refused| refused));
+}
+
+#[test]
+fn a_servers_certificate_admits_nobody_as_a_device() {
+    let posing = DialIdentity { key: key("server"), certificates: server_chain(&authority("ca")) };
+    assert!(join(&posing, &server()).is_err());
+}
+
+#[test]
+fn an_impostor_server_gets_through_the_handshake_and_not_through_the_check_of_its_leaf() {
+    let impostor = authority("impostor");
+    let listening = ListenIdentity { certificates: server_chain(&impostor), ..server() };
+    let (client, _) = join(&device(&authority("ca"), "device"), &listening).unwrap();
+    let leaf = client.peer_certificates().unwrap().first().unwrap();
+    assert!(verify_server_leaf(leaf, [authority("ca").key()], fleet()).is_err());
+}
+
+#[test]
+fn no_session_is_ever_resumed() {
+    let client = device_tls(&device(&authority("ca"), "device")).unwrap();
+    let server = server_tls(&server()).unwrap();
+    for _ in 0..2 {
+        let (client, server) = shake(client.clone(), server.clone()).unwrap();
+        assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
+        assert_eq!(server.handshake_kind(), Some(HandshakeKind::Full));
+        assert_eq!(client.tls13_tickets_received(), 0);
+    }
+}
+
+#[test]
+fn a_client_of_the_api_is_pinned_to_its_fleet() {
+    let api = || api_server_tls(&server()).unwrap();
+    let ca = authority("ca").key();
+    let (client, _) = shake(api_client_tls(fleet(), [ca]).unwrap(), api()).unwrap();
+    assert_eq!(client.alpn_protocol(), Some(&b"h2"[..]));
+    assert!(shake(api_client_tls(fleet(), [key("other").public()]).unwrap(), api()).is_err());
+    let elsewhere = fleetd_sync_core::id::FleetId::from_bytes([6; 16]);
+    assert!(shake(api_client_tls(elsewhere, [ca]).unwrap(), api()).is_err());
+    let (client, _) = shake(api_first_contact_tls().unwrap(), api()).unwrap();
+    let leaf = client.peer_certificates().unwrap().first().unwrap();
+    assert_eq!(verify_server_leaf(leaf, [ca], fleet()), Ok(key("server").id()));
+}
+
+#[test]
+fn a_server_that_knows_no_ca_does_not_start() {
+    assert!(server_tls(&ListenIdentity { authorities: Vec::new(), ..server() }).is_err());
+    assert!(server_tls(&ListenIdentity { authorities: vec![b"no certificate".to_vec()], ..server() }).is_err());
+    let foreign_key = fleetd_sync_transport::identity::key_pkcs8(&key("other"));
+    let mismatched = ListenIdentity { key_pkcs8: foreign_key, ..server() };
+    let joined = server_tls(&mismatched).map(|config| shake(api_first_contact_tls().unwrap(), config).is_err());
+    assert!(joined.is_err() || joined.is_ok_and(|refused| refused));
+}
