@@ -16,6 +16,7 @@ pub mod directory;
 pub mod driver;
 pub mod release_queue;
 pub mod report;
+pub mod rollout;
 pub mod selector;
 pub mod spawn;
 pub mod workload;

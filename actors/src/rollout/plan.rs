@@ -1,0 +1,566 @@
+//! Planning: what a rollout would do to each device, computed before it starts by the code that will decide.
+//!
+//! A plan is a value. [`Plan::to_text`] gives the one text that it is saved as, with a digest in its last line, so
+//! that an edit by hand is noticed. [`check_fence`] compares a saved plan with today's devices: it may start only if
+//! planning again would say the same of every one of them.
+
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId, RolloutId};
+use fleetd_sync_core::name::{DeviceName, LabelKey, LabelValue, Platform, Version, WorkloadName};
+use fleetd_sync_core::release::{Artifact, Manifest};
+use fleetd_sync_core::time::Wall;
+
+use crate::selector::Selector;
+pub use text::ReadPlanError;
+
+/// Storage that an install leaves free on a device: its logs and records go on growing.
+const FREE_BYTES_RESERVE: u64 = 4 << 20;
+
+/// Which devices are meant. Nothing left out ever means all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// Every device of the fleet.
+    All,
+    /// Those that a selector matches, and those that are named.
+    Some {
+        /// The selector.
+        selector: Option<Selector>,
+        /// Devices by name, device id or local id.
+        devices: BTreeSet<String>,
+    },
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all devices"),
+            Self::Some { selector, devices } => {
+                let selector = selector.as_ref().map(|selector| format!("selector {selector}"));
+                let named = devices.iter().map(|device| format!("device {device}"));
+                f.write_str(&selector.into_iter().chain(named).collect::<Vec<_>>().join(" or "))
+            }
+        }
+    }
+}
+
+/// A release on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentRelease {
+    /// Its version.
+    pub version: Version,
+    /// The digest of its signed manifest.
+    pub manifest: ArtifactDigest,
+    /// Whether it has proven itself there.
+    pub healthy: bool,
+}
+
+/// A device as its server knows it, as far as a plan looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRow {
+    /// The hash of its key.
+    pub local: LocalId,
+    /// The id that the server gave.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: DeviceName,
+    /// Its site; empty for none.
+    pub site: String,
+    /// Its labels.
+    pub labels: BTreeMap<LabelKey, LabelValue>,
+    /// Its facts.
+    pub facts: BTreeMap<String, String>,
+    /// What its artifacts must be for; `None` until it has said so.
+    pub platform: Option<Platform>,
+    /// What is free of its storage, if it has said so.
+    pub free_bytes: Option<u64>,
+    /// What runs on it.
+    pub releases: BTreeMap<WorkloadName, PresentRelease>,
+    /// Why it may be sent nothing, if it may not.
+    pub barred: Option<String>,
+    /// The reasons of the holds on it, with the workload that each stops; `None` for all.
+    pub holds: Vec<(Option<WorkloadName>, String)>,
+    /// Workloads on which authorities disagree.
+    pub conflicts: BTreeSet<WorkloadName>,
+    /// Rollouts that are at work on it.
+    pub rollouts: BTreeMap<WorkloadName, RolloutId>,
+    /// Since when it cannot be reached; `None` while it can.
+    pub offline_since: Option<Wall>,
+    /// The revision of its record.
+    pub revision: Revision,
+}
+
+impl DeviceRow {
+    /// What a selector's key stands for.
+    #[must_use]
+    pub fn value_of(&self, key: &str) -> Option<&str> {
+        if let Some((_, value)) = self.labels.iter().find(|(label, _)| label.as_str() == key) {
+            return Some(value.as_str());
+        }
+        match key {
+            "name" => Some(self.name.as_str()),
+            "site" => (!self.site.is_empty()).then_some(self.site.as_str()),
+            "platform" => self.platform.as_ref().map(Platform::as_str),
+            "os" => self.platform.as_ref().and_then(|platform| platform.as_str().split('/').next()),
+            "arch" => self.platform.as_ref().and_then(|platform| platform.as_str().split('/').nth(1)),
+            _ => None,
+        }
+    }
+}
+
+/// Targets, made ready to be compared with many devices.
+struct Matcher<'a> {
+    targets: &'a Targets,
+    asks_for_id: bool,
+    locals: BTreeSet<LocalId>,
+    devices: BTreeSet<DeviceId>,
+    names: BTreeSet<&'a str>,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(targets: &'a Targets) -> Self {
+        let mut matcher = Self {
+            targets,
+            asks_for_id: false,
+            locals: BTreeSet::new(),
+            devices: BTreeSet::new(),
+            names: BTreeSet::new(),
+        };
+        if let Targets::Some { selector, devices } = targets {
+            matcher.asks_for_id = selector.as_ref().is_some_and(|selector| selector.keys().any(|key| key == "id"));
+            for named in devices {
+                if let Ok(local) = named.parse() {
+                    matcher.locals.insert(local);
+                } else if let Ok(device) = named.parse() {
+                    matcher.devices.insert(device);
+                } else {
+                    matcher.names.insert(named);
+                }
+            }
+        }
+        matcher
+    }
+
+    fn matches(&self, row: &DeviceRow) -> bool {
+        let Targets::Some { selector, .. } = self.targets else { return true };
+        let is_named = self.names.contains(row.name.as_str())
+            || self.locals.contains(&row.local)
+            || self.devices.contains(&row.device);
+        is_named
+            || selector.as_ref().is_some_and(|selector| {
+                let id = self.asks_for_id.then(|| row.device.to_string());
+                selector.matches(|key| if key == "id" { id.as_deref() } else { row.value_of(key) })
+            })
+    }
+
+    /// The names and ids among the targets that no device has.
+    fn unknown(mut self, rows: &[DeviceRow]) -> Vec<String> {
+        for row in rows {
+            self.locals.remove(&row.local);
+            self.devices.remove(&row.device);
+            self.names.remove(row.name.as_str());
+        }
+        let names = self.names.into_iter().map(ToOwned::to_owned);
+        let ids = self.devices.iter().map(ToString::to_string).chain(self.locals.iter().map(ToString::to_string));
+        names.chain(ids).collect()
+    }
+}
+
+/// The release that a rollout brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRelease {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The version.
+    pub version: Version,
+    /// The digest of the signed manifest.
+    pub manifest: ArtifactDigest,
+    /// The artifact for each platform, with its size.
+    pub artifacts: BTreeMap<Platform, (ArtifactDigest, u64)>,
+}
+
+impl PlannedRelease {
+    /// Takes what planning needs of a verified manifest.
+    #[must_use]
+    pub fn of(manifest: &Manifest, digest: ArtifactDigest) -> Self {
+        let artifact =
+            |(platform, artifact): (&Platform, &Artifact)| (platform.clone(), (artifact.digest, artifact.size_bytes));
+        Self {
+            workload: manifest.workload.clone(),
+            version: manifest.version.clone(),
+            manifest: digest,
+            artifacts: manifest.artifacts.iter().map(artifact).collect(),
+        }
+    }
+
+    fn artifact_for(&self, platform: &Platform) -> Option<(ArtifactDigest, u64)> {
+        let own = self.artifacts.get(platform);
+        own.or_else(|| self.artifacts.iter().find(|(built, _)| built.runs_on(platform)).map(|(_, found)| found))
+            .copied()
+    }
+}
+
+/// Why a plan leaves a device out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blocked {
+    /// A hold is in force.
+    Held,
+    /// The release has no artifact for its platform.
+    Platform,
+    /// The artifact does not fit its storage.
+    Storage,
+    /// It is not, or no longer, a member.
+    Membership,
+    /// Authorities disagree on it.
+    Conflict,
+    /// Another rollout of the workload is at work on it.
+    Busy,
+}
+
+impl Blocked {
+    const ALL: [Self; 6] = [Self::Held, Self::Platform, Self::Storage, Self::Membership, Self::Conflict, Self::Busy];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Platform => "platform",
+            Self::Storage => "storage",
+            Self::Membership => "membership",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word)
+    }
+}
+
+/// What a plan means for a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It gets the release in place of another one.
+    Update {
+        /// The version that it runs now.
+        from: Version,
+    },
+    /// It gets the workload for the first time.
+    Install,
+    /// It has the release, and the release is well there.
+    Unchanged,
+    /// It is left out.
+    Blocked {
+        /// Why.
+        by: Blocked,
+        /// The same for people.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Update { from } => write!(f, "update from {from}"),
+            Self::Install => f.write_str("install"),
+            Self::Unchanged => f.write_str("unchanged"),
+            Self::Blocked { reason, .. } => write!(f, "blocked: {reason}"),
+        }
+    }
+}
+
+/// What a plan means for one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedDevice {
+    /// The hash of its key.
+    pub local: LocalId,
+    /// The id that the server gave.
+    pub device: DeviceId,
+    /// Its name then.
+    pub name: DeviceName,
+    /// Its site then; empty for none.
+    pub site: String,
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// What it will fetch, and how much that is; `None` where nothing happens.
+    pub artifact: Option<(ArtifactDigest, u64)>,
+    /// Since when it could not be reached then.
+    pub offline_since: Option<Wall>,
+    /// The revision of the record that was looked at.
+    pub revision: Revision,
+}
+
+impl PlannedDevice {
+    /// Says whether the rollout will assign the release to it.
+    #[must_use]
+    pub const fn is_assigned(&self) -> bool {
+        matches!(self.verdict, Verdict::Update { .. } | Verdict::Install)
+    }
+
+    /// Says whether the same would happen; why exactly nothing does may be said in other words.
+    fn comes_to_the_same(&self, other: &Self) -> bool {
+        let is_same = match (&self.verdict, &other.verdict) {
+            (Verdict::Blocked { by, .. }, Verdict::Blocked { by: other, .. }) => by == other,
+            (verdict, other) => verdict == other,
+        };
+        is_same && self.artifact == other.artifact
+    }
+}
+
+/// How many devices get which verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlanCounts {
+    /// All that are meant.
+    pub matched: usize,
+    /// Those that get the release in place of another one.
+    pub update: usize,
+    /// Those that get the workload for the first time.
+    pub install: usize,
+    /// Those that have the release.
+    pub unchanged: usize,
+    /// Those that are left out.
+    pub blocked: usize,
+    /// Those among update and install that cannot be reached now.
+    pub offline: usize,
+    /// What will be sent, if nothing has to be sent twice.
+    ///
+    /// # Units
+    /// Bytes.
+    pub traffic_bytes: u64,
+}
+
+impl PlanCounts {
+    fn add(&mut self, device: &PlannedDevice) {
+        self.matched += 1;
+        match device.verdict {
+            Verdict::Update { .. } => self.update += 1,
+            Verdict::Install => self.install += 1,
+            Verdict::Unchanged => self.unchanged += 1,
+            Verdict::Blocked { .. } => self.blocked += 1,
+        }
+        self.offline += usize::from(device.is_assigned() && device.offline_since.is_some());
+        let size_bytes = device.artifact.map_or(0, |(_, size_bytes)| size_bytes);
+        self.traffic_bytes = self.traffic_bytes.saturating_add(size_bytes);
+    }
+}
+
+/// What a rollout would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its id.
+    pub id: PlanId,
+    /// What it brings.
+    pub release: PlannedRelease,
+    /// To which devices.
+    pub targets: Targets,
+    /// The try that its assignments carry.
+    pub attempt: u32,
+    /// Devices that may fail before the rollout counts as failed.
+    pub failures_max: u32,
+    /// What it means for each device, in the order of their local ids.
+    pub devices: Vec<PlannedDevice>,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Neither a selector nor a device was named.
+    #[error("no selector and no device is given; to mean every device, say so")]
+    NoTargets,
+    /// No device has a name or id that was given.
+    #[error("no device is called {}", names.join(", "))]
+    UnknownDevice {
+        /// The names.
+        names: Vec<String>,
+    },
+    /// The targets match no device.
+    #[error("{targets} matches none of {devices} devices")]
+    NoMatch {
+        /// What was asked for.
+        targets: String,
+        /// How many devices there are.
+        devices: usize,
+    },
+}
+
+/// Plans a release for the devices that `targets` mean among `rows`.
+///
+/// # Errors
+/// [`PlanError`], each case apart: nothing asked for, a name that nobody has, and a match of nothing.
+pub fn plan(
+    id: PlanId,
+    release: PlannedRelease,
+    targets: Targets,
+    attempt: u32,
+    failures_max: u32,
+    rows: &[DeviceRow],
+) -> Result<Plan, PlanError> {
+    if matches!(&targets, Targets::Some { selector: None, devices } if devices.is_empty()) {
+        return Err(PlanError::NoTargets);
+    }
+    let names = Matcher::new(&targets).unknown(rows);
+    if !names.is_empty() {
+        return Err(PlanError::UnknownDevice { names });
+    }
+    let matcher = Matcher::new(&targets);
+    let mut devices: Vec<_> =
+        rows.iter().filter(|row| matcher.matches(row)).map(|row| plan_device(&release, row)).collect();
+    if devices.is_empty() {
+        return Err(PlanError::NoMatch { targets: targets.to_string(), devices: rows.len() });
+    }
+    devices.sort_by_key(|device| device.local);
+    Ok(Plan { id, release, targets, attempt, failures_max, devices })
+}
+
+fn plan_device(release: &PlannedRelease, row: &DeviceRow) -> PlannedDevice {
+    let (verdict, artifact) = match judge(release, row) {
+        Ok((verdict, artifact)) => (verdict, artifact),
+        Err((by, reason)) => (Verdict::Blocked { by, reason }, None),
+    };
+    PlannedDevice {
+        local: row.local,
+        device: row.device,
+        name: row.name.clone(),
+        site: row.site.clone(),
+        verdict,
+        artifact,
+        offline_since: row.offline_since,
+        revision: row.revision,
+    }
+}
+
+type Judged = Result<(Verdict, Option<(ArtifactDigest, u64)>), (Blocked, String)>;
+
+fn judge(release: &PlannedRelease, row: &DeviceRow) -> Judged {
+    let workload = &release.workload;
+    if let Some(reason) = &row.barred {
+        return Err((Blocked::Membership, reason.clone()));
+    }
+    let present = row.releases.get(workload);
+    if present.is_some_and(|present| present.manifest == release.manifest && present.healthy) {
+        return Ok((Verdict::Unchanged, None));
+    }
+    let mut holds = row.holds.iter().filter(|(held, _)| held.as_ref().is_none_or(|held| held == workload));
+    if let Some((_, reason)) = holds.next() {
+        return Err((Blocked::Held, format!("held: {reason}")));
+    }
+    if row.conflicts.contains(workload) {
+        return Err((Blocked::Conflict, format!("authorities disagree on {workload}")));
+    }
+    if let Some(rollout) = row.rollouts.get(workload) {
+        return Err((Blocked::Busy, format!("{rollout} is at work on {workload}")));
+    }
+    let built = || release.artifacts.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let Some(platform) = &row.platform else {
+        return Err((Blocked::Platform, "its platform is not known yet".to_owned()));
+    };
+    let Some((artifact, size_bytes)) = release.artifact_for(platform) else {
+        return Err((Blocked::Platform, format!("it is {platform}; the release is for {}", built())));
+    };
+    let needed_bytes = size_bytes.saturating_add(FREE_BYTES_RESERVE);
+    if let Some(free_bytes) = row.free_bytes.filter(|free_bytes| *free_bytes < needed_bytes) {
+        return Err((Blocked::Storage, format!("it needs {needed_bytes} bytes and has {free_bytes} free")));
+    }
+    let verdict = present.map_or(Verdict::Install, |present| Verdict::Update { from: present.version.clone() });
+    Ok((verdict, Some((artifact, size_bytes))))
+}
+
+impl Plan {
+    /// How many devices get which verdict.
+    #[must_use]
+    pub fn counts(&self) -> PlanCounts {
+        let mut counts = PlanCounts::default();
+        self.devices.iter().for_each(|device| counts.add(device));
+        counts
+    }
+
+    /// The same by site; devices without one stand under the empty name.
+    #[must_use]
+    pub fn counts_by_site(&self) -> BTreeMap<&str, PlanCounts> {
+        let mut sites = BTreeMap::<&str, PlanCounts>::new();
+        self.devices.iter().for_each(|device| sites.entry(&device.site).or_default().add(device));
+        sites
+    }
+
+    /// The revisions that it looked at.
+    #[must_use]
+    pub fn fence(&self) -> Vec<(LocalId, Revision)> {
+        self.devices.iter().map(|device| (device.local, device.revision)).collect()
+    }
+
+    /// The devices that get an assignment, in order.
+    pub fn assigned(&self) -> impl Iterator<Item = &PlannedDevice> {
+        self.devices.iter().filter(|device| device.is_assigned())
+    }
+}
+
+/// Why a plan does not fit today's devices any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StaleReason {
+    /// The targets mean a device that the plan does not know, and something would happen to it.
+    #[error("{name} is new: {verdict}")]
+    Appeared {
+        /// Its name.
+        name: DeviceName,
+        /// What would happen to it.
+        verdict: Verdict,
+    },
+    /// The targets do not mean a device any more that the plan names.
+    #[error("{name} is not meant any more")]
+    Gone {
+        /// Its name.
+        name: DeviceName,
+    },
+    /// Something else would happen to a device.
+    #[error("{name}: planned was {planned}, now it is {now}")]
+    Changed {
+        /// Its name.
+        name: DeviceName,
+        /// What was planned.
+        planned: Verdict,
+        /// What would happen now.
+        now: Verdict,
+    },
+}
+
+/// Compares a saved plan with today's devices. A record that was merely written again, with nothing in it that a plan
+/// looks at, leaves the plan as good as it was.
+///
+/// # Errors
+/// Every difference, in the order of the devices' local ids.
+pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReason>> {
+    let matcher = Matcher::new(&plan.targets);
+    let now: BTreeMap<_, _> = rows.iter().filter(|row| matcher.matches(row)).map(|row| (row.local, row)).collect();
+    let planned: BTreeMap<_, _> = plan.devices.iter().map(|device| (device.local, device)).collect();
+    let locals: BTreeSet<_> = now.keys().chain(planned.keys()).copied().collect();
+    let reasons: Vec<_> = locals
+        .into_iter()
+        .filter_map(|local| match (planned.get(&local), now.get(&local)) {
+            (Some(planned), Some(row)) if planned.revision == row.revision => None,
+            (Some(planned), Some(row)) => {
+                let again = plan_device(&plan.release, row);
+                (!again.comes_to_the_same(planned)).then(|| StaleReason::Changed {
+                    name: again.name,
+                    planned: planned.verdict.clone(),
+                    now: again.verdict,
+                })
+            }
+            (Some(planned), None) => planned.is_assigned().then(|| StaleReason::Gone { name: planned.name.clone() }),
+            (None, Some(row)) => {
+                let again = plan_device(&plan.release, row);
+                let name = again.name.clone();
+                again.is_assigned().then_some(StaleReason::Appeared { name, verdict: again.verdict })
+            }
+            (None, None) => None,
+        })
+        .collect();
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! The text that a plan is saved as: one value a line, the devices in a table, and the digest of it all at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+
+use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::time::Wall;
+
+use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Targets, Verdict};
+
+const HEADER: &str = "fleetd plan ";
+const LAYOUT: &str = "1";
+const DIGEST: &str = "digest ";
+/// Stands where a device has no value.
+const NONE: &str = "-";
+
+/// Why a text is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadPlanError {
+    /// It does not begin as one.
+    #[error("this is no plan: it does not begin with {HEADER:?}")]
+    NoPlan,
+    /// A newer version wrote it.
+    #[error("the plan has layout {layout:?}; this version reads {LAYOUT}")]
+    Newer {
+        /// Its layout.
+        layout: String,
+    },
+    /// It ends too early.
+    #[error("the plan has no digest in its last line")]
+    NoDigest,
+    /// Somebody changed it.
+    #[error("the plan was edited: its digest says {expected}, its text has {found}")]
+    Edited {
+        /// What its last line says.
+        expected: String,
+        /// What its text hashes to.
+        found: ArtifactDigest,
+    },
+    /// A line cannot be read.
+    #[error("line {line}: {what} is expected, found {text:?}")]
+    Line {
+        /// Which, counted from 1.
+        line: usize,
+        /// What should stand there.
+        what: &'static str,
+        /// What stands there.
+        text: String,
+    },
+}
+
+impl Plan {
+    /// The one text of this plan.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let release = &self.release;
+        let mut text = format!(
+            "{HEADER}{LAYOUT}\nplan {}\nworkload {}\nversion {}\nmanifest {}\nattempt {}\nfailures-max {}\n",
+            self.id, release.workload, release.version, release.manifest, self.attempt, self.failures_max
+        );
+        for (platform, (digest, size_bytes)) in &release.artifacts {
+            text += &format!("artifact {platform} {digest} {size_bytes}\n");
+        }
+        match &self.targets {
+            Targets::All => text += "target all\n",
+            Targets::Some { selector, devices } => {
+                if let Some(selector) = selector {
+                    text += &format!("target selector {selector}\n");
+                }
+                for device in devices {
+                    text += &format!("target device {}\n", escape(device));
+                }
+            }
+        }
+        for device in &self.devices {
+            text += &device_line(device);
+        }
+        let digest = ArtifactDigest::of(text.as_bytes());
+        text + &format!("{DIGEST}{digest}\n")
+    }
+
+    /// The digest of the plan's text, by which it is told from an edited one.
+    #[must_use]
+    pub fn digest(&self) -> ArtifactDigest {
+        let text = self.to_text();
+        let end = text.rfind(DIGEST).unwrap_or(text.len());
+        ArtifactDigest::of(text.get(..end).unwrap_or_default().as_bytes())
+    }
+
+    /// Reads a plan's text.
+    ///
+    /// # Errors
+    /// [`ReadPlanError`]; an edit by hand is named as one before anything else is looked at.
+    pub fn from_text(text: &str) -> Result<Self, ReadPlanError> {
+        let layout = text.lines().next().and_then(|line| line.strip_prefix(HEADER)).ok_or(ReadPlanError::NoPlan)?;
+        if layout != LAYOUT {
+            return Err(ReadPlanError::Newer { layout: layout.to_owned() });
+        }
+        let end = text.rfind(DIGEST).filter(|end| *end > 0).ok_or(ReadPlanError::NoDigest)?;
+        let (body, digest) = text.split_at(end);
+        let (expected, found) = (digest.trim_start_matches(DIGEST), ArtifactDigest::of(body.as_bytes()));
+        if expected != format!("{found}\n") {
+            return Err(ReadPlanError::Edited { expected: expected.trim_end().to_owned(), found });
+        }
+        Lines { lines: body.lines().collect(), next: 1 }.plan()
+    }
+}
+
+fn device_line(device: &PlannedDevice) -> String {
+    let offline_since = device.offline_since.map_or_else(|| NONE.to_owned(), |since| since.0.to_string());
+    let (digest, size_bytes) = match device.artifact {
+        Some((digest, size_bytes)) => (digest.to_string(), size_bytes.to_string()),
+        None => (NONE.to_owned(), NONE.to_owned()),
+    };
+    let verdict = match &device.verdict {
+        Verdict::Blocked { by, reason } => format!("blocked {} {reason}", by.as_str()),
+        verdict => verdict.to_string(),
+    };
+    let site = if device.site.is_empty() { NONE.to_owned() } else { escape(&device.site) };
+    format!(
+        "device {} {} {} {site} {} {offline_since} {digest} {size_bytes} {}\n",
+        device.local,
+        device.device,
+        device.name,
+        device.revision.0,
+        escape_line(&verdict),
+    )
+}
+
+/// Makes one word of a text, so that a line has as many words as its kind.
+fn escape(text: &str) -> String {
+    escape_line(text).replace(' ', "\\s")
+}
+
+/// Keeps a text on its line.
+fn escape_line(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")
+}
+
+fn unescape(word: &str) -> String {
+    let mut text = String::with_capacity(word.len());
+    let mut characters = word.chars();
+    while let Some(character) = characters.next() {
+        match (character, character == '\\') {
+            (_, true) => match characters.next() {
+                Some('s') => text.push(' '),
+                Some('n') => text.push('\n'),
+                Some('r') => text.push('\r'),
+                Some(other) => text.push(other),
+                None => {}
+            },
+            (character, false) => text.push(character),
+        }
+    }
+    text
+}
+
+/// The lines of a plan whose digest was found good.
+struct Lines<'a> {
+    lines: Vec<&'a str>,
+    next: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn plan(mut self) -> Result<Plan, ReadPlanError> {
+        let id = self.value("plan")?;
+        let (workload, version) = (self.value("workload")?, self.value("version")?);
+        let (manifest, attempt) = (self.value("manifest")?, self.value("attempt")?);
+        let failures_max = self.value("failures-max")?;
+        let mut artifacts = BTreeMap::new();
+        while let Some(rest) = self.take("artifact") {
+            let [platform, digest, size_bytes] = self.words(rest, "artifact PLATFORM DIGEST BYTES")?;
+            let size_bytes = self.parse(size_bytes, "a number of bytes")?;
+            artifacts.insert(self.parse(platform, "a platform")?, (self.parse(digest, "a digest")?, size_bytes));
+        }
+        let targets = self.targets()?;
+        let mut devices = Vec::new();
+        while let Some(rest) = self.take("device") {
+            devices.push(self.device(rest)?);
+        }
+        if let Some(line) = self.lines.get(self.next) {
+            return Err(self.unreadable("the digest", line));
+        }
+        let release = PlannedRelease { workload, version, manifest, artifacts };
+        Ok(Plan { id, release, targets, attempt, failures_max, devices })
+    }
+
+    fn targets(&mut self) -> Result<Targets, ReadPlanError> {
+        let (mut all, mut selector, mut devices) = (false, None, BTreeSet::new());
+        while let Some(rest) = self.take("target") {
+            match rest.split_once(' ') {
+                None if rest == "all" => all = true,
+                Some(("selector", text)) => selector = Some(self.parse(text, "a selector")?),
+                Some(("device", word)) => drop(devices.insert(unescape(word))),
+                _ => return Err(self.unreadable("a target", rest)),
+            }
+        }
+        Ok(if all { Targets::All } else { Targets::Some { selector, devices } })
+    }
+
+    fn device(&self, rest: &str) -> Result<PlannedDevice, ReadPlanError> {
+        let [local, device, name, site, revision, offline_since, digest, size_bytes, verdict] =
+            self.words(rest, "a device's nine words")?;
+        let artifact = match (digest, size_bytes) {
+            (NONE, NONE) => None,
+            _ => Some((self.parse(digest, "a digest")?, self.parse(size_bytes, "a number of bytes")?)),
+        };
+        let offline_since = match offline_since {
+            NONE => None,
+            since => Some(Wall(self.parse(since, "milliseconds since 1970")?)),
+        };
+        Ok(PlannedDevice {
+            local: self.parse(local, "a local id")?,
+            device: self.parse(device, "a device id")?,
+            name: self.parse(name, "a device name")?,
+            site: if site == NONE { String::new() } else { unescape(site) },
+            verdict: self.verdict(&unescape(verdict))?,
+            artifact,
+            offline_since,
+            revision: Revision(self.parse(revision, "a revision")?),
+        })
+    }
+
+    fn verdict(&self, text: &str) -> Result<Verdict, ReadPlanError> {
+        let what = "a verdict";
+        match text.split_once(' ') {
+            None if text == "install" => Ok(Verdict::Install),
+            None if text == "unchanged" => Ok(Verdict::Unchanged),
+            Some(("update", rest)) => {
+                let from = rest.strip_prefix("from ").ok_or_else(|| self.unreadable(what, text))?;
+                Ok(Verdict::Update { from: self.parse(from, "a version")? })
+            }
+            Some(("blocked", rest)) => {
+                let (word, reason) = rest.split_once(' ').ok_or_else(|| self.unreadable(what, text))?;
+                let by = Blocked::from_word(word).ok_or_else(|| self.unreadable(what, text))?;
+                Ok(Verdict::Blocked { by, reason: reason.to_owned() })
+            }
+            _ => Err(self.unreadable(what, text)),
+        }
+    }
+
+    /// Takes the next line if it begins with this word, and gives the rest of it.
+    fn take(&mut self, word: &str) -> Option<&'a str> {
+        let rest = self.lines.get(self.next)?.strip_prefix(word)?.strip_prefix(' ')?;
+        self.next += 1;
+        Some(rest)
+    }
+
+    fn value<T: FromStr>(&mut self, word: &'static str) -> Result<T, ReadPlanError> {
+        let Some(rest) = self.take(word) else {
+            let found = self.lines.get(self.next).copied().unwrap_or("the end");
+            return Err(ReadPlanError::Line { line: self.next + 1, what: word, text: found.to_owned() });
+        };
+        self.parse(rest, word)
+    }
+
+    fn words<'t, const N: usize>(&self, text: &'t str, what: &'static str) -> Result<[&'t str; N], ReadPlanError> {
+        // The last one may have blanks: it is a sentence.
+        let words: Vec<_> = text.splitn(N, ' ').collect();
+        words.try_into().map_err(|_| self.unreadable(what, text))
+    }
+
+    fn parse<T: FromStr>(&self, text: &str, what: &'static str) -> Result<T, ReadPlanError> {
+        text.parse().map_err(|_| self.unreadable(what, text))
+    }
+
+    /// The line that was taken last has something else than `what`.
+    fn unreadable(&self, what: &'static str, text: &str) -> ReadPlanError {
+        ReadPlanError::Line { line: self.next, what, text: text.to_owned() }
+    }
+}

@@ -1,0 +1,290 @@
+//! How far a rollout and its devices have come.
+
+use std::fmt;
+
+use fleetd_sync_core::id::{PlanId, RolloutId};
+use fleetd_sync_core::time::Wall;
+
+use super::plan::{PlannedDevice, Verdict};
+use crate::report::{Fault, Phase};
+
+/// Where a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RolloutPhase {
+    /// It goes on.
+    Running,
+    /// Every device that it could reach has the release; offline ones follow by themselves.
+    Succeeded,
+    /// It ended with more failed devices than the plan allows.
+    Failed,
+    /// An operator took it back.
+    Aborted,
+}
+
+impl fmt::Display for RolloutPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+        })
+    }
+}
+
+/// The rollout itself, without its devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutHeader {
+    /// Its id.
+    pub rollout: RolloutId,
+    /// The plan that it carries out.
+    pub plan: PlanId,
+    /// Where it stands.
+    pub phase: RolloutPhase,
+    /// Why, when it failed or somebody stopped it.
+    pub reason: String,
+    /// When it was started.
+    pub created_at: Wall,
+    /// Who started it.
+    pub created_by: String,
+    /// When it ended.
+    pub ended_at: Option<Wall>,
+}
+
+/// Why a rollout left a device out, or leaves it be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// The plan left it out, for this reason.
+    Planned(String),
+    /// A hold is in force: it goes on once that is lifted.
+    Held,
+    /// Authorities disagree on it.
+    Conflict,
+    /// Somebody stopped the workload: the release proves itself once it is started.
+    Stopped,
+    /// The workload was taken off the device.
+    Removed,
+    /// Another rollout took its place.
+    Superseded(RolloutId),
+    /// The device is of the fleet no more.
+    Gone,
+    /// The rollout was aborted before the device had ended.
+    Aborted,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Planned(reason) => f.write_str(reason),
+            Self::Held => f.write_str("held"),
+            Self::Conflict => f.write_str("authorities disagree on it"),
+            Self::Stopped => f.write_str("stopped; it proves itself once it is started"),
+            Self::Removed => f.write_str("the workload was removed"),
+            Self::Superseded(by) => write!(f, "{by} took its place"),
+            Self::Gone => f.write_str("the device left the fleet"),
+            Self::Aborted => f.write_str("the rollout was aborted"),
+        }
+    }
+}
+
+/// Why a device counts as failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It said so itself.
+    Reported(Option<Fault>),
+    /// It acknowledged its assignment and was not heard any more.
+    Silent,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reported(Some(fault)) => fault.fmt(f),
+            Self::Reported(None) => f.write_str("it failed"),
+            Self::Silent => f.write_str("it acknowledged and then fell silent"),
+        }
+    }
+}
+
+/// How far a device has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceStatus {
+    /// Its assignment is not durable with its actor yet.
+    Pending,
+    /// It is, and the device has not acknowledged it.
+    Assigned,
+    /// The device has acknowledged it.
+    Acknowledged,
+    /// The device is at work on it, in this phase.
+    Installing(Phase),
+    /// The release has proven itself there.
+    Healthy,
+    /// The release failed there, and the one before it runs again.
+    Restored(Option<Fault>),
+    /// It failed with nothing to restore, or the device fell silent.
+    Failed(Failure),
+    /// It had the release already.
+    Unchanged,
+    /// It is left out, or left be.
+    Skipped(Skip),
+}
+
+impl DeviceStatus {
+    /// Says whether the device itself has come to an end with the release.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Healthy | Self::Restored(_) | Self::Failed(Failure::Reported(_)) | Self::Unchanged)
+    }
+
+    pub(super) const fn waits_for_device(&self) -> bool {
+        matches!(self, Self::Pending | Self::Assigned)
+    }
+
+    /// Why, for people, where there is something to say.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Restored(fault) => fault.as_ref().map(ToString::to_string),
+            Self::Failed(failure) => Some(failure.to_string()),
+            Self::Skipped(skip) => Some(skip.to_string()),
+            Self::Pending
+            | Self::Assigned
+            | Self::Acknowledged
+            | Self::Installing(_)
+            | Self::Healthy
+            | Self::Unchanged => None,
+        }
+    }
+}
+
+impl fmt::Display for DeviceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => f.write_str("pending"),
+            Self::Assigned => f.write_str("assigned"),
+            Self::Acknowledged => f.write_str("acknowledged"),
+            Self::Installing(phase) => phase.fmt(f),
+            Self::Healthy => f.write_str("healthy"),
+            Self::Restored(_) => f.write_str("restored"),
+            Self::Failed(_) => f.write_str("failed"),
+            Self::Unchanged => f.write_str("unchanged"),
+            Self::Skipped(_) => f.write_str("skipped"),
+        }
+    }
+}
+
+/// What the device's actor has not confirmed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// Nothing.
+    Nothing,
+    /// The assignment.
+    Assign,
+    /// The withdrawal of it.
+    Withdraw,
+}
+
+/// What a rollout knows of one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceProgress {
+    /// How far it has come.
+    pub status: DeviceStatus,
+    /// What its actor has not confirmed.
+    pub owed: Owed,
+    /// Since when it cannot be reached, as far as its server knows.
+    pub offline_since: Option<Wall>,
+    /// It did not acknowledge in time, though its server believes that it can be reached.
+    pub is_late: bool,
+    /// When its status last changed.
+    pub changed_at: Wall,
+}
+
+impl DeviceProgress {
+    pub(super) fn planned(device: &PlannedDevice, at: Wall) -> Self {
+        let (status, owed) = match &device.verdict {
+            Verdict::Update { .. } | Verdict::Install => (DeviceStatus::Pending, Owed::Assign),
+            Verdict::Unchanged => (DeviceStatus::Unchanged, Owed::Nothing),
+            Verdict::Blocked { reason, .. } => (DeviceStatus::Skipped(Skip::Planned(reason.clone())), Owed::Nothing),
+        };
+        Self { status, owed, offline_since: device.offline_since, is_late: false, changed_at: at }
+    }
+
+    /// Says whether the device cannot be reached, as far as anybody can tell.
+    #[must_use]
+    pub const fn is_offline(&self) -> bool {
+        self.offline_since.is_some() || self.is_late
+    }
+}
+
+/// How many devices have come how far: each stands in one field, but for the last, which counts some again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RolloutCounts {
+    /// Not assigned yet.
+    pub pending: usize,
+    /// Assigned, and not acknowledged.
+    pub assigned: usize,
+    /// Acknowledged.
+    pub acknowledged: usize,
+    /// At work on it.
+    pub installing: usize,
+    /// They have the release.
+    pub healthy: usize,
+    /// They have the one before it again.
+    pub restored: usize,
+    /// They failed with nothing to restore, or fell silent.
+    pub failed: usize,
+    /// They had the release already.
+    pub unchanged: usize,
+    /// They are left out, or left be.
+    pub skipped: usize,
+    /// Among pending and assigned: those that cannot be reached.
+    pub offline: usize,
+}
+
+impl RolloutCounts {
+    pub(super) const fn add(&mut self, progress: &DeviceProgress) {
+        *self.field(&progress.status) += 1;
+        if progress.status.waits_for_device() && progress.is_offline() {
+            self.offline += 1;
+        }
+    }
+
+    pub(super) const fn remove(&mut self, progress: &DeviceProgress) {
+        *self.field(&progress.status) -= 1;
+        if progress.status.waits_for_device() && progress.is_offline() {
+            self.offline -= 1;
+        }
+    }
+
+    const fn field(&mut self, status: &DeviceStatus) -> &mut usize {
+        match status {
+            DeviceStatus::Pending => &mut self.pending,
+            DeviceStatus::Assigned => &mut self.assigned,
+            DeviceStatus::Acknowledged => &mut self.acknowledged,
+            DeviceStatus::Installing(_) => &mut self.installing,
+            DeviceStatus::Healthy => &mut self.healthy,
+            DeviceStatus::Restored(_) => &mut self.restored,
+            DeviceStatus::Failed(_) => &mut self.failed,
+            DeviceStatus::Unchanged => &mut self.unchanged,
+            DeviceStatus::Skipped(_) => &mut self.skipped,
+        }
+    }
+
+    /// All devices of the plan.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.pending + self.assigned + self.acknowledged + self.installing + self.ended()
+    }
+
+    /// Those that can be reached and have not ended.
+    #[must_use]
+    pub const fn under_way(&self) -> usize {
+        self.pending + self.assigned + self.acknowledged + self.installing - self.offline
+    }
+
+    /// Those that have ended.
+    #[must_use]
+    pub const fn ended(&self) -> usize {
+        self.healthy + self.restored + self.failed + self.unchanged + self.skipped
+    }
+}
