@@ -8,7 +8,11 @@
 //! [`artifact_files`] (what is on the disk, and in which order it gets there), both standing on [`disk`].
 
 pub mod artifact_files;
+pub mod config;
 pub mod disk;
+pub mod facts;
+pub mod identity_files;
 pub mod install;
 pub mod probe;
 pub mod runner;
+pub mod shim;

@@ -3,7 +3,11 @@
 //! How often to ask, and how many answers in a row mean healthy, stands in [`ProbeSchedule`]; counting them is the
 //! workload machine's part.
 
+mod ask;
+
 use std::time::Duration;
+
+pub use ask::{ProbeSurroundings, ask};
 
 /// Bytes of a probe's program output, or of an HTTP answer, that are kept to explain a failure.
 pub const PROBE_DETAIL_BYTES_MAX: usize = 256;

@@ -5,6 +5,7 @@
 //! exit are the workload machine's decisions. [`process::ProcessRunner`] is the real one.
 
 pub mod line;
+pub mod process;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ pub struct RunSpec {
     pub arguments: Vec<String>,
     /// The whole environment but what the shim adds: nothing is inherited from the agent.
     pub environment: Vec<(String, String)>,
-    /// The working directory.
+    /// The workload's own directory, in which it starts and keeps its files: it becomes the property of `user`.
     pub directory: PathBuf,
     /// A user's name, a number, or `uid:gid`; without it the agent's own.
     pub user: Option<String>,
