@@ -56,6 +56,15 @@ enum Queued {
     Reloaded(ActorKey),
 }
 
+impl Queued {
+    fn request(&self) -> Request<'_> {
+        match self {
+            Self::Turn { batch, .. } => Request::Turn(batch),
+            Self::Reloaded(actor) => Request::Reloaded(actor),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Queued>,
@@ -291,11 +300,7 @@ impl MemoryStore {
 }
 
 fn requests(group: &[Queued]) -> Vec<Request<'_>> {
-    let request = |queued| match queued {
-        &Queued::Turn { ref batch, .. } => Request::Turn(batch),
-        Queued::Reloaded(actor) => Request::Reloaded(actor),
-    };
-    group.iter().map(request).collect()
+    group.iter().map(Queued::request).collect()
 }
 
 impl Commit for MemoryStore {

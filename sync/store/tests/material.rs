@@ -49,10 +49,13 @@ pub(crate) fn sequences(store: &(impl StateStore + ?Sized), log: &str) -> Vec<u6
     parts.into_iter().map(sequence).collect()
 }
 
+/// A turn's number and its answer.
+type Answer = (u64, Result<(), CommitError>);
+
 /// Answers in the order in which they came.
 #[derive(Clone, Default)]
 pub(crate) struct Answers {
-    answers: Arc<Mutex<Vec<(u64, Result<(), CommitError>)>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl Answers {
@@ -63,7 +66,7 @@ impl Answers {
     }
 
     /// All answers so far.
-    pub(crate) fn all(&self) -> Vec<(u64, Result<(), CommitError>)> {
+    pub(crate) fn all(&self) -> Vec<Answer> {
         self.answers.lock().unwrap().clone()
     }
 

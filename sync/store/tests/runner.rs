@@ -4,5 +4,6 @@
 mod conformance;
 mod disk_faults;
 mod material;
+mod old_images;
 mod reference;
 mod twin_faults;

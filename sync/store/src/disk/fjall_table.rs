@@ -4,7 +4,7 @@
 //! too much is gathered. A failed commit poisons the database; where space was the reason it is opened again.
 
 use std::io;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use fjall::{Database, Keyspace, PersistMode, Readable};
 
 use super::profile::Profile;
-use crate::table::{Table, Write};
+use crate::table::{Table, Visit, Write};
 use crate::unpoison::Unpoison;
 
 /// The one keyspace: several would each hold memory, and a rarely written one would hold back old journals.
@@ -170,12 +170,7 @@ impl Table for FjallTable {
         })
     }
 
-    fn range(
-        &self,
-        from: Bound<&[u8]>,
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> io::Result<()> {
+    fn range(&self, from: Bound<&[u8]>, to: &[u8], visit: &mut Visit<'_>) -> io::Result<()> {
         let is_crossed = match from {
             Bound::Included(from) | Bound::Excluded(from) => from >= to,
             Bound::Unbounded => false,

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fleetd_sync_core::entropy::Entropy;
 
 use crate::segment_log::files::Files;
-use crate::table::{Table, Write};
+use crate::table::{Table, Visit, Write};
 use crate::unpoison::Unpoison;
 
 /// How a commit is made to fail.
@@ -244,12 +244,7 @@ impl Table for Session {
         Ok(self.enter()?.table.get(key).cloned())
     }
 
-    fn range(
-        &self,
-        from: Bound<&[u8]>,
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> io::Result<()> {
+    fn range(&self, from: Bound<&[u8]>, to: &[u8], visit: &mut Visit<'_>) -> io::Result<()> {
         // The map panics on a range whose ends cross, which a reader's page may ask for.
         let is_crossed = match from {
             Bound::Included(from) | Bound::Excluded(from) => from >= to,
