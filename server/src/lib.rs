@@ -2,4 +2,5 @@
 
 pub mod connect;
 pub mod edge;
+pub mod keys;
 pub mod rpc;

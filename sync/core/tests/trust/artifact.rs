@@ -33,11 +33,16 @@ fn check(bytes: &[u8], piece: usize) {
     let received = GroupTree::of(digest, size_bytes, tree.as_bytes()).unwrap();
     assert_eq!(received, tree);
     let mut verified = 0;
-    for index in (0..received.group_count()).rev() {
-        let start = usize::try_from(index * ARTIFACT_GROUP_BYTES).unwrap();
-        let end = start + usize::try_from(group_bytes(size_bytes, index)).unwrap();
-        assert_eq!(received.verify(index, &bytes[start..end]), Ok(()), "group {index} of {} bytes", bytes.len());
-        verified += end - start;
+    let mut groups: Vec<&[u8]> = bytes.chunks(GROUP).collect();
+    if groups.is_empty() {
+        groups.push(&[]);
+    }
+    assert_eq!(u64::try_from(groups.len()), Ok(received.group_count()));
+    for (index, group) in groups.into_iter().enumerate().rev() {
+        let index = u64::try_from(index).unwrap();
+        assert_eq!(u64::try_from(group.len()), Ok(group_bytes(size_bytes, index)));
+        assert_eq!(received.verify(index, group), Ok(()), "group {index} of {} bytes", bytes.len());
+        verified += group.len();
     }
     assert_eq!(verified, bytes.len());
     let beyond = received.verify(received.group_count(), &[]);
