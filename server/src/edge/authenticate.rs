@@ -84,7 +84,7 @@ pub enum AdmitError {
     #[error("the access token was refused")]
     Refused(#[from] AuthenticateError),
     /// The caller may not do this.
-    #[error("{name} is a {has}, and this call needs a {needs}")]
+    #[error("{name} has the role {has}, this call needs {needs}")]
     Forbidden {
         /// Whose token it is.
         name: String,

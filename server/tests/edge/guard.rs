@@ -103,7 +103,7 @@ async fn a_role_that_is_too_low_is_forbidden() {
     let path = "/fleetd.access.v1.AccessService/CreateAccessToken";
     let answer = post_json(&server, path, "deployer", "{}").await;
     assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (403, Some("permission_denied")));
-    assert_eq!(answer.json()["message"], "deployer is a deployer, and this call needs a admin");
+    assert_eq!(answer.json()["message"], "deployer has the role deployer, this call needs admin");
     let answer = post_json(&server, path, "admin", "{}").await;
     assert_eq!(answer.json()["code"], "unimplemented", "it reaches the service");
     assert_eq!(answer.status, 501);
