@@ -1,2 +1,60 @@
-//! fleetd.
-fn main() {}
+//! The entry of `fleetd`: parse, run, report, and leave with the exit code that says what happened.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use fleetd::command::Cli;
+use fleetd::error::CommandError;
+use fleetd::exit::Exit;
+use fleetd::output::Output;
+
+fn main() -> ExitCode {
+    start_tracing();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let output = Output::for_process(cli.options.json);
+    match run(cli, &output) {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            output.report(&error);
+            error.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
+    // Both ring and another provider may be linked in, and then rustls cannot choose by itself. A provider that is
+    // installed already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        CommandError::new("process.runtime", "the process could not start its threads").caused_by(&error)
+    })?;
+    let result = runtime.block_on(fleetd::command::run(cli, output));
+    // A read of standard input cannot be taken back; waiting for it would keep the terminal.
+    runtime.shutdown_background();
+    result
+}
+
+/// Writes events to standard error, as `FLEETD_LOG` asks for them (`debug`, `fleetd_server=trace,warn`).
+fn start_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Reports what clap did not understand. `--help` and `--version` come this way too, and are no errors.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asks_for_json = std::env::args_os().any(|argument| argument == "--json");
+    if asks_for_json && error.use_stderr() {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let error = CommandError::new("usage", message).next_command("fleetd --help").exit(Exit::Usage);
+        Output::for_process(true).report(&error);
+        return Exit::Usage.into();
+    }
+    // Nothing can be said when the terminal is gone.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+}

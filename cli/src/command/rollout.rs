@@ -1,0 +1,178 @@
+//! `rollout`: bringing releases to devices.
+
+mod plan;
+mod start;
+pub mod view;
+pub mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use fleetd_proto::fleetd::rollout::v1::{AbortRolloutRequest, GetRolloutRequest, ListRolloutsRequest};
+use serde_json::json;
+
+use super::value::{self, Meant, ReleaseName};
+use super::{Session, login};
+use crate::client::json::json as message_json;
+use crate::client::request_id;
+use crate::confirm::Confirm;
+use crate::error::CommandError;
+use crate::output::Moment;
+
+/// Bringing releases to devices.
+#[derive(Debug, Subcommand)]
+pub enum Rollout {
+    /// Show what a rollout would do, and save that as a plan
+    Plan(Plan),
+    /// Start what was planned
+    Start(Start),
+    /// Follow a rollout to its end
+    Watch(Watch),
+    /// Show a rollout and its devices
+    Show(Show),
+    /// List rollouts, the newest first
+    List(List),
+    /// End a rollout: devices that have not begun keep what they run
+    Abort(Abort),
+}
+
+/// Show what a rollout would do, and save that as a plan.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd rollout plan coffee@1.8.0 -l shop=7
+  fleetd rollout plan coffee@1.8.0 -l 'channel in (stable, beta)' --out p.json
+  fleetd rollout plan coffee@1.8.0 --all --json | jq .plan.counts")]
+pub struct Plan {
+    /// The release
+    #[arg(value_name = "WORKLOAD@VERSION")]
+    pub release: ReleaseName,
+    /// Which devices are meant.
+    #[command(flatten)]
+    pub meant: Meant,
+    /// Also write the plan to a file, for `rollout start`
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+}
+
+/// Start what was planned.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd rollout start pln_9d1f3h5k7n9q1s3v
+  fleetd rollout start p.json --wait=30m
+  fleetd rollout start p.json --wait --json")]
+pub struct Start {
+    /// The plan: its id (`pln_…`), or the file that `rollout plan --out` wrote
+    #[arg(value_name = "PLAN")]
+    pub plan: String,
+    /// Follow it to its end, at most for this long; Ctrl-C leaves, and the rollout goes on
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "365d",
+          value_parser = value::duration)]
+    pub wait: Option<Duration>,
+}
+
+/// Follow a rollout to its end.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd rollout watch rol_6b8d0f2h4k6n8q0s
+  fleetd rollout watch rol_6b8d0f2h4k6n8q0s --timeout 10m --json")]
+pub struct Watch {
+    /// The rollout (`rol_…`)
+    pub rollout: String,
+    /// At most for this long
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// Show a rollout and its devices.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd rollout show rol_6b8d0f2h4k6n8q0s
+  fleetd rollout show rol_6b8d0f2h4k6n8q0s --json | jq -r '.devices[] | select(.reason != \"\").name'")]
+pub struct Show {
+    /// The rollout (`rol_…`)
+    pub rollout: String,
+}
+
+/// List rollouts, the newest first.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd rollout list
+  fleetd rollout list --workload coffee")]
+pub struct List {
+    /// Only those of this workload
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub workload: String,
+}
+
+/// End a rollout.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd rollout abort rol_6b8d0f2h4k6n8q0s --reason 'wrong shop' --yes")]
+pub struct Abort {
+    /// The rollout (`rol_…`)
+    pub rollout: String,
+    /// Why, for those who look later
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// The answer beforehand.
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
+impl Rollout {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses, or when the rollout does not end well.
+    pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        match self {
+            Self::Plan(command) => command.run(session).await,
+            Self::Start(command) => command.run(session).await,
+            Self::Watch(command) => {
+                let client = session.client().await?;
+                watch::follow(session, &client, &command.rollout, command.timeout).await
+            }
+            Self::Show(command) => command.run(session).await,
+            Self::List(command) => {
+                let request = ListRolloutsRequest { workload: command.workload, ..Default::default() };
+                let rollouts = session.client().await?.all_rollouts(request).await?;
+                let object = json!({ "rollouts": rollouts.iter().map(message_json).collect::<Vec<_>>() });
+                session.output.answer(&object, || view::rollouts(&rollouts, Moment::now()))
+            }
+            Self::Abort(command) => command.run(session).await,
+        }
+    }
+}
+
+impl Show {
+    async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        let client = session.client().await?;
+        let request = GetRolloutRequest { rollout_id: self.rollout, ..Default::default() };
+        let answer = client.get_rollout(request.clone()).await?;
+        let rollout = login::need(answer.rollout, "rollout")?;
+        let devices = client.all_rollout_devices(request).await?;
+        let object = json!({
+            "rollout": message_json(&rollout),
+            "devices": devices.iter().map(message_json).collect::<Vec<_>>(),
+        });
+        session.output.answer(&object, || view::rollout(&rollout, &devices, Moment::now()))
+    }
+}
+
+impl Abort {
+    async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        let what = format!("abort {}: devices that have not begun keep what they run", self.rollout);
+        self.confirm.ask(session.output, &what)?;
+        let request = AbortRolloutRequest { request_id: request_id(), rollout_id: self.rollout, reason: self.reason };
+        let answer = session.client().await?.abort_rollout(request).await?;
+        let rollout = login::need(answer.rollout, "rollout")?;
+        session.output.answer(&message_json(&rollout), || view::summary(&rollout))
+    }
+}

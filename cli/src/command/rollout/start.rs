@@ -1,0 +1,55 @@
+//! `rollout start`: carrying out a plan.
+
+use std::path::Path;
+
+use fleetd_proto::fleetd::rollout::v1::StartRolloutRequest;
+use fleetd_proto::fleetd::rollout::v1::start_rollout_request;
+use fleetd_sync_core::id::PlanId;
+
+use super::{Start, view, watch};
+use crate::client::json::json as message_json;
+use crate::client::request_id;
+use crate::command::{Session, login};
+use crate::error::CommandError;
+use crate::exit::Exit;
+
+/// A plan's document is an artifact of at most so many bytes here: a hundred thousand devices take 20 MiB.
+const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
+
+impl Start {
+    pub(super) async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        let plan = read_plan(&self.plan)?;
+        let client = session.client().await?;
+        let request = StartRolloutRequest { request_id: request_id(), plan: Some(plan) };
+        let answer = client.start_rollout(request).await?;
+        let rollout = login::need(answer.rollout, "rollout")?;
+        match self.wait {
+            Some(wait) => watch::follow(session, &client, &rollout.id, Some(wait)).await,
+            None => session.output.answer(&message_json(&rollout), || {
+                format!("{}Follow it: fleetd rollout watch {}\n", view::summary(&rollout), rollout.id)
+            }),
+        }
+    }
+}
+
+/// Takes a plan by its id, or its document from a file.
+fn read_plan(text: &str) -> Result<start_rollout_request::Plan, CommandError> {
+    if text.parse::<PlanId>().is_ok() {
+        return Ok(start_rollout_request::Plan::PlanId(text.to_owned()));
+    }
+    let path = Path::new(text);
+    let unreadable = |message: String| {
+        CommandError::new("rollout.plan_unreadable", message)
+            .next_command("fleetd rollout plan WORKLOAD@VERSION … --out p.json")
+            .exit(Exit::Error)
+    };
+    let length = std::fs::metadata(path)
+        .map_err(|error| unreadable(format!("{text:?} is neither a plan's id nor a file")).caused_by(&error))?
+        .len();
+    if length == 0 || length > DOCUMENT_BYTES_MAX {
+        return Err(unreadable(format!("{text:?} is no plan: it has {length} bytes")));
+    }
+    let document =
+        std::fs::read(path).map_err(|error| unreadable(format!("{text:?} cannot be read")).caused_by(&error))?;
+    Ok(start_rollout_request::Plan::Document(document))
+}

@@ -1,0 +1,157 @@
+//! Values of flags and arguments, as people write them.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use fleetd_proto::fleetd::common::v1::Targets;
+use fleetd_sync_core::name::{LabelKey, LabelValue, Version, WorkloadName};
+
+use crate::output::Moment;
+
+/// Why a text is not what a flag takes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseValueError {
+    /// A release is written otherwise.
+    #[error("{0:?} is no WORKLOAD@VERSION")]
+    Release(String),
+    /// A label is written otherwise.
+    #[error("{0:?} is no KEY=VALUE")]
+    Label(String),
+    /// A point in time is written otherwise.
+    #[error("{0:?} is neither a duration (`90s`, `1h`) nor a time (`2026-03-01T12:00:00Z`)")]
+    Moment(String),
+    /// A name has a wrong character or length.
+    #[error(transparent)]
+    Name(#[from] fleetd_sync_core::name::ParseNameError),
+}
+
+/// `coffee@1.8.0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleaseName {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The version.
+    pub version: Version,
+}
+
+impl FromStr for ReleaseName {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, ParseValueError> {
+        let (workload, version) = text.split_once('@').ok_or_else(|| ParseValueError::Release(text.to_owned()))?;
+        Ok(Self { workload: workload.parse()?, version: version.parse()? })
+    }
+}
+
+/// `DEVICE` or `DEVICE/WORKLOAD`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The device, by name or id.
+    pub device: String,
+    /// The workload; empty for all of the device.
+    pub workload: String,
+}
+
+impl FromStr for Place {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, ParseValueError> {
+        let Some((device, workload)) = text.split_once('/') else {
+            return Ok(Self { device: text.to_owned(), workload: String::new() });
+        };
+        let workload: WorkloadName = workload.parse()?;
+        Ok(Self { device: device.to_owned(), workload: workload.to_string() })
+    }
+}
+
+/// `DEVICE/WORKLOAD`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceWorkload {
+    /// The device, by name or id.
+    pub device: String,
+    /// The workload.
+    pub workload: String,
+}
+
+impl FromStr for DeviceWorkload {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let place: Place = text.parse().map_err(|error: ParseValueError| error.to_string())?;
+        if place.workload.is_empty() || place.device.is_empty() {
+            return Err(format!("{text:?} is no DEVICE/WORKLOAD"));
+        }
+        Ok(Self { device: place.device, workload: place.workload })
+    }
+}
+
+/// Reads `KEY=VALUE` of a label.
+///
+/// # Errors
+/// [`ParseValueError`] when it is none.
+pub fn label(text: &str) -> Result<(String, String), ParseValueError> {
+    let (key, value) = text.split_once('=').ok_or_else(|| ParseValueError::Label(text.to_owned()))?;
+    let (key, value): (LabelKey, LabelValue) = (key.parse()?, value.parse()?);
+    Ok((key.to_string(), value.to_string()))
+}
+
+/// Reads a duration (`30m`, `1h 20s`).
+///
+/// # Errors
+/// When it is none.
+pub fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}
+
+/// Reads a point in the past: how long ago, or when.
+///
+/// # Errors
+/// [`ParseValueError::Moment`] when it is neither.
+pub fn past(text: &str) -> Result<Moment, ParseValueError> {
+    if let Ok(ago) = duration(text) {
+        return Ok(Moment::now().before(ago));
+    }
+    let at: jiff::Timestamp = text.parse().map_err(|_| ParseValueError::Moment(text.to_owned()))?;
+    Ok(Moment::from_parts(Some((at.as_second(), at.subsec_nanosecond()))))
+}
+
+/// Which devices are meant. One of the three is needed, so that nothing left out can mean the whole fleet.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = true)]
+pub struct Meant {
+    /// Devices by their labels: `shop=7,channel in (stable, beta),!lab`
+    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// A device by name or id (repeat for more)
+    #[arg(long, short = 'd', value_name = "DEVICE")]
+    pub device: Vec<String>,
+    /// Every device that is enrolled
+    #[arg(long, conflicts_with_all = ["selector", "device"])]
+    pub all: bool,
+}
+
+impl From<Meant> for Targets {
+    fn from(meant: Meant) -> Self {
+        Self { selector: meant.selector.unwrap_or_default(), devices: meant.device, all: meant.all }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_and_releases_are_read_as_they_are_written() {
+        let release: ReleaseName = "coffee@1.8.0".parse().unwrap();
+        assert_eq!((release.workload.as_str(), release.version.as_str()), ("coffee", "1.8.0"));
+        assert_eq!("coffee".parse::<ReleaseName>(), Err(ParseValueError::Release("coffee".to_owned())));
+        let place: Place = "brisk-otter/coffee".parse().unwrap();
+        assert_eq!((place.device.as_str(), place.workload.as_str()), ("brisk-otter", "coffee"));
+        assert!("brisk-otter".parse::<DeviceWorkload>().is_err());
+        assert!("brisk-otter/Coffee".parse::<Place>().is_err());
+        assert_eq!(label("shop=7"), Ok(("shop".to_owned(), "7".to_owned())));
+        assert!(label("shop").is_err());
+        assert!(past("1h").is_ok() && past("2026-03-01T12:00:00Z").is_ok() && past("yesterday").is_err());
+    }
+}
