@@ -345,7 +345,7 @@ pub struct DeviceRecord {
     /// The X25519 key for what only it may read, 32 bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub sealing_public_key: ::prost::alloc::vec::Vec<u8>,
-    /// Its public key: an algorithm byte and the key.
+    /// Its Ed25519 key, 32 bytes.
     #[prost(bytes = "vec", tag = "5")]
     pub public_key: ::prost::alloc::vec::Vec<u8>,
     /// Labels.
@@ -357,45 +357,33 @@ pub struct DeviceRecord {
     /// The site that it belongs to.
     #[prost(string, tag = "12")]
     pub site: ::prost::alloc::string::String,
-    /// What it last said about itself.
-    #[prost(message, optional, tag = "13")]
-    pub facts: ::core::option::Option<super::super::common::v1::Facts>,
+    /// What it last said about itself, by name.
+    #[prost(btree_map = "string, string", tag = "14")]
+    pub fact_values: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     /// Where it stands with the fleet.
     #[prost(enumeration = "super::super::device::v1::DeviceState", tag = "21")]
     pub state: i32,
     /// The enrolment token that it registered with, 10 bytes.
     #[prost(bytes = "vec", tag = "22")]
     pub token_id: ::prost::alloc::vec::Vec<u8>,
-    /// When it first asked to join.
-    #[prost(message, optional, tag = "23")]
-    pub requested_at: ::core::option::Option<::prost_types::Timestamp>,
     /// When it was registered.
     #[prost(message, optional, tag = "24")]
     pub registered_at: ::core::option::Option<::prost_types::Timestamp>,
     /// When it was last heard, as of the last time that this record was written.
     #[prost(message, optional, tag = "25")]
     pub last_heard_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// When its membership ended.
-    #[prost(message, optional, tag = "26")]
-    pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Why its membership ended.
-    #[prost(string, tag = "27")]
-    pub ended_reason: ::prost::alloc::string::String,
-    /// The serial number of the certificate that it was last given.
-    #[prost(bytes = "vec", tag = "31")]
-    pub certificate_serial: ::prost::alloc::vec::Vec<u8>,
-    /// From when on that certificate can only be renewed.
-    #[prost(message, optional, tag = "32")]
-    pub certificate_not_after: ::core::option::Option<::prost_types::Timestamp>,
-    /// The certificate itself, in DER.
-    #[prost(bytes = "vec", tag = "33")]
-    pub certificate_der: ::prost::alloc::vec::Vec<u8>,
-    /// What an operator wants of its workloads beyond what rollouts assign.
-    #[prost(message, repeated, tag = "41")]
-    pub wishes: ::prost::alloc::vec::Vec<WorkloadWishRecord>,
     /// Holds that this server has set.
     #[prost(message, repeated, tag = "42")]
     pub holds: ::prost::alloc::vec::Vec<HoldRecord>,
+    /// The state that this server's lane of its desired document should have.
+    #[prost(message, repeated, tag = "43")]
+    pub wanted: ::prost::alloc::vec::Vec<EntryRecord>,
+    /// What it last said of its workloads, in the paths of its actual document.
+    #[prost(message, repeated, tag = "44")]
+    pub reported: ::prost::alloc::vec::Vec<EntryRecord>,
     /// The last things that happened to it, the oldest first.
     #[prost(message, repeated, tag = "51")]
     pub events: ::prost::alloc::vec::Vec<DeviceEventRecord>,
@@ -410,27 +398,43 @@ impl ::prost::Name for DeviceRecord {
         "/fleetd.record.v1.DeviceRecord".into()
     }
 }
-/// What an operator wants of one workload.
+/// A value at a path of a document.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WorkloadWishRecord {
-    /// The workload's name.
+pub struct EntryRecord {
+    /// The path.
     #[prost(string, tag = "1")]
-    pub workload: ::prost::alloc::string::String,
-    /// It shall not run.
-    #[prost(bool, tag = "2")]
-    pub stopped: bool,
-    /// Rises with each wish to restart.
-    #[prost(uint64, tag = "3")]
-    pub restarts: u64,
+    pub path: ::prost::alloc::string::String,
+    /// The value.
+    #[prost(oneof = "entry_record::Value", tags = "2, 3, 4, 5")]
+    pub value: ::core::option::Option<entry_record::Value>,
 }
-impl ::prost::Name for WorkloadWishRecord {
-    const NAME: &'static str = "WorkloadWishRecord";
+/// Nested message and enum types in `EntryRecord`.
+pub mod entry_record {
+    /// The value.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        /// Yes or no.
+        #[prost(bool, tag = "2")]
+        Boolean(bool),
+        /// A whole number.
+        #[prost(sint64, tag = "3")]
+        Integer(i64),
+        /// Text.
+        #[prost(string, tag = "4")]
+        Text(::prost::alloc::string::String),
+        /// Bytes.
+        #[prost(bytes, tag = "5")]
+        Bytes(::prost::alloc::vec::Vec<u8>),
+    }
+}
+impl ::prost::Name for EntryRecord {
+    const NAME: &'static str = "EntryRecord";
     const PACKAGE: &'static str = "fleetd.record.v1";
     fn full_name() -> ::prost::alloc::string::String {
-        "fleetd.record.v1.WorkloadWishRecord".into()
+        "fleetd.record.v1.EntryRecord".into()
     }
     fn type_url() -> ::prost::alloc::string::String {
-        "/fleetd.record.v1.WorkloadWishRecord".into()
+        "/fleetd.record.v1.EntryRecord".into()
     }
 }
 /// A hold that a server has set.
@@ -445,15 +449,12 @@ pub struct HoldRecord {
     /// Why.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
-    /// The access id of whoever set it, 10 bytes.
-    #[prost(bytes = "vec", tag = "4")]
-    pub created_by: ::prost::alloc::vec::Vec<u8>,
     /// When it was set.
     #[prost(message, optional, tag = "5")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Whether it is in the device's lane by now.
-    #[prost(bool, tag = "6")]
-    pub minted: bool,
+    /// Who set it, as an access id.
+    #[prost(string, tag = "7")]
+    pub created_by_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for HoldRecord {
     const NAME: &'static str = "HoldRecord";
@@ -480,9 +481,9 @@ pub struct DeviceEventRecord {
     /// One sentence that says it.
     #[prost(string, tag = "4")]
     pub message: ::prost::alloc::string::String,
-    /// The access id of whoever caused it, 10 bytes.
-    #[prost(bytes = "vec", tag = "5")]
-    pub caused_by: ::prost::alloc::vec::Vec<u8>,
+    /// Who or what caused it: an access id, a rollout's id.
+    #[prost(string, tag = "6")]
+    pub caused_by_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for DeviceEventRecord {
     const NAME: &'static str = "DeviceEventRecord";
