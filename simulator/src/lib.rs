@@ -1,1 +1,14 @@
-//! simulator.
+//! A world to run the product's own nodes in: one thread, one queue of events, virtual time.
+//!
+//! The world replaces the seams of a node (clock, entropy, link, store, runner) and nothing else. What happens in it
+//! depends on its seed alone: two processes that run the same scenario get the same trace hash.
+//!
+//! Where to start reading: [`world`] (the queue and the clock), [`engine::direct`] (bare cells), [`network`] (links
+//! with delay and cuts), then the seam test under `tests/`.
+
+pub mod clock;
+pub mod engine;
+pub mod network;
+pub mod store;
+pub mod trace;
+pub mod world;

@@ -1,0 +1,98 @@
+//! A UDP proxy that one agent dials: cutting it is what pulling a cable does.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// How often a thread looks whether its proxy is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Default)]
+struct Switch {
+    is_cut: AtomicBool,
+    is_gone: AtomicBool,
+}
+
+/// Forwards datagrams to one server until it is cut, and again once it heals.
+#[derive(Debug)]
+pub struct UdpProxy {
+    address: SocketAddr,
+    switch: Arc<Switch>,
+}
+
+impl UdpProxy {
+    /// Starts a proxy on a free port of the loopback interface.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub fn start(server: SocketAddr) -> io::Result<Self> {
+        let front = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
+        front.set_read_timeout(Some(LOOK_AGAIN))?;
+        let address = front.local_addr()?;
+        let switch = Arc::new(Switch::default());
+        let shared = Arc::clone(&switch);
+        thread::spawn(move || forward(&front, server, &shared));
+        Ok(Self { address, switch })
+    }
+
+    /// Where the agent dials.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Drops every datagram from now on, both ways.
+    pub fn cut(&self) {
+        self.switch.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Forwards again.
+    pub fn heal(&self) {
+        self.switch.is_cut.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for UdpProxy {
+    fn drop(&mut self) {
+        self.switch.is_gone.store(true, Ordering::Relaxed);
+    }
+}
+
+fn forward(front: &Arc<UdpSocket>, server: SocketAddr, switch: &Arc<Switch>) {
+    let mut backs: BTreeMap<SocketAddr, Arc<UdpSocket>> = BTreeMap::new();
+    let mut datagram = vec![0; usize::from(u16::MAX)];
+    while !switch.is_gone.load(Ordering::Relaxed) {
+        let Ok((length, client)) = front.recv_from(&mut datagram) else { continue };
+        if switch.is_cut.load(Ordering::Relaxed) {
+            continue;
+        }
+        if !backs.contains_key(&client) {
+            let Ok(back) = back(front, client, switch) else { continue };
+            backs.insert(client, back);
+        }
+        if let (Some(back), Some(content)) = (backs.get(&client), datagram.get(..length)) {
+            let _ = back.send_to(content, server); // A datagram may get lost; QUIC sends it again.
+        }
+    }
+}
+
+/// Opens the socket that stands for one client, and forwards what the server answers.
+fn back(front: &Arc<UdpSocket>, client: SocketAddr, switch: &Arc<Switch>) -> io::Result<Arc<UdpSocket>> {
+    let back = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
+    back.set_read_timeout(Some(LOOK_AGAIN))?;
+    let (front, answering, switch) = (Arc::clone(front), Arc::clone(&back), Arc::clone(switch));
+    thread::spawn(move || {
+        let mut datagram = vec![0; usize::from(u16::MAX)];
+        while !switch.is_gone.load(Ordering::Relaxed) {
+            let Ok(length) = answering.recv(&mut datagram) else { continue };
+            if let (false, Some(content)) = (switch.is_cut.load(Ordering::Relaxed), datagram.get(..length)) {
+                let _ = front.send_to(content, client);
+            }
+        }
+    });
+    Ok(back)
+}

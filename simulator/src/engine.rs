@@ -1,0 +1,3 @@
+//! How actors run in the world.
+
+pub mod direct;

@@ -1,0 +1,142 @@
+//! The world: virtual time and one queue of what will happen.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fleetd_sync_core::entropy::Entropy;
+use fleetd_sync_core::time::Monotonic;
+
+use crate::trace::Trace;
+
+type Action = Box<dyn FnOnce() + Send>;
+
+struct Event {
+    subject: String,
+    what: Vec<u8>,
+    action: Action,
+}
+
+struct Queue {
+    now: Monotonic,
+    next: u64,
+    events: BTreeMap<(Monotonic, u64), Event>,
+    trace: Trace,
+}
+
+/// The world of one run. Clones are the same world.
+#[derive(Clone)]
+pub struct World {
+    queue: Arc<Mutex<Queue>>,
+    entropy: Entropy,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "World({:?})", self.monotonic())
+    }
+}
+
+impl World {
+    /// A world that depends on `seed` alone.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let queue = Queue { now: Monotonic(0), next: 0, events: BTreeMap::new(), trace: Trace::default() };
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(seed.to_le_bytes()).for_each(|(byte, seed)| *byte = seed);
+        Self { queue: Arc::new(Mutex::new(queue)), entropy: Entropy::from_seed(bytes) }
+    }
+
+    /// The stream of one purpose; whatever is drawn from it, the other streams stay as they are.
+    #[must_use]
+    pub fn entropy(&self, purpose: &str) -> Entropy {
+        self.entropy.stream(purpose)
+    }
+
+    /// The present.
+    #[must_use]
+    pub fn monotonic(&self) -> Monotonic {
+        self.lock().now
+    }
+
+    /// Lets something happen after `delay`. `subject` and `what` name it in the trace.
+    pub fn schedule(&self, delay: Duration, subject: &str, what: &[u8], action: impl FnOnce() + Send + 'static) {
+        let mut queue = self.lock();
+        let at = queue.now + delay;
+        let order = queue.next;
+        queue.next += 1;
+        let event = Event { subject: subject.to_owned(), what: what.to_owned(), action: Box::new(action) };
+        queue.events.insert((at, order), event);
+    }
+
+    /// Lets the next event happen; false when there is none.
+    pub fn step(&self) -> bool {
+        let action = {
+            let mut queue = self.lock();
+            let Some(((at, _), event)) = queue.events.pop_first() else { return false };
+            queue.now = at;
+            queue.trace.record(at, &event.subject, &event.what);
+            event.action
+        };
+        action();
+        true
+    }
+
+    /// Runs until `done` holds, and returns the time it took; `None` when `limit` passed first.
+    pub fn run_until(&self, limit: Duration, mut done: impl FnMut() -> bool) -> Option<Duration> {
+        let begin = self.monotonic();
+        let end = begin + limit;
+        loop {
+            if done() {
+                return Some(self.monotonic().since(begin));
+            }
+            if self.next_at().is_none_or(|at| at > end) {
+                return None;
+            }
+            self.step();
+        }
+    }
+
+    /// Runs everything that happens within `span`, and lets the clock stand at its end.
+    pub fn run_for(&self, span: Duration) {
+        let end = self.monotonic() + span;
+        while self.next_at().is_some_and(|at| at <= end) {
+            self.step();
+        }
+        self.lock().now = end;
+    }
+
+    /// How many events there were, and the hash over them.
+    #[must_use]
+    pub fn trace(&self) -> (u64, u64) {
+        let queue = self.lock();
+        (queue.trace.events(), queue.trace.hash())
+    }
+
+    fn next_at(&self) -> Option<Monotonic> {
+        self.lock().events.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_happen_in_order_of_time_then_of_scheduling() {
+        let world = World::new(1);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        for (delay_ms, name) in [(5, "late"), (1, "first"), (1, "second")] {
+            let seen = Arc::clone(&seen);
+            world.schedule(Duration::from_millis(delay_ms), "test", b"", move || seen.lock().unwrap().push(name));
+        }
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(*seen.lock().unwrap(), ["first", "second", "late"]);
+        assert_eq!(world.monotonic(), Monotonic(0) + Duration::from_secs(1));
+    }
+}
