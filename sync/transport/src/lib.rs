@@ -1,7 +1,10 @@
 //! How nodes reach each other: frames over QUIC, and the identities that both ends prove.
 //!
 //! This crate moves bytes and decides nothing about them: what a message means is [`fleetd_sync_core::session`]'s
-//! business. Where to start reading: [`link`] (the seam that nodes hold).
+//! business. Where to start reading: [`link`] (the seam that nodes hold), then [`endpoint`] (QUIC
+//! behind it).
 
+pub mod endpoint;
+pub mod frame;
 pub mod identity;
 pub mod link;

@@ -1,0 +1,101 @@
+//! The accepting side: who may begin a handshake, and when.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use fleetd_sync_core::id::ConnectionId;
+use fleetd_sync_core::limit;
+use fleetd_sync_core::session::CloseCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+
+use super::{Inner, connection, lock, settings};
+use crate::link::{Accept, ListenError, ListenIdentity, Listener};
+
+pub(super) fn listen(
+    inner: &Arc<Inner>,
+    bind: &str,
+    identity: ListenIdentity,
+    accept: Accept,
+) -> Result<Box<dyn Listener>, ListenError> {
+    let address: SocketAddr = bind.parse().map_err(|_| ListenError::Address { bind: bind.to_owned() })?;
+    let config =
+        settings::server_config(&inner.settings, &identity).map_err(|cause| ListenError::Identity { cause })?;
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AddrInUse => ListenError::InUse { address },
+        _ => ListenError::Socket { address, source },
+    };
+    let _runtime = inner.runtime.enter();
+    let socket = settings::bind(address, Some(config)).map_err(failed)?;
+    let local_address = socket.local_addr().map_err(failed)?;
+    lock(&inner.sockets).listening.insert(local_address, socket.clone());
+    let task = inner.runtime.spawn(accept_all(Arc::downgrade(inner), socket.clone(), accept)).abort_handle();
+    Ok(Box::new(QuicListener { inner: Arc::downgrade(inner), socket, local_address, task }))
+}
+
+struct QuicListener {
+    inner: Weak<Inner>,
+    socket: quinn::Endpoint,
+    local_address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Listener for QuicListener {
+    fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    fn set_identity(&self, identity: ListenIdentity) -> Result<(), ListenError> {
+        let Some(inner) = self.inner.upgrade() else { return Ok(()) };
+        let config = settings::server_config(&inner.settings, &identity);
+        self.socket.set_server_config(Some(config.map_err(|cause| ListenError::Identity { cause })?));
+        Ok(())
+    }
+}
+
+impl Drop for QuicListener {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.socket.set_server_config(None);
+        // The port is free again once the connections that came in by it are gone.
+        if let Some(inner) = self.inner.upgrade() {
+            lock(&inner.sockets).listening.remove(&self.local_address);
+        }
+    }
+}
+
+/// Accepts until the listener is dropped. Handshakes are counted: those beyond the limit wait where they cost a
+/// packet each, and as long as many are under way, a stranger must first show that its address is its own.
+async fn accept_all(inner: Weak<Inner>, socket: quinn::Endpoint, accept: Accept) {
+    let handshakes = Arc::new(Semaphore::new(limit::HANDSHAKES_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+        let Some(incoming) = socket.accept().await else { return };
+        let Some(endpoint) = inner.upgrade() else { return };
+        let busy = handshakes.available_permits() < limit::HANDSHAKES_MAX / 2;
+        if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+            // The answer carries a token, and nothing is kept here.
+            let _ = incoming.retry();
+            continue;
+        }
+        let runtime = endpoint.runtime.clone();
+        runtime.spawn(shake_hands(endpoint, incoming, permit, Arc::clone(&accept)));
+    }
+}
+
+async fn shake_hands(inner: Arc<Inner>, incoming: quinn::Incoming, permit: OwnedSemaphorePermit, accept: Accept) {
+    let Ok(connecting) = incoming.accept() else { return };
+    let Ok(Ok(joined)) = tokio::time::timeout(limit::HELLO_TIMEOUT, connecting).await else { return };
+    drop(permit);
+    let peer = match settings::peer(&joined, inner.clock.now().wall) {
+        Ok(peer) => peer,
+        Err(cause) => {
+            tracing::debug!(%cause, remote = %joined.remote_address(), "a peer's certificate names no device");
+            joined.close(connection::wire_code(CloseCode::WrongFleet), b"");
+            return;
+        }
+    };
+    let id = ConnectionId::random(&mut lock(&inner.entropy));
+    let events = accept(id, &peer, joined.remote_address());
+    inner.open(id, joined, peer, events).await;
+}
