@@ -23,7 +23,7 @@
 //! Class 1 holds changes that a reader may skip when it does not know their code; every other class is one that no
 //! reader may skip. In class 1, code 1 sets (length and path, a type byte, the value: 0 false, 1 true, 2 a signed
 //! varint, 3 text, 4 bytes) and code 2 deletes (the path). These two replace the agent itself, and never change.
-//! A snapshot's operations set each path once, in the order of the paths, and delete none.
+//! A snapshot waits for nothing, and its operations set each path once, in the order of the paths, and delete none.
 //!
 //! An envelope's hash is BLAKE3 over `fleetd/envelope-hash/1`, a NUL, and the body, cut to 16 bytes: the signature
 //! is no part of it, so that one body signed twice is one envelope.

@@ -2,7 +2,8 @@
 //!
 //! A lane keeps the envelopes since its last snapshot, for sending, and the state that they fold to. It takes an
 //! envelope only where it follows; what is missing is asked for and never queued. An envelope that waits for
-//! something is kept at the end, counts in the head, and has no effect yet: [`Lane::settle`] goes on when it may.
+//! something is kept at the end, counts in the head, and has no effect until its needs are met. Only deltas wait:
+//! a snapshot says all that its writer has said, so that equal heads mean equal states.
 //!
 //! Nothing here is durable: the lane says what to store, and its owner stores that before anybody else hears of it.
 //!
@@ -22,7 +23,7 @@ pub(crate) use memory::LaneMemory;
 pub use outcome::{Outcome, Refusal, RefusalKind};
 pub use writing::{WriteError, Writer};
 
-use crate::envelope::{DocumentId, Envelope, Head, Kind, Need, Op, Path, Position, Previous, Value};
+use crate::envelope::{Body, DocumentId, Envelope, Head, Kind, Need, Op, Path, Position, Previous, Value};
 use crate::id::{EnvelopeHash, KeyId, Stamp};
 use crate::key::{Domain, PublicKey};
 use crate::limit;
@@ -77,7 +78,7 @@ impl Changes {
 pub struct Lane {
     document: DocumentId,
     writer: KeyId,
-    /// At most two epochs: the one that has its effect, and one whose opener waits.
+    /// One epoch: an opener, and the deltas that follow it.
     links: Vec<Link>,
     /// How many links from the front have their effect.
     settled: usize,
@@ -249,12 +250,7 @@ impl Lane {
                     return refused(refusal);
                 }
             }
-            Place::Opens => {
-                if !self.may_wait(&envelope, &met) {
-                    return refused(Refusal::Waits);
-                }
-            }
-            Place::Rival(_) | Place::Below(_) => {}
+            Place::Opens | Place::Rival(_) | Place::Below(_) => {}
         }
         if key.verify(Domain::Envelope, envelope.signed_bytes(), &envelope.signature).is_err() {
             return refused(Refusal::Signature { lane: self.writer });
@@ -354,25 +350,8 @@ impl Lane {
         self.links.iter().rev().take_while(|link| !link.opener).map(|link| link.bytes.len()).sum()
     }
 
-    /// Says whether an opener has its effect at once, or may wait on top of what is held.
-    fn may_wait(&self, envelope: &Envelope, met: impl Fn(&Need) -> bool) -> bool {
-        if Self::is_ready(envelope, met) {
-            return true;
-        }
-        let follows = match envelope.body.previous {
-            Previous::Parent(parent) => self.head() == Some(parent),
-            Previous::Start => self.links.is_empty(),
-            Previous::Link(_) => false,
-        };
-        follows && !self.has_waiting_opener()
-    }
-
-    fn has_waiting_opener(&self) -> bool {
-        self.links.iter().skip(self.settled).any(|link| link.opener)
-    }
-
     fn check_meaning(&self, envelope: &Envelope) -> Result<(), Refusal> {
-        if envelope.body.kind == Kind::Snapshot && !is_plain_snapshot(&envelope.body.ops) {
+        if envelope.body.kind == Kind::Snapshot && !is_plain_snapshot(&envelope.body) {
             return Err(Refusal::Snapshot);
         }
         if self.document == DocumentId::Trust {
@@ -407,29 +386,32 @@ impl Lane {
         self.links.push(Link { head, opener, bytes, waiting: Some(Box::new(envelope)) });
     }
 
-    /// Lets what waits have its effect, as far as its needs are met. An opener whose needs are met does not wait
-    /// for those below it: it replaces them.
+    /// Lets what waits have its effect, as far as its needs are met. An opener waits for nothing, and replaces all
+    /// that is below it.
     pub(crate) fn settle(&mut self, met: impl Fn(&Need) -> bool) -> Changes {
         let mut changes = Changes::default();
-        let ready = |link: &Link| link.waiting.as_ref().is_none_or(|envelope| Self::is_ready(envelope, &met));
-        loop {
-            let opener = self.links.iter().skip(self.settled).rposition(|link| link.opener && ready(link));
-            let next = match opener {
-                Some(index) => self.settled.saturating_add(index),
-                None if self.links.get(self.settled).is_some_and(&ready) => self.settled,
-                None => return changes,
-            };
-            let Some(envelope) = self.links.get_mut(next).and_then(|link| link.waiting.take()) else { return changes };
+        while let Some(envelope) = self.take_ready(&met) {
             changes.state = true;
             if envelope.is_opener() {
-                changes.remember |= self.replace(&envelope, next);
-                changes.forget.extend(self.links.drain(..next).map(|link| link.head.position));
+                let opener = self.links.len().saturating_sub(1);
+                changes.remember |= self.replace(&envelope, opener);
+                changes.forget.extend(self.links.drain(..opener).map(|link| link.head.position));
                 self.settled = 1;
             } else {
                 changes.remember |= self.fold(&envelope.body.ops);
                 self.settled = self.settled.saturating_add(1);
             }
         }
+        changes
+    }
+
+    /// The next envelope that may have its effect: an opener, which is always the last, or the next in order.
+    fn take_ready(&mut self, met: impl Fn(&Need) -> bool) -> Option<Box<Envelope>> {
+        if let Some(opener) = self.links.last_mut().filter(|link| link.opener && link.waiting.is_some()) {
+            return opener.waiting.take();
+        }
+        let next = self.links.get_mut(self.settled)?;
+        if Self::is_ready(next.waiting.as_deref()?, met) { next.waiting.take() } else { None }
     }
 
     /// Takes over the state of an opener at `index`. Returns whether what stays of losing branches has changed.
@@ -508,11 +490,13 @@ pub(crate) fn folded(mut state: State, ops: &[Op]) -> State {
     state
 }
 
-fn is_plain_snapshot(ops: &[Op]) -> bool {
+/// A snapshot is a whole state, and waits for nothing: what it stands on could not be known from the lane's head.
+fn is_plain_snapshot(body: &Body) -> bool {
     let mut last: Option<&Path> = None;
-    ops.iter().all(|op| match op {
-        Op::Set { path, .. } => last.replace(path).is_none_or(|last| last < path),
-        Op::Delete { .. } => false,
-        Op::Unknown { .. } => true,
-    })
+    body.needs.is_empty()
+        && body.ops.iter().all(|op| match op {
+            Op::Set { path, .. } => last.replace(path).is_none_or(|last| last < path),
+            Op::Delete { .. } => false,
+            Op::Unknown { .. } => true,
+        })
 }

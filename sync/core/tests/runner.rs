@@ -3,8 +3,12 @@
 
 mod lanes {
     mod clone;
+    mod crash;
     mod layout;
+    mod order;
     mod receive;
+    mod resolving;
+    mod viewing;
     mod world;
 }
 mod trust {

@@ -77,7 +77,8 @@ impl Takeovers {
     /// Says whether one more would be kept.
     pub(super) fn would_keep(&self, takeover: &Takeover) -> bool {
         let full = self.0.len() >= limit::LANE_OPENERS_KEPT;
-        !self.contains(takeover.head) && !(full && self.0.first().is_some_and(|first| takeover.head < first.head))
+        let below = self.0.first().is_some_and(|first| takeover.head < first.head);
+        !(self.contains(takeover.head) || full && below)
     }
 
     /// Says whether `head` is on a branch that one of those that are kept was written above.

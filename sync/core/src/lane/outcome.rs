@@ -92,18 +92,14 @@ pub enum Refusal {
         /// What it may have.
         bytes_max: usize,
     },
-    /// It would wait on top of a snapshot that waits, or of one that is not held: kept out, so that the state below
-    /// what waits is known to everybody who holds it. It is welcome again when the other has its effect.
-    #[error("the snapshot waits for what is not here, and does not follow what is")]
-    Waits,
     /// Its signature is not that of its lane's key.
     #[error("the signature is not that of {lane}")]
     Signature {
         /// The key.
         lane: KeyId,
     },
-    /// A snapshot that deletes, or whose paths are not each once and in order.
-    #[error("the snapshot is not a list of paths in order, each set once")]
+    /// A snapshot that waits for something, that deletes, or whose paths are not each once and in order.
+    #[error("the snapshot is not a list of paths in order, each set once and at once")]
     Snapshot,
     /// The trust document only grows.
     #[error("the trust document only grows, {path} cannot be deleted")]
@@ -134,8 +130,6 @@ pub enum RefusalKind {
     Lanes,
     /// [`Refusal::EpochFull`].
     EpochFull,
-    /// [`Refusal::Waits`].
-    Waits,
     /// [`Refusal::Signature`].
     Signature,
     /// [`Refusal::Snapshot`] and [`Refusal::AddOnly`].
@@ -156,7 +150,6 @@ impl Refusal {
             Self::Quarantined { .. } => RefusalKind::Quarantined,
             Self::Lanes { .. } => RefusalKind::Lanes,
             Self::EpochFull { .. } => RefusalKind::EpochFull,
-            Self::Waits => RefusalKind::Waits,
             Self::Signature { .. } => RefusalKind::Signature,
             Self::Snapshot | Self::AddOnly { .. } => RefusalKind::Meaning,
         }

@@ -81,11 +81,12 @@ pub enum WriteError {
         /// How many there may be.
         needs_max: usize,
     },
-    /// The lane's last snapshot waits, and another one cannot wait on top of it.
-    #[error("{parked} earlier changes wait, the next snapshot cannot wait on top of them")]
-    Waiting {
-        /// How many envelopes wait.
-        parked: usize,
+    /// This node does not have itself what the change should wait for. What a writer has seen, everybody can get,
+    /// and no two writers can wait for each other.
+    #[error("this node lacks {need:?}, so that it cannot make others wait for it")]
+    Unmet {
+        /// What it lacks.
+        need: Need,
     },
     /// The trust document only grows.
     #[error("the trust document only grows, {path} cannot be deleted")]
@@ -143,7 +144,8 @@ impl Lane {
         needs: Vec<Need>,
         met: impl Fn(&Need) -> bool,
     ) -> Result<(Vec<Envelope>, Changes), WriteError> {
-        self.check_ops(&ops, &needs)?;
+        self.check_ops(&ops)?;
+        check_needs(&needs, &met)?;
         let base = self.base(writer.stamp);
         let next = folded(base.clone(), &ops);
         if next == base && !self.is_overtaken(writer.stamp) {
@@ -170,12 +172,9 @@ impl Lane {
         Ok((written, changes))
     }
 
-    fn check_ops(&self, ops: &[Op], needs: &[Need]) -> Result<(), WriteError> {
+    fn check_ops(&self, ops: &[Op]) -> Result<(), WriteError> {
         if self.is_quarantined() {
             return Err(WriteError::Quarantined { document: self.document, lane: self.writer });
-        }
-        if needs.len() > limit::ENVELOPE_NEEDS_MAX {
-            return Err(WriteError::Needs { needs: needs.len(), needs_max: limit::ENVELOPE_NEEDS_MAX });
         }
         for op in ops {
             match op {
@@ -220,11 +219,8 @@ impl Lane {
             let stays = self.residue.iter().filter(|(path, _)| !self.state.contains_key(*path));
             state.extend(stays.map(|(path, residue)| (path.clone(), residue.value.clone())).collect::<Vec<_>>());
         }
-        for envelope in self.links.iter().filter_map(|link| link.waiting.as_ref()) {
-            let below = if envelope.is_opener() { State::new() } else { state };
-            state = folded(below, &envelope.body.ops);
-        }
-        state
+        let waiting = self.links.iter().filter_map(|link| link.waiting.as_ref());
+        waiting.fold(state, |state, envelope| folded(state, &envelope.body.ops))
     }
 
     fn check_fits(&self, writer: Writer<'_>, next: &State) -> Result<(), WriteError> {
@@ -234,9 +230,6 @@ impl Lane {
         let opener = Position { epoch: u64::MAX, stamp: Stamp(u64::MAX), seq: 0 };
         let mut body = self.body(writer, opener, Previous::Parent(parent), snapshot_ops(next), Vec::new());
         body.wall = crate::time::Wall(i64::MIN);
-        let longest_need =
-            Need::Head { document: DocumentId::Desired(self.writer.into()), lane: self.writer, position };
-        body.needs = vec![longest_need; limit::ENVELOPE_NEEDS_MAX];
         let bytes = sealed_length(&body);
         if bytes > limit::SNAPSHOT_BYTES_MAX {
             return Err(WriteError::Full { bytes, bytes_max: limit::SNAPSHOT_BYTES_MAX });
@@ -279,25 +272,12 @@ impl Lane {
     }
 
     fn opener(&self, writer: Writer<'_>, state: &State) -> Result<Envelope, WriteError> {
-        let mut needs: Vec<Need> = Vec::new();
-        let waiting = self.links.iter().filter_map(|link| link.waiting.as_ref());
-        for need in waiting.flat_map(|envelope| &envelope.body.needs) {
-            if !needs.contains(need) {
-                needs.push(*need);
-            }
-        }
-        if !needs.is_empty() && self.has_waiting_opener() {
-            return Err(WriteError::Waiting { parked: self.parked() });
-        }
-        if needs.len() > limit::ENVELOPE_NEEDS_MAX {
-            return Err(WriteError::Needs { needs: needs.len(), needs_max: limit::ENVELOPE_NEEDS_MAX });
-        }
         let (epoch, previous) = match self.head() {
             None => (1, Previous::Start),
             Some(head) => (head.position.epoch.checked_add(1).ok_or(WriteError::LastEpoch)?, Previous::Parent(head)),
         };
         let position = Position { epoch, stamp: writer.stamp, seq: 0 };
-        Ok(codec::seal(self.body(writer, position, previous, snapshot_ops(state), needs), writer.key))
+        Ok(codec::seal(self.body(writer, position, previous, snapshot_ops(state), Vec::new()), writer.key))
     }
 
     fn body(&self, writer: Writer<'_>, position: Position, previous: Previous, ops: Vec<Op>, needs: Vec<Need>) -> Body {
@@ -314,6 +294,16 @@ impl Lane {
             kind,
             ops,
         }
+    }
+}
+
+fn check_needs(needs: &[Need], met: impl Fn(&Need) -> bool) -> Result<(), WriteError> {
+    if needs.len() > limit::ENVELOPE_NEEDS_MAX {
+        return Err(WriteError::Needs { needs: needs.len(), needs_max: limit::ENVELOPE_NEEDS_MAX });
+    }
+    match needs.iter().find(|need| !met(need)) {
+        Some(need) => Err(WriteError::Unmet { need: *need }),
+        None => Ok(()),
     }
 }
 

@@ -197,17 +197,20 @@ fn any_place() -> impl Strategy<Value = (Position, Previous, Kind)> {
     })
 }
 
+fn any_quality() -> impl Strategy<Value = ClockQuality> {
+    proptest::sample::select(vec![ClockQuality::None, ClockQuality::Floor, ClockQuality::Beacon, ClockQuality::Synced])
+}
+
 prop_compose! {
     fn any_body()(
         (fleet, lane) in (any::<[u8; 16]>(), any::<[u8; 16]>()),
         document in any_document(),
         (position, previous, kind) in any_place(),
         wall in any::<i64>(),
-        quality in 0..4,
+        quality in any_quality(),
         needs in proptest::collection::vec(any_need(), 0..8),
         ops in proptest::collection::vec(any_op(), 0..8),
     ) -> Body {
-        let qualities = [ClockQuality::None, ClockQuality::Floor, ClockQuality::Beacon, ClockQuality::Synced];
         Body {
             fleet: FleetId::from_bytes(fleet),
             document,
@@ -215,7 +218,7 @@ prop_compose! {
             position,
             previous,
             wall: Wall(wall),
-            quality: qualities[usize::try_from(quality).unwrap()],
+            quality,
             needs,
             kind,
             ops,

@@ -7,10 +7,10 @@ use fleetd_sync_core::id::{FleetId, Stamp};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::lane::{Outcome, Refusal, RefusalKind, WriteError};
 use fleetd_sync_core::limit;
-use fleetd_sync_core::replica::{LaneStanding, Received};
+use fleetd_sync_core::replica::{LaneStanding, Received, Writers};
 use fleetd_sync_core::time::{ClockQuality, Wall};
 
-use super::world::{Fleet, Node, apply, delete, meet, now, push, set, text};
+use super::world::{Fleet, Node, delete, now, push, set, text};
 
 const RELEASE: &str = "workload/coffee/release";
 
@@ -283,9 +283,7 @@ fn a_void_lane_makes_room_for_a_ninth() {
 fn what_waits_is_kept_without_effect_until_its_need_is_met() {
     let (mut fleet, mut server, mut agent) = pair();
     server.write(fleet.desired(), vec![set(RELEASE, "1.0")]);
-    let needs = vec![Need::TrustVersion(2)];
-    let written = server.replica.write_when(now(), fleet.desired(), vec![set(RELEASE, "2.0")], needs).unwrap();
-    server.take(fleet.desired(), &written);
+    write_when_trusted(&fleet, &mut server, "2.0");
     server.write(fleet.desired(), vec![set("workload/tea/release", "1.0")]);
     assert_eq!(push(&server, &mut agent), [Outcome::Applied, Outcome::Parked, Outcome::Parked]);
     assert_eq!(agent.digest(), server.digest(), "what waits counts in the head");
@@ -293,12 +291,22 @@ fn what_waits_is_kept_without_effect_until_its_need_is_met() {
     let lane = fleet.central.id();
     let mut agent = agent.restarted(&mut fleet);
     assert_eq!(agent.replica.lane_state(fleet.desired(), lane).unwrap().len(), 1);
-    let mut writers = fleet.writers();
-    writers.trust_version = 2;
-    let settled = agent.replica.set_writers(writers);
+    let settled = agent.replica.set_writers(trusting(&fleet));
     assert!(settled.changed.contains(&fleet.desired()));
     let state = agent.replica.lane_state(fleet.desired(), lane).unwrap();
     assert_eq!(state.values().collect::<Vec<_>>(), [&text("2.0"), &text("1.0")]);
+}
+
+fn trusting(fleet: &Fleet) -> Writers {
+    Writers { trust_version: 2, ..fleet.writers() }
+}
+
+/// Writes what waits for trust version 2, which the writer has.
+fn write_when_trusted(fleet: &Fleet, server: &mut Node, version: &str) {
+    server.set_writers(trusting(fleet));
+    let needs = vec![Need::TrustVersion(2)];
+    let written = server.replica.write_when(now(), fleet.desired(), vec![set(RELEASE, version)], needs).unwrap();
+    server.take(fleet.desired(), &written);
 }
 
 #[test]
@@ -331,40 +339,33 @@ fn a_need_is_met_by_another_lane_in_either_order() {
 }
 
 #[test]
-fn a_snapshot_that_waits_leaves_the_state_below_it() {
+fn a_snapshot_waits_for_nothing() {
     let (mut fleet, mut server, mut agent) = pair();
-    server.write(fleet.desired(), vec![set(RELEASE, "1.0"), set("hold/x", "stop")]);
-    let needs = vec![Need::TrustVersion(2)];
-    let written = server.replica.write_when(now(), fleet.desired(), vec![set(RELEASE, "2.0")], needs).unwrap();
-    server.take(fleet.desired(), &written);
-    // A restart makes the next write a snapshot, which waits for what its parts wait for.
+    // The first write under a stamp: what is so already in a snapshot, and what waits above it.
+    write_when_trusted(&fleet, &mut server, "2.0");
+    assert_eq!(push(&server, &mut agent), [Outcome::Applied, Outcome::Parked]);
+    assert!(agent.replica.lane_state(fleet.desired(), fleet.central.id()).unwrap().is_empty());
+    // The next snapshot says all that its writer has said, and ends the wait.
     let mut server = server.restarted(&mut fleet);
-    server.write(fleet.desired(), vec![set("workload/tea/release", "1.0")]);
-    push(&server, &mut agent);
-    meet(&mut server, &mut agent);
-    let lane = fleet.central.id();
-    let mut agent = agent.restarted(&mut fleet);
-    let state = agent.replica.lane_state(fleet.desired(), lane).unwrap().clone();
-    assert_eq!(state.values().collect::<Vec<_>>(), [&text("stop"), &text("1.0")]);
+    server.write(fleet.desired(), vec![set("hold/x", "stop")]);
+    assert_eq!(push(&server, &mut agent), [Outcome::Applied]);
+    assert_eq!(agent.replica.lane_state(fleet.desired(), fleet.central.id()).unwrap().len(), 2);
 
-    // A node that lacks the state below keeps it out until it need not wait.
-    let mut fresh = fleet.node(None);
-    let snapshot = agent.replica.envelopes_after(fleet.desired(), lane, None).pop().unwrap();
-    assert_eq!(refused(&fresh.receive(&snapshot)), RefusalKind::Waits);
-    // A second snapshot cannot wait on top of the first.
-    let mut again = server.restarted(&mut fleet);
-    let waiting = again.try_write(fleet.desired(), vec![set("a", "1")]);
-    assert!(matches!(waiting, Err(WriteError::Waiting { parked: 2 })), "{waiting:?}");
+    let mut body = first_opener(&fleet, &fleet.second, vec![]);
+    body.needs = vec![Need::TrustVersion(1)];
+    assert_eq!(refused(&agent.receive(&codec::seal(body, &fleet.second).bytes)), RefusalKind::Meaning);
+}
 
-    let mut writers = fleet.writers();
-    writers.trust_version = 2;
-    let settled = agent.replica.set_writers(writers.clone());
-    apply(&mut agent.disk, &settled.records);
-    let state = agent.replica.lane_state(fleet.desired(), lane).unwrap();
-    assert_eq!(state.values().collect::<Vec<_>>(), [&text("stop"), &text("2.0"), &text("1.0")]);
-    assert_eq!(agent.disk.len(), 2, "the epoch below is forgotten, the lane's memory is not");
-    let _ = fresh.replica.set_writers(writers);
-    assert_eq!(fresh.receive(&snapshot).outcome, Outcome::Applied);
+#[test]
+fn a_writer_makes_nobody_wait_for_what_it_lacks_itself() {
+    let (fleet, mut server, _) = pair();
+    let needs = vec![Need::TrustVersion(2)];
+    let unmet = server.replica.write_when(now(), fleet.desired(), vec![set(RELEASE, "2.0")], needs);
+    assert!(matches!(unmet, Err(WriteError::Unmet { need: Need::TrustVersion(2) })));
+    let needs = vec![Need::TrustVersion(1); limit::ENVELOPE_NEEDS_MAX + 1];
+    let many = server.replica.write_when(now(), fleet.desired(), vec![set(RELEASE, "2.0")], needs);
+    assert!(matches!(many, Err(WriteError::Needs { .. })));
+    assert!(server.replica.heads().is_empty());
 }
 
 #[test]
@@ -374,7 +375,7 @@ fn an_unknown_operation_is_kept_and_an_unknown_class_needs_a_newer_agent() {
     let opener = codec::seal(first_opener(&fleet, &fleet.central, vec![set(RELEASE, "1.0"), unknown]), &fleet.central);
     assert_eq!(agent.receive(&opener.bytes).outcome, Outcome::Applied);
     let kept = agent.replica.envelopes_after(fleet.desired(), fleet.central.id(), None);
-    assert_eq!(kept, [opener.bytes.clone()], "what is passed on is what came");
+    assert_eq!(kept, std::slice::from_ref(&opener.bytes), "what is passed on is what came");
 
     // The same change under class 2, signed by the lane's key.
     let delta = codec::encode(&following(&opener, vec![set("a", "1")]));

@@ -117,6 +117,11 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn load(fleet: &mut Fleet, key: Option<SecretKey>, disk: Disk) -> Self {
+        let writers = fleet.writers();
+        Self::load_with(fleet, key, disk, writers)
+    }
+
+    pub(crate) fn load_with(fleet: &mut Fleet, key: Option<SecretKey>, disk: Disk, writers: Writers) -> Self {
         let mut replica = Replica::new(fleet.id, key.clone(), &mut fleet.entropy);
         for document in [DocumentId::Trust, fleet.desired(), fleet.actual()] {
             replica.hold(document);
@@ -125,14 +130,18 @@ impl Node {
         for record in node.disk.values() {
             node.replica.load(record).unwrap();
         }
-        let settled = node.replica.set_writers(fleet.writers());
-        apply(&mut node.disk, &settled.records);
+        node.set_writers(writers);
         node
     }
 
     /// The same node after a restart, with what is on its disk.
     pub(crate) fn restarted(&self, fleet: &mut Fleet) -> Self {
-        Self::load(fleet, self.key.clone(), self.disk.clone())
+        Self::load_with(fleet, self.key.clone(), self.disk.clone(), self.replica.writers().clone())
+    }
+
+    pub(crate) fn set_writers(&mut self, writers: Writers) {
+        let settled = self.replica.set_writers(writers);
+        apply(&mut self.disk, &settled.records);
     }
 
     pub(crate) fn write(&mut self, document: DocumentId, ops: Vec<Op>) -> Wrote {
@@ -222,4 +231,11 @@ impl Ledger {
             assert_eq!(before, None, "{:?} in {document} was written twice", head.position);
         }
     }
+}
+
+/// How many cases a property tries: few in every run, and as many as `FLEETD_CASES` says when somebody looks closer.
+pub(crate) fn cases(few: u32) -> proptest::test_runner::Config {
+    let cases = option_env!("FLEETD_CASES").and_then(|cases| cases.parse().ok()).unwrap_or(few);
+    // A failure prints its shrunken steps, which are worth more than a seed in a file.
+    proptest::test_runner::Config { cases, failure_persistence: None, ..proptest::test_runner::Config::default() }
 }
