@@ -32,7 +32,6 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what} did not happen within {DEADLINE:?}");
-        std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }
@@ -231,8 +230,12 @@ impl Drop for Device {
         self.runner().stop(&coffee(), Duration::ZERO);
         let record = std::fs::read_to_string(self.shim_directory().join("run.json")).unwrap_or_default();
         let shim = record.split_once("\"pid\":").and_then(|(_, rest)| rest.split([',', '}']).next()?.parse().ok());
-        if let Some(shim) = shim.filter(|_| !std::thread::panicking()) {
-            until("the end of the shim", || !runs(shim) || shim == std::process::id());
+        if let Some(shim) = shim.filter(|shim| *shim != std::process::id()) {
+            let deadline = Instant::now() + DEADLINE;
+            // Without `until`: a second panic would end the whole program.
+            while runs(shim) && Instant::now() < deadline {
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
         }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

@@ -36,6 +36,10 @@ fn an_exit_that_nobody_saw_is_kept() {
     agent.kill();
     std::fs::write(device.data().join("go"), "").unwrap();
     until("the end", || !runs(pid));
+    // The shim may still be writing it down.
+    if let Found::Running { .. } = device.attach() {
+        assert_eq!(device.wait_for_exit(), ExitStatus::Code(7));
+    }
     assert!(matches!(device.attach(), Found::Exited { status: ExitStatus::Code(7), .. }));
     assert!(matches!(device.attach(), Found::Exited { status: ExitStatus::Code(7), .. }), "and stays so");
     assert_eq!(device.lines(), ["last"]);
@@ -54,7 +58,7 @@ fn read_on(device: &Device, position: Option<LinePosition>, texts: &mut Vec<Stri
 #[test]
 fn lines_are_neither_lost_nor_doubled_over_twenty_agents() {
     let mut device = Device::new();
-    let script = "i=0; while ! test -e go; do i=$((i+1)); echo \"line $i\"; sleep 0.0005; done; echo \"last $i\"";
+    let script = "i=0; while ! test -e go; do for n in 1 2 3 4 5; do i=$((i+1)); echo \"line $i\"; done; sleep 0.0005; done; echo \"last $i\"";
     let agent = StandIn::start(&device, script);
     agent.kill();
     let (mut position, mut texts, mut pids) = (None, Vec::new(), Vec::new());
@@ -114,6 +118,16 @@ fn a_killed_shim_takes_its_run_with_it() {
     assert!(matches!(device.attach(), Found::Exited { status: ExitStatus::Lost, .. }));
     device.start(spec(&device.data(), "exit 0"));
     assert_eq!(device.wait_for_exit(), ExitStatus::Code(0));
+}
+
+#[test]
+fn a_killed_shim_takes_its_process_along_though_no_agent_looks() {
+    let device = Device::new();
+    let agent = StandIn::start(&device, "echo $$ > pid; exec sleep 1000");
+    let pid = read_pid(&device.data().join("pid"));
+    agent.kill();
+    kill(shim_pid(&device));
+    until("the end of the process", || !runs(pid));
 }
 
 #[test]
