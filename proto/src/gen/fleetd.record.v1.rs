@@ -680,44 +680,20 @@ impl ::prost::Name for ArtifactRecord {
     }
 }
 /// A plan, as the server keeps it under its id.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PlanRecord {
     /// Its id, 10 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub plan_id: ::prost::alloc::vec::Vec<u8>,
-    /// The workload's name.
-    #[prost(string, tag = "2")]
-    pub workload: ::prost::alloc::string::String,
-    /// The release's version.
-    #[prost(string, tag = "3")]
-    pub version: ::prost::alloc::string::String,
-    /// The digest of the release's manifest, 32 bytes.
-    #[prost(bytes = "vec", tag = "4")]
-    pub manifest_digest: ::prost::alloc::vec::Vec<u8>,
-    /// Which devices were meant.
-    #[prost(message, optional, tag = "5")]
-    pub targets: ::core::option::Option<super::super::common::v1::Targets>,
-    /// The try that its assignments will carry.
-    #[prost(uint32, tag = "6")]
-    pub attempt: u32,
+    /// The plan itself, in the text that it is saved as.
+    #[prost(string, tag = "8")]
+    pub document: ::prost::alloc::string::String,
     /// When it was made.
     #[prost(message, optional, tag = "11")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The access id of whoever made it, 10 bytes.
-    #[prost(bytes = "vec", tag = "12")]
-    pub created_by: ::prost::alloc::vec::Vec<u8>,
-    /// The revisions of all that it looked at.
-    #[prost(message, repeated, tag = "13")]
-    pub fences: ::prost::alloc::vec::Vec<FenceRecord>,
-    /// The digest of its document, 32 bytes.
-    #[prost(bytes = "vec", tag = "14")]
-    pub document_digest: ::prost::alloc::vec::Vec<u8>,
-    /// The rollout that carries it out, 10 bytes; empty until it is started.
-    #[prost(bytes = "vec", tag = "15")]
-    pub rollout_id: ::prost::alloc::vec::Vec<u8>,
-    /// The devices of the plan.
-    #[prost(message, repeated, tag = "21")]
-    pub devices: ::prost::alloc::vec::Vec<PlannedDeviceRecord>,
+    /// Who made it, as an access id.
+    #[prost(string, tag = "16")]
+    pub created_by_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for PlanRecord {
     const NAME: &'static str = "PlanRecord";
@@ -727,67 +703,6 @@ impl ::prost::Name for PlanRecord {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.PlanRecord".into()
-    }
-}
-/// One thing that a plan looked at.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FenceRecord {
-    /// The set of records that it lies in.
-    #[prost(uint32, tag = "1")]
-    pub space: u32,
-    /// Its key.
-    #[prost(bytes = "vec", tag = "2")]
-    pub key: ::prost::alloc::vec::Vec<u8>,
-    /// Its revision then.
-    #[prost(uint64, tag = "3")]
-    pub revision: u64,
-}
-impl ::prost::Name for FenceRecord {
-    const NAME: &'static str = "FenceRecord";
-    const PACKAGE: &'static str = "fleetd.record.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "fleetd.record.v1.FenceRecord".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/fleetd.record.v1.FenceRecord".into()
-    }
-}
-/// What a plan means for one device.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PlannedDeviceRecord {
-    /// The device, 16 bytes.
-    #[prost(bytes = "vec", tag = "1")]
-    pub local_id: ::prost::alloc::vec::Vec<u8>,
-    /// What will happen.
-    #[prost(enumeration = "super::super::rollout::v1::Verdict", tag = "2")]
-    pub verdict: i32,
-    /// Why it is left out.
-    #[prost(enumeration = "super::super::rollout::v1::BlockedReason", tag = "3")]
-    pub blocked_reason: i32,
-    /// The same in one sentence.
-    #[prost(string, tag = "4")]
-    pub reason: ::prost::alloc::string::String,
-    /// The artifact that it will fetch, 32 bytes.
-    #[prost(bytes = "vec", tag = "11")]
-    pub artifact_digest: ::prost::alloc::vec::Vec<u8>,
-    /// The artifact's size.
-    #[prost(uint64, tag = "12")]
-    pub size_bytes: u64,
-    /// The release that it ran then.
-    #[prost(string, tag = "13")]
-    pub from_version: ::prost::alloc::string::String,
-    /// When it was last heard; absent when it was connected.
-    #[prost(message, optional, tag = "14")]
-    pub offline_since: ::core::option::Option<::prost_types::Timestamp>,
-}
-impl ::prost::Name for PlannedDeviceRecord {
-    const NAME: &'static str = "PlannedDeviceRecord";
-    const PACKAGE: &'static str = "fleetd.record.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "fleetd.record.v1.PlannedDeviceRecord".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/fleetd.record.v1.PlannedDeviceRecord".into()
     }
 }
 /// A rollout, as the server keeps it under its id.
@@ -820,12 +735,12 @@ pub struct RolloutRecord {
     /// When it was started.
     #[prost(message, optional, tag = "13")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The access id of whoever started it, 10 bytes.
-    #[prost(bytes = "vec", tag = "14")]
-    pub created_by: ::prost::alloc::vec::Vec<u8>,
     /// When it ended.
     #[prost(message, optional, tag = "15")]
     pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who started it, as an access id.
+    #[prost(string, tag = "16")]
+    pub created_by_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for RolloutRecord {
     const NAME: &'static str = "RolloutRecord";
@@ -846,45 +761,24 @@ pub struct AssignmentRecord {
     /// The device, 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub local_id: ::prost::alloc::vec::Vec<u8>,
-    /// The workload's name.
-    #[prost(string, tag = "3")]
-    pub workload: ::prost::alloc::string::String,
-    /// The release's version.
-    #[prost(string, tag = "4")]
-    pub version: ::prost::alloc::string::String,
-    /// The try of it.
-    #[prost(uint32, tag = "5")]
-    pub attempt: u32,
-    /// The artifact for the device's platform, 32 bytes.
-    #[prost(bytes = "vec", tag = "6")]
-    pub artifact_digest: ::prost::alloc::vec::Vec<u8>,
-    /// The artifact's size.
-    #[prost(uint64, tag = "7")]
-    pub size_bytes: u64,
-    /// The digest of the release's manifest, 32 bytes.
-    #[prost(bytes = "vec", tag = "8")]
-    pub manifest_digest: ::prost::alloc::vec::Vec<u8>,
-    /// How far the device has come.
-    #[prost(enumeration = "super::super::rollout::v1::RolloutDeviceState", tag = "11")]
-    pub state: i32,
-    /// The phase that it reported last.
-    #[prost(enumeration = "super::super::common::v1::WorkloadPhase", tag = "12")]
-    pub phase: i32,
-    /// Why it is not on its way.
-    #[prost(string, tag = "13")]
-    pub reason: ::prost::alloc::string::String,
-    /// When that changed.
-    #[prost(message, optional, tag = "14")]
+    /// When its status changed.
+    #[prost(message, optional, tag = "13")]
     pub changed_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Whether it is in the device's lane by now.
-    #[prost(bool, tag = "21")]
-    pub minted: bool,
-    /// Whether the device has acknowledged it.
-    #[prost(bool, tag = "22")]
-    pub acknowledged: bool,
-    /// What the device has fetched of the artifact.
-    #[prost(uint64, tag = "23")]
-    pub fetched_bytes: u64,
+    /// How far the device has come, in a word (`installing`).
+    #[prost(string, tag = "31")]
+    pub status: ::prost::alloc::string::String,
+    /// What belongs to the word: a phase, a fault, why it is left out.
+    #[prost(string, tag = "32")]
+    pub detail: ::prost::alloc::string::String,
+    /// What the device's actor has not confirmed: `assign`, `withdraw` or nothing.
+    #[prost(string, tag = "33")]
+    pub owed: ::prost::alloc::string::String,
+    /// Since when it cannot be reached.
+    #[prost(message, optional, tag = "34")]
+    pub offline_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// It did not acknowledge in time, though it seemed to be there.
+    #[prost(bool, tag = "35")]
+    pub is_late: bool,
 }
 impl ::prost::Name for AssignmentRecord {
     const NAME: &'static str = "AssignmentRecord";
