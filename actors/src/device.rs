@@ -21,12 +21,12 @@ use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::replica::{LaneRecord, LoadError, Replica};
 use fleetd_sync_core::session::{Class, CloseCode, Grade, LogPosition, Message};
-use fleetd_sync_core::time::{Monotonic, Now};
+use fleetd_sync_core::time::{Monotonic, Now, Wall};
 
 use crate::authority::{Trust, writers_of};
 use crate::report::{self, Phase, WorkloadReport};
 use command::{Answer, Command, CommandError};
-use record::DeviceRecord;
+use record::{DeviceRecord, Membership};
 use serving::Serving;
 use wanted::RolloutAssignment;
 
@@ -165,12 +165,12 @@ pub enum Effect {
         /// The operation.
         operation: OperationId,
     },
-    /// A rollout's release has come this far on the device.
-    Reported {
+    /// Tell a rollout about this device.
+    TellRollout {
         /// The rollout.
         rollout: RolloutId,
-        /// What the device says.
-        report: WorkloadReport,
+        /// What.
+        news: RolloutNews,
     },
     /// An operator's wish is durable, or refused.
     Answer {
@@ -186,6 +186,23 @@ pub enum Effect {
     },
     /// Two hold the device's key: people must be told.
     Forked,
+}
+
+/// What a rollout is told about a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RolloutNews {
+    /// Its assignment stands among the device's wishes, durably.
+    Assigned,
+    /// Its assignment does not stand there any more.
+    Withdrawn,
+    /// The device says this of the workload.
+    Reported(Box<WorkloadReport>),
+    /// Since when the device cannot be reached; `None`: it is there.
+    Presence(Option<Wall>),
+    /// Another rollout has taken its place.
+    Superseded(RolloutId),
+    /// The device has left the fleet.
+    Gone,
 }
 
 type DeviceTurn = Turn<Record, Effect>;
@@ -292,8 +309,12 @@ impl Device {
 
     fn on_assign(&mut self, now: Now, assignment: &RolloutAssignment, turn: &mut DeviceTurn) {
         let (rollout, workload) = (assignment.rollout, assignment.workload.clone());
-        let Some(record) = &mut self.record else { return };
+        let tell = |rollout, news| Effect::TellRollout { rollout, news };
+        let Some(record) = self.record.as_mut().filter(|record| record.membership != Membership::Revoked) else {
+            return turn.effect(tell(rollout, RolloutNews::Gone));
+        };
         let before = record.wanted.clone();
+        let former = wanted::assigned_rollout(&before, &workload).filter(|former| *former != rollout);
         wanted::assign(&mut record.wanted, assignment);
         if record.wanted != before {
             let message = format!("should have {workload}@{} (attempt {})", assignment.version, assignment.attempt);
@@ -301,17 +322,34 @@ impl Device {
             self.persist_record(turn);
             self.mint(now, turn);
         }
+        turn.effect(tell(rollout, RolloutNews::Assigned));
+        if let Some(former) = former {
+            turn.effect(tell(former, RolloutNews::Superseded(rollout)));
+        }
         // A rollout that asks again may have missed the answer.
-        self.tell_rollout(rollout, &workload, turn);
+        let report = self.record.as_ref().and_then(|record| record.reports.get(&workload));
+        if let Some(report) = report.filter(|report| report.rollout == Some(rollout)) {
+            turn.effect(tell(rollout, RolloutNews::Reported(Box::new(report.clone()))));
+        }
     }
 
     fn on_withdraw(&mut self, now: Now, rollout: RolloutId, workload: &WorkloadName, turn: &mut DeviceTurn) {
-        let Some(record) = &mut self.record else { return };
-        if wanted::withdraw(&mut record.wanted, rollout, workload) {
+        if let Some(record) = &mut self.record
+            && wanted::withdraw(&mut record.wanted, rollout, workload)
+        {
             let message = format!("the assignment of {workload} was taken back");
             record.note(now.wall, "withdrawn", Some(workload), message, &rollout.to_string());
             self.persist_record(turn);
             self.mint(now, turn);
+        }
+        turn.effect(Effect::TellRollout { rollout, news: RolloutNews::Withdrawn });
+    }
+
+    /// Tells every rollout whose assignment stands among the wishes.
+    fn tell_rollouts(&self, news: &RolloutNews, turn: &mut DeviceTurn) {
+        let Some(record) = &self.record else { return };
+        for rollout in wanted::assigned_rollouts(&record.wanted) {
+            turn.effect(Effect::TellRollout { rollout, news: news.clone() });
         }
     }
 
@@ -389,7 +427,7 @@ impl Device {
                 record.note(now.wall, kind, Some(name), message, &rollout);
             }
             if let Some(rollout) = report.rollout {
-                told.push(Effect::Reported { rollout, report: report.clone() });
+                told.push(Effect::TellRollout { rollout, news: RolloutNews::Reported(Box::new(report.clone())) });
             }
         }
         if facts != record.facts || reports != record.reports {
@@ -398,13 +436,6 @@ impl Device {
             self.persist_record(turn);
         }
         told.into_iter().for_each(|effect| turn.effect(effect));
-    }
-
-    fn tell_rollout(&self, rollout: RolloutId, workload: &WorkloadName, turn: &mut DeviceTurn) {
-        let report = self.record.as_ref().and_then(|record| record.reports.get(workload));
-        if let Some(report) = report.filter(|report| report.rollout == Some(rollout)) {
-            turn.effect(Effect::Reported { rollout, report: report.clone() });
-        }
     }
 
     fn persist_record(&self, turn: &mut DeviceTurn) {

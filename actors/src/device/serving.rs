@@ -8,7 +8,7 @@ use fleetd_sync_core::session::{CloseCode, Grade, Message, Opening, Output, Serv
 use fleetd_sync_core::time::{Monotonic, Now};
 
 use super::record::Membership;
-use super::{Connected, Device, DeviceTurn, Effect};
+use super::{Connected, Device, DeviceTurn, Effect, RolloutNews};
 
 /// The device's connection, and its session on it.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ impl Device {
             record.last_heard_at = Some(now.wall);
             self.persist_record(turn);
         }
+        self.tell_rollouts(&RolloutNews::Presence(Some(now.wall)), turn);
         self.answer_probes(false, turn);
     }
 
@@ -122,6 +123,7 @@ impl Device {
             record.note(now.wall, "revoked", None, "its key was revoked".to_owned(), "");
             self.persist_record(turn);
         }
+        self.tell_rollouts(&RolloutNews::Gone, turn);
         if let Some(serving) = self.serving.take() {
             turn.effect(Effect::Close { connection: serving.connection, code: CloseCode::Revoked });
             self.answer_probes(false, turn);
@@ -180,6 +182,7 @@ impl Device {
             record.last_heard_at = Some(now.wall);
             self.persist_record(turn);
         }
+        self.tell_rollouts(&RolloutNews::Presence(None), turn);
         self.read_actual(now, turn);
         self.mint(now, turn);
     }

@@ -4,7 +4,7 @@
 //! difference between the rows and the lane becomes one signed change. A rollout over a hundred thousand absent
 //! devices therefore signs nothing in advance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetd_sync_core::envelope::{Op, Path, Value};
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, RolloutId};
@@ -63,6 +63,16 @@ pub fn withdraw(wanted: &mut Wanted, rollout: RolloutId, workload: &WorkloadName
 #[must_use]
 pub fn assigned_rollout(wanted: &Wanted, workload: &WorkloadName) -> Option<RolloutId> {
     text(wanted, workload, "rollout")?.parse().ok()
+}
+
+/// The rollouts whose assignments stand in the rows.
+#[must_use]
+pub fn assigned_rollouts(wanted: &Wanted) -> BTreeSet<RolloutId> {
+    let rollout = |(path, value): (&Path, &Value)| match value {
+        Value::Text(text) if path.as_str().ends_with("/rollout") => text.parse().ok(),
+        _ => None,
+    };
+    wanted.iter().filter_map(rollout).collect()
 }
 
 /// The version and the attempt of a workload that stand in the rows.

@@ -58,6 +58,9 @@ pub const FACTS_BYTES_MAX: usize = 4 << 10;
 /// Connections that may be in their handshake at once.
 pub const HANDSHAKES_MAX: usize = 256;
 
+/// Devices without a certificate that a server lets wait at once; the next are told to come back.
+pub const LOBBY_CONNECTIONS_MAX: usize = 4096;
+
 /// Keep-alive of a connection that may cross a NAT: shorter than the 30 s after which cheap routers forget UDP.
 pub const KEEP_ALIVE_NAT: Duration = Duration::from_secs(25);
 /// Time without a packet after which a connection is given up.
