@@ -14,6 +14,7 @@ pub mod cell;
 pub mod device;
 pub mod directory;
 pub mod driver;
+mod log_layout;
 pub mod log_record;
 pub mod log_spool;
 pub mod log_stream;
