@@ -489,13 +489,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn cases() -> u32 {
-    std::env::var("FLEETD_SESSION_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(128)
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases()))]
-
     #[test]
     fn any_history_of_cuts_and_changes_ends_with_equal_heads(
         seed in any::<u8>(),
