@@ -1,5 +1,5 @@
 //! The integration tests of this crate, in one binary.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot set itself up should stop")]
 
 mod lanes {
     mod clone;

@@ -105,7 +105,7 @@ impl World {
         }
         self.must_ask = false;
         let path = format!("key/{key}");
-        let op = if value % 5 == 0 { delete(&path) } else { set(&path, &"v".repeat(usize::from(value))) };
+        let op = if value.is_multiple_of(5) { delete(&path) } else { set(&path, &"v".repeat(usize::from(value))) };
         self.writer.write(self.document, vec![op]);
     }
 
