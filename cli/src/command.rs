@@ -51,7 +51,7 @@ pub struct Options {
     #[arg(long, global = true)]
     pub json: bool,
     /// The server to talk to, by the name that `context list` shows
-    #[arg(long, global = true, env = "FLEETD_CONTEXT", value_name = "NAME")]
+    #[arg(long, global = true, env = "FLEETD_CONTEXT", hide_env_values = true, value_name = "NAME")]
     pub context: Option<String>,
 }
 

@@ -113,8 +113,13 @@ impl Pin {
         .map_err(foreign)?;
         let names = uris(&parsed);
         let prefix = format!("spiffe://{}/server/", self.fleet);
+        // The id is the hash of the server's own key, so that no certificate carries another's name.
+        let key =
+            PublicKey::from_slice(&parsed.public_key().subject_public_key.data).ok().map(|key| key.id().to_string());
         let server = names.iter().find_map(|name| name.strip_prefix(&prefix)).map(str::to_owned);
-        server.ok_or(CheckServerError::NoServer { fleet: self.fleet, found: names })
+        server
+            .filter(|server| key.as_ref() == Some(server))
+            .ok_or(CheckServerError::NoServer { fleet: self.fleet, found: names })
     }
 }
 

@@ -24,9 +24,9 @@ use crate::output::Moment;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  fleetd login https://fleet.example:4800 --fleet flt_5x3c9q0r6t8v1w2y4z7a9b1c2d
+  fleetd login https://fleet.example:4800 --fleet flt_5x3c9q0r6t8v1w2y4z7a9b1c2c
   fleetd login fleet.example --fleet \"$FLEET\" --token - < token.txt
-  FLEETD_TOKEN=… fleetd login fleet.example --fleet flt_5x3c9q0r6t8v1w2y4z7a9b1c2d --name shop")]
+  FLEETD_TOKEN=… fleetd login fleet.example --fleet flt_5x3c9q0r6t8v1w2y4z7a9b1c2c --name shop")]
 pub struct Login {
     /// Where the server's API is
     pub url: ServerUrl,

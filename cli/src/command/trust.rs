@@ -96,8 +96,8 @@ pub enum Kind {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  fleetd trust revoke key_7n9q2s4v6x8z0b3d5f7h9k1m3p --kind retired --reason 'new build machine'
-  fleetd trust revoke key_7n9q2s4v6x8z0b3d5f7h9k1m3p --kind compromised --yes")]
+  fleetd trust revoke key_7n9q2s4v6x8z0b3d5f7h9k1m3m --kind retired --reason 'new build machine'
+  fleetd trust revoke key_7n9q2s4v6x8z0b3d5f7h9k1m3m --kind compromised --yes")]
 pub struct Revoke {
     /// The key (`key_…`)
     pub key: KeyId,

@@ -1,0 +1,11 @@
+//! What operators see of the command line: its words, its errors, its exit codes, and whom it believes.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+mod context;
+mod error;
+mod help;
+mod login;
+mod platform;
+mod server;
+mod trust;
+mod view;
