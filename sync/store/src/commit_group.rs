@@ -222,7 +222,11 @@ impl<'a> Turn<'a> {
         let work = self.work(log, before);
         work.after = Some(LogState { first: before.first, next });
         work.entries.push((sequence, entry));
-        self.changes.push(Changed::Appended { log: log.to_owned(), last: sequence });
+        match self.changes.last_mut() {
+            // A turn often appends many entries: the feed tells of them once.
+            Some(Changed::Appended { log: grown, last }) if grown == log => *last = sequence,
+            _ => self.changes.push(Changed::Appended { log: log.to_owned(), last: sequence }),
+        }
         Ok(())
     }
 

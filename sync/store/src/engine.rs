@@ -236,7 +236,7 @@ impl<T: Table, F: Files> Engine<T, F> {
     }
 
     pub(crate) fn feed_end(&self) -> Cursor {
-        self.feed.lock().unpoison().end()
+        self.feed.lock().unpoison().follow()
     }
 
     pub(crate) fn feed(&self, after: Cursor, limit: usize) -> Result<Feed, FeedError> {

@@ -16,16 +16,22 @@ pub(crate) struct FeedRing {
     first: u64,
     changes: VecDeque<Change>,
     changes_max: usize,
+    /// Somebody has taken a cursor. Until then there is nobody to keep changes for.
+    is_followed: bool,
 }
 
 impl FeedRing {
     /// Starts an empty feed. `opening` tells cursors of this opening of the store from those of others.
     pub(crate) fn new(opening: u64, changes_max: usize) -> Self {
-        Self { opening, first: 0, changes: VecDeque::new(), changes_max }
+        Self { opening, first: 0, changes: VecDeque::new(), changes_max, is_followed: false }
     }
 
     /// Appends changes and lets the oldest go.
     pub(crate) fn extend(&mut self, changes: Vec<Change>) {
+        if !self.is_followed {
+            self.first += changes.len() as u64;
+            return;
+        }
         self.changes.extend(changes);
         let excess = self.changes.len().saturating_sub(self.changes_max);
         self.changes.drain(..excess);
@@ -38,8 +44,13 @@ impl FeedRing {
         self.changes.clear();
     }
 
-    /// The cursor behind the last change.
-    pub(crate) fn end(&self) -> Cursor {
+    /// The cursor behind the last change; from now on changes are kept.
+    pub(crate) fn follow(&mut self) -> Cursor {
+        self.is_followed = true;
+        self.end()
+    }
+
+    fn end(&self) -> Cursor {
         Cursor { opening: self.opening, position: self.first + self.changes.len() as u64 }
     }
 
@@ -132,7 +143,7 @@ mod tests {
     #[test]
     fn a_reader_that_fell_behind_is_told_so() {
         let mut ring = FeedRing::new(1, 4);
-        let start = ring.end();
+        let start = ring.follow();
         ring.extend((1..=4).map(change).collect());
         assert_eq!(ring.page(start, 10).unwrap().changes.len(), 4);
         ring.extend(vec![change(5)]);
@@ -143,7 +154,7 @@ mod tests {
     #[test]
     fn pages_follow_each_other_without_loss() {
         let mut ring = FeedRing::new(1, 100);
-        let mut cursor = ring.end();
+        let mut cursor = ring.follow();
         ring.extend((1..=7).map(change).collect());
         let mut seen = Vec::new();
         for _ in 0..4 {
@@ -155,9 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_until_somebody_follows() {
+        let mut ring = FeedRing::new(1, 100);
+        ring.extend((1..=3).map(change).collect());
+        assert_eq!(ring.changes.len(), 0);
+        let cursor = ring.follow();
+        ring.extend(vec![change(4)]);
+        assert_eq!(ring.page(cursor, 10).unwrap().changes, vec![change(4)]);
+    }
+
+    #[test]
     fn a_cursor_of_another_opening_is_too_old() {
         let ring = FeedRing::new(2, 100);
-        assert_eq!(ring.page(FeedRing::new(1, 100).end(), 1), Err(FeedError::TooOld));
+        assert_eq!(ring.page(FeedRing::new(1, 100).follow(), 1), Err(FeedError::TooOld));
     }
 
     #[test]

@@ -70,15 +70,17 @@ struct Queue {
     waiting: VecDeque<Queued>,
     submitted: u64,
     is_stepping: bool,
-    events: VecDeque<StoreEvent>,
+    /// Kept once somebody asked for them: a simulated fleet has many stores.
+    events: Option<VecDeque<StoreEvent>>,
 }
 
 impl Queue {
     fn event(&mut self, event: StoreEvent) {
-        if self.events.len() == EVENTS_KEPT {
-            self.events.pop_front();
+        let Some(events) = &mut self.events else { return };
+        if events.len() == EVENTS_KEPT {
+            events.pop_front();
         }
-        self.events.push_back(event);
+        events.push_back(event);
     }
 }
 
@@ -200,10 +202,15 @@ impl MemoryStore {
         self.queue.lock().unpoison().waiting.len()
     }
 
-    /// What happened so far, the oldest events first; only the last few thousand are kept.
+    /// Keeps events from now on.
+    pub fn keep_events(&self) {
+        self.queue.lock().unpoison().events.get_or_insert_default();
+    }
+
+    /// What happened since [`keep_events`](Self::keep_events), oldest first; only the last few thousand are kept.
     #[must_use]
     pub fn events(&self) -> Vec<StoreEvent> {
-        self.queue.lock().unpoison().events.iter().copied().collect()
+        self.queue.lock().unpoison().events.iter().flatten().copied().collect()
     }
 
     /// Closes the store in order: what is queued is made durable and answered first.

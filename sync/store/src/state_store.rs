@@ -114,7 +114,7 @@ pub enum Changed {
         /// False when it was removed.
         present: bool,
     },
-    /// A log has grown.
+    /// A log has grown; entries that follow each other in a turn are told of once.
     Appended {
         /// The log's name.
         log: String,

@@ -60,6 +60,11 @@ impl Reference {
                 continue;
             }
             if let Some(changed) = self.mutate(mutation)? {
+                if let (true, Changed::Appended { log, .. }, Some(last)) = (has_changed, &changed, self.changes.last())
+                    && matches!(&last.changed, Changed::Appended { log: grown, .. } if grown == log)
+                {
+                    self.changes.pop();
+                }
                 has_changed = true;
                 self.changes.push(Change { revision: self.revision, changed });
             }

@@ -11,6 +11,7 @@ use crate::material::{Answers, actor, append, delete, expect, forget, put, seque
 #[test]
 fn nothing_is_answered_or_seen_before_it_is_durable() {
     let store = MemoryStore::manual();
+    store.keep_events();
     let answers = Answers::default();
     answers.submit(&store, 0, turn("a", vec![put("x", "1"), append("log", 1, b"one")]));
     answers.submit(&store, 1, turn("b", vec![put("y", "2")]));

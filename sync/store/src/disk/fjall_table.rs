@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(super) struct FjallTable {
     profile: Profile,
     opened: RwLock<Option<Opened>>,
     failure: Mutex<Option<Failure>>,
+    /// No commit has succeeded since space ran out.
+    is_full: AtomicBool,
 }
 
 impl std::fmt::Debug for FjallTable {
@@ -68,7 +71,13 @@ impl FjallTable {
     }
 
     fn new(path: &Path, profile: Profile, opened: Opened) -> Self {
-        Self { path: path.to_owned(), profile, opened: RwLock::new(Some(opened)), failure: Mutex::default() }
+        Self {
+            path: path.to_owned(),
+            profile,
+            opened: RwLock::new(Some(opened)),
+            failure: Mutex::default(),
+            is_full: AtomicBool::new(false),
+        }
     }
 
     fn with<A>(&self, work: impl FnOnce(&Opened) -> io::Result<A>) -> io::Result<A> {
@@ -119,16 +128,14 @@ impl FjallTable {
     }
 }
 
-/// What a failed commit means for the next ones.
-fn failure_of(error: &io::Error) -> Failure {
-    let cause = error.to_string();
-    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    // A database is poisoned by a background thread that failed to flush: the journal still has everything.
-    let is_poisoned = error
-        .get_ref()
-        .and_then(|source| source.downcast_ref::<fjall::Error>())
-        .is_some_and(|source| matches!(source, fjall::Error::Poisoned));
-    if is_full || is_poisoned { Failure::Reopen(cause) } else { Failure::Final(cause) }
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Says whether a background thread failed to flush and poisoned the database: the journal still has everything.
+fn is_poisoned(error: &io::Error) -> bool {
+    let source = error.get_ref().and_then(|source| source.downcast_ref::<fjall::Error>());
+    source.is_some_and(|source| matches!(source, fjall::Error::Poisoned))
 }
 
 fn open(path: &Path, profile: Profile) -> Result<Opened, fjall::Error> {
@@ -196,21 +203,27 @@ impl Table for FjallTable {
             Some(Failure::Final(cause)) => return Err(io::Error::other(cause)),
             Some(Failure::Reopen(cause)) => {
                 self.reopen();
-                return Err(io::Error::other(cause));
+                let is_full = self.is_full.load(Ordering::Relaxed);
+                return Err(if is_full { io::ErrorKind::StorageFull.into() } else { io::Error::other(cause) });
             }
             None => {}
         }
-        let committed = self.write(writes);
-        if let Err(error) = committed {
-            let failure = failure_of(&error);
-            let must_reopen = matches!(failure, Failure::Reopen(_));
-            *self.failure.lock().unpoison() = Some(failure);
-            if must_reopen {
-                self.reopen();
-            }
-            return Err(error);
+        let Err(error) = self.write(writes) else {
+            self.is_full.store(false, Ordering::Relaxed);
+            return Ok(());
+        };
+        let (is_full, is_poisoned) = (is_full(&error), is_poisoned(&error));
+        // While space is out, flushing fails for the same reason, and poison tells less than the reason does.
+        let was_full = self.is_full.fetch_or(is_full, Ordering::Relaxed);
+        let error = if is_poisoned && was_full { io::Error::from(io::ErrorKind::StorageFull) } else { error };
+        let cause = error.to_string();
+        if is_full || is_poisoned {
+            *self.failure.lock().unpoison() = Some(Failure::Reopen(cause));
+            self.reopen();
+        } else {
+            *self.failure.lock().unpoison() = Some(Failure::Final(cause));
         }
-        Ok(())
+        Err(error)
     }
 
     fn failure(&self) -> Option<String> {

@@ -43,6 +43,23 @@ type Name = (String, String);
 struct FileContent {
     written: Vec<u8>,
     synced: Vec<u8>,
+    /// What was synced has since been cut or written over, rather than appended to.
+    is_changed: bool,
+}
+
+impl FileContent {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { synced: bytes.clone(), written: bytes, is_changed: false }
+    }
+
+    fn sync(&mut self) {
+        if self.is_changed {
+            self.synced.clone_from(&self.written);
+        } else {
+            self.synced.extend(self.written.iter().skip(self.synced.len()));
+        }
+        self.is_changed = false;
+    }
 }
 
 /// A table and files with their layers of durability, and the faults that were ordered.
@@ -79,8 +96,7 @@ impl Medium {
         *self = Self { opening: self.opening, is_open: self.is_open, ..Self::default() };
         self.table = image.table.clone();
         for (name, bytes) in &image.files {
-            let content = FileContent { written: bytes.clone(), synced: bytes.clone() };
-            let id = self.add_content(content);
+            let id = self.add_content(FileContent::new(bytes.clone()));
             self.names.insert(name.clone(), id);
         }
         self.names_synced = self.names.clone();
@@ -108,7 +124,7 @@ impl Medium {
             self.write_table(writes);
         }
         for content in self.contents.values_mut() {
-            content.synced.clone_from(&content.written);
+            content.sync();
         }
         self.names_synced = self.names.clone();
     }
@@ -122,8 +138,7 @@ impl Medium {
             self.write_table(writes);
         }
         for content in self.contents.values_mut() {
-            content.synced = torn(content, entropy);
-            content.written.clone_from(&content.synced);
+            *content = FileContent::new(torn(content, entropy));
         }
         let all: BTreeSet<Name> = self.names.keys().chain(self.names_synced.keys()).cloned().collect();
         for name in all {
@@ -297,8 +312,10 @@ impl Files for Session {
             let id = medium.add_content(FileContent::default());
             medium.names.insert(name, id);
         }
-        let written = &mut medium.content(log, file)?.written;
+        let content = medium.content(log, file)?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        content.is_changed |= offset < content.synced.len();
+        let written = &mut content.written;
         // A write that fails has still written its first half.
         let kept = if fault.is_some() { bytes.len() / 2 } else { bytes.len() };
         let bytes = bytes.get(..kept).unwrap_or_default();
@@ -314,14 +331,15 @@ impl Files for Session {
 
     fn truncate(&self, log: &str, file: &str, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        self.enter_to_write()?.content(log, file)?.written.truncate(length);
+        let mut medium = self.enter_to_write()?;
+        let content = medium.content(log, file)?;
+        content.is_changed |= length < content.synced.len();
+        content.written.truncate(length);
         Ok(())
     }
 
     fn sync(&self, log: &str, file: &str) -> io::Result<()> {
-        let mut medium = self.enter_to_write()?;
-        let content = medium.content(log, file)?;
-        content.synced.clone_from(&content.written);
+        self.enter_to_write()?.content(log, file)?.sync();
         Ok(())
     }
 
