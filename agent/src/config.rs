@@ -44,7 +44,7 @@ pub struct ConfigArguments {
     #[arg(long, value_name = "PATH", global = true)]
     pub run_directory: Option<PathBuf>,
     /// Enrols with this token; prefer a file, since other users can see a command line
-    #[arg(long, value_name = "TOKEN", hide_env_values = true, global = true)]
+    #[arg(long, value_name = "TOKEN", global = true)]
     pub enroll_token: Option<String>,
     /// Enrols with the token in this file
     #[arg(long, value_name = "FILE", conflicts_with = "enroll_token", global = true)]

@@ -221,6 +221,8 @@ pub trait Runner: Send + Sync + 'static {
     fn start(&self, operation: OperationId, spec: RunSpec, events: RunnerEvents);
 
     /// Looks for a run that an earlier runner started, and takes it up again. Answered by one `Attached`.
+    ///
+    /// A run has one follower: if this runner follows it already, what it does is still told to the first one only.
     fn attach(&self, operation: OperationId, workload: &WorkloadName, events: RunnerEvents);
 
     /// Asks the run's process group to end (TERM), and kills it (KILL) if any of it is left after `grace`.

@@ -9,7 +9,7 @@
 //! - `run.json` names the boot, the shim's and the workload's process, each by pid *and* start time, so that a
 //!   recycled pid is never taken for either of them; at the end it gets the exit status, durably.
 //! - `lines/` holds what the workload wrote, bounded; the agent reads it directly, also after the run.
-//! - `socket` takes one request a line (see [`protocol`]), and tells whoever watches what changes.
+//! - `socket` takes one request a line, as JSON, and tells whoever watches what changes.
 //!
 //! What happens when something is killed:
 //!

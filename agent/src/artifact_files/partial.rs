@@ -149,6 +149,8 @@ impl<D: Disk> ArtifactFiles for DiskArtifactFiles<D> {
             Held::Whole { size_bytes: whole_bytes, .. } if whole_bytes == size_bytes => {
                 let mut groups = GroupSet::of_size(size_bytes);
                 (0..groups.count()).for_each(|index| groups.insert(index));
+                // Still there if the power was cut right after the artifact had got its name.
+                self.disk.remove_file(&self.marks_path(artifact))?;
                 return Ok(groups);
             }
             Held::Part { size_bytes: part_bytes, groups } if part_bytes == size_bytes => (groups.present(), groups),

@@ -49,7 +49,7 @@ struct GroupGuard(Option<u32>);
 impl Drop for GroupGuard {
     fn drop(&mut self) {
         if let Some(group) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
-            // The leader has not been waited for, or its group has been killed with it: the id is still its own.
+            // Called before or right after the leader was waited for: no number is given out again that soon.
             let _gone = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
     }

@@ -69,6 +69,15 @@ struct Active {
     found: watch::Sender<Option<Found>>,
 }
 
+/// Who follows a workload's run.
+#[derive(Clone, Debug)]
+enum Follow {
+    /// The caller, from now on.
+    Ours(Active),
+    /// Another, already.
+    Followed(Active),
+}
+
 impl Active {
     fn new(follower: OperationId) -> Self {
         Self { follower, stop: watch::Sender::new(None), found: watch::Sender::new(None) }
@@ -86,14 +95,14 @@ impl Shared {
     }
 
     /// Becomes the follower of a workload's run; the one that is already there, if there is one.
-    fn follow(&self, workload: &WorkloadName, follower: OperationId) -> Result<Active, Active> {
+    fn follow(&self, workload: &WorkloadName, follower: OperationId) -> Follow {
         let mut active = lock(&self.active);
         match active.get(workload) {
-            Some(other) => Err(other.clone()),
+            Some(other) => Follow::Followed(other.clone()),
             None => {
                 let own = Active::new(follower);
                 active.insert(workload.clone(), own.clone());
-                Ok(own)
+                Follow::Ours(own)
             }
         }
     }
@@ -132,11 +141,14 @@ fn send(events: &RunnerEvents, operation: OperationId, workload: &WorkloadName, 
 
 impl Runner for ProcessRunner {
     fn start(&self, operation: OperationId, spec: RunSpec, events: RunnerEvents) {
-        self.runtime.spawn(run::start(Arc::clone(&self.shared), operation, spec, events));
+        // Before this call returns, so that a stop that comes next finds the run.
+        let follow = self.shared.follow(&spec.workload, operation);
+        self.runtime.spawn(run::start(Arc::clone(&self.shared), follow, operation, spec, events));
     }
 
     fn attach(&self, operation: OperationId, workload: &WorkloadName, events: RunnerEvents) {
-        self.runtime.spawn(run::attach(Arc::clone(&self.shared), operation, workload.clone(), events));
+        let follow = self.shared.follow(workload, operation);
+        self.runtime.spawn(run::attach(Arc::clone(&self.shared), follow, operation, workload.clone(), events));
     }
 
     fn stop(&self, workload: &WorkloadName, grace: Duration) {

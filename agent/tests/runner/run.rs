@@ -37,10 +37,11 @@ fn lines_are_told_before_the_end_and_their_numbers_go_on_in_the_next_run() {
     let device = Device::new();
     for run in 1..=2 {
         device.start(spec(&device.data(), "echo one; echo two"));
-        let (mut told, mut ended) = (0, false);
+        let (mut told, mut ended) = (2 * (run - 1), false);
         while !ended {
             device.wait("lines and the end", |event| match event.kind {
                 RunnerEventKind::LinesWritten { through } => {
+                    assert!(through.sequence > told, "only new lines are told");
                     told = through.sequence;
                     Some(())
                 }
@@ -130,6 +131,14 @@ fn a_stop_ends_one_that_listens_and_kills_one_that_does_not() {
     device.stop(SHORT);
     assert_eq!(device.wait_for_exit(), ExitStatus::Signal(9));
     assert!(!runs(deaf));
+}
+
+#[test]
+fn a_stop_right_after_the_start_is_not_missed() {
+    let device = Device::new();
+    device.runner().start(operation(), spec(&device.data(), "exec sleep 1000"), device.events());
+    device.stop(LONG);
+    assert_eq!(device.wait_for_exit(), ExitStatus::Signal(15));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What survives whom.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use fleetd_agent::runner::line::{LineEntry, LinePosition};
@@ -103,6 +104,24 @@ fn a_stop_is_carried_out_though_the_agent_dies() {
     device.restart_agent();
     until("the kill", || !runs(pid));
     until("its record", || matches!(device.attach(), Found::Exited { status: ExitStatus::Signal(9), .. }));
+}
+
+#[test]
+fn a_shim_that_says_nothing_is_alive_and_so_is_its_run() {
+    let device = Device::new();
+    let agent = StandIn::start(&device, "echo $$ > pid; exec sleep 1000");
+    let pid = read_pid(&device.data().join("pid"));
+    agent.kill();
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([name, &shim_pid(&device).to_string()]).status().unwrap();
+        assert!(status.success());
+    };
+    signal("-STOP");
+    assert!(matches!(device.attach(), Found::Running { pid: found, .. } if found == pid));
+    assert!(runs(pid));
+    signal("-CONT");
+    device.stop(Duration::from_secs(20));
+    assert_eq!(device.wait_for_exit(), ExitStatus::Signal(15));
 }
 
 #[test]

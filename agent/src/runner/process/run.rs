@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::conversation::Watching;
-use super::{Active, Shared, send};
+use super::{Active, Follow, Shared, send};
 use crate::facts;
 use crate::probe::ProbeSurroundings;
 use crate::runner::line::LinePosition;
@@ -27,7 +27,7 @@ use crate::shim::{self, RUN_VARIABLE, find_user, kill_leftovers, last_position};
 /// Time in which a shim must have said whether its start succeeded: a busy device with a slow disk.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// Time in which a shim that holds its directory must be known by its record and answer.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// Pause between two looks at a shim that is about to begin, or about to end.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -43,20 +43,28 @@ struct Follower {
 }
 
 /// Starts a run and follows it to its end.
-pub(super) async fn start(shared: Arc<Shared>, operation: OperationId, spec: RunSpec, events: RunnerEvents) {
+pub(super) async fn start(
+    shared: Arc<Shared>,
+    follow: Follow,
+    operation: OperationId,
+    spec: RunSpec,
+    events: RunnerEvents,
+) {
     let workload = spec.workload.clone();
-    let Ok(active) = shared.follow(&workload, operation) else {
+    let Follow::Ours(active) = follow else {
         let failure = StartFailure::AlreadyRunning { workload: workload.clone() };
         return send(&events, operation, &workload, RunnerEventKind::StartFailed { failure });
     };
     let directory = shared.directory(&workload);
     match start_shim(&shared, operation, spec, &directory).await {
-        Ok(pid) => {
-            let mut told = ShimState { run: operation.to_string(), pid: Some(pid), ..ShimState::default() };
-            if let Ok(Some(lines)) = last_position(&directory.lines()) {
-                // Lines that this run has already written are news: the next state or the end tells them.
-                told.lines_stamp = lines.stamp.0;
-            }
+        Ok((pid, before)) => {
+            let told = ShimState {
+                run: operation.to_string(),
+                pid: Some(pid),
+                lines_stamp: before.stamp.0,
+                lines_through: before.sequence,
+                ..ShimState::default()
+            };
             send(&events, operation, &workload, RunnerEventKind::Started { pid });
             Follower { shared, workload, directory, run: operation, events, active, told }.follow(None).await;
         }
@@ -67,12 +75,13 @@ pub(super) async fn start(shared: Arc<Shared>, operation: OperationId, spec: Run
     }
 }
 
+/// Starts a shim; answers with the workload's process, and with the last line of the runs before.
 async fn start_shim(
     shared: &Arc<Shared>,
     operation: OperationId,
     spec: RunSpec,
     directory: &RunDirectory,
-) -> Result<u32, StartFailure> {
+) -> Result<(u32, LinePosition), StartFailure> {
     let (workload, program) = (spec.workload.clone(), spec.program.display().to_string());
     let failed = |cause: String| StartFailure::Shim { workload: workload.clone(), cause };
     let shim_spec = ShimSpec::new(operation.to_string(), spec, shared.command.arguments.clone());
@@ -80,12 +89,12 @@ async fn start_shim(
         let directory = directory.clone();
         move || prepare(&directory, &shim_spec)
     });
-    match prepared.await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return Err(StartFailure::AlreadyRunning { workload }),
+    let before = match prepared.await {
+        Ok(Ok(Some(before))) => before,
+        Ok(Ok(None)) => return Err(StartFailure::AlreadyRunning { workload }),
         Ok(Err(error)) => return Err(failed(error.to_string())),
         Err(error) => return Err(failed(error.to_string())),
-    }
+    };
     let mut shim = Command::new(&shared.command.program)
         .args(&shared.command.arguments)
         .arg("--directory")
@@ -108,7 +117,7 @@ async fn start_shim(
         let _hangs = timeout(ANSWER_DEADLINE, ended).await;
     }
     match report {
-        Ok(Some(StartReport::Started { pid })) => Ok(pid),
+        Ok(Some(StartReport::Started { pid })) => Ok((pid, before)),
         Ok(Some(StartReport::AlreadyRunning)) => Err(StartFailure::AlreadyRunning { workload }),
         Ok(Some(StartReport::ExecuteFailed { cause })) => Err(StartFailure::Execute { program, cause }),
         Ok(Some(StartReport::ShimFailed { cause })) => Err(failed(cause)),
@@ -117,15 +126,16 @@ async fn start_shim(
     }
 }
 
-/// Makes a directory ready for a run; `false` when a shim holds it.
-fn prepare(directory: &RunDirectory, spec: &ShimSpec) -> io::Result<bool> {
+/// Makes a directory ready for a run, and says where its lines are to go on; `None` when a shim holds it.
+fn prepare(directory: &RunDirectory, spec: &ShimSpec) -> io::Result<Option<LinePosition>> {
     directory.create()?;
     if directory.is_held()? {
-        return Ok(false);
+        return Ok(None);
     }
     end_leftovers(directory)?;
     write_json(&directory.spec_file(), spec)?;
-    Ok(true)
+    // Lines that cannot be read are no reason not to start: at worst some are told again.
+    Ok(Some(last_position(&directory.lines()).ok().flatten().unwrap_or_default()))
 }
 
 /// Ends what is left of a run whose shim is gone without having written how it ended.
@@ -152,11 +162,17 @@ impl RunRecord {
 }
 
 /// Looks for a run, says what was found, and follows it to its end if it goes on.
-pub(super) async fn attach(shared: Arc<Shared>, operation: OperationId, workload: WorkloadName, events: RunnerEvents) {
+pub(super) async fn attach(
+    shared: Arc<Shared>,
+    follow: Follow,
+    operation: OperationId,
+    workload: WorkloadName,
+    events: RunnerEvents,
+) {
     let directory = shared.directory(&workload);
-    let active = match shared.follow(&workload, operation) {
-        Ok(active) => active,
-        Err(other) => {
+    let active = match follow {
+        Follow::Ours(active) => active,
+        Follow::Followed(other) => {
             let found = wait_for_found(other.found.subscribe()).await;
             return send(&events, operation, &workload, RunnerEventKind::Attached { found });
         }
@@ -164,7 +180,7 @@ pub(super) async fn attach(shared: Arc<Shared>, operation: OperationId, workload
     if let Some((run, watching, state)) = find_shim(&directory).await {
         let found = Found::Running { run, pid: state.pid.unwrap_or(0), ready: state.ready, lines: state.lines() };
         send(&events, operation, &workload, RunnerEventKind::Attached { found });
-        return Follower { shared, workload, directory, run, events, active, told: state }.follow(Some(watching)).await;
+        return Follower { shared, workload, directory, run, events, active, told: state }.follow(watching).await;
     }
     let ended = spawn_blocking({
         let directory = directory.clone();
@@ -184,21 +200,29 @@ async fn wait_for_found(mut found: watch::Receiver<Option<Found>>) -> Found {
     }
 }
 
-/// Finds a shim that is alive, and hears its first word. One that is about to begin or to end is waited for.
-async fn find_shim(directory: &RunDirectory) -> Option<(OperationId, Watching, ShimState)> {
+/// Finds a shim that is alive, and hears its first word. One that is about to begin or to end is waited for; one that
+/// says nothing is taken for what it is, alive.
+async fn find_shim(directory: &RunDirectory) -> Option<(OperationId, Option<Watching>, ShimState)> {
     let deadline = Instant::now() + ANSWER_DEADLINE;
-    while Instant::now() < deadline && directory.is_held().unwrap_or(false) {
-        if let Some(record) = read_json::<RunRecord>(&directory.run_file()).ok().flatten()
-            // The lock says that a shim is alive; this says that it is the one of the record.
-            && record.is_of_this_boot()
-            && record.shim.is_alive()
-            && let Ok(run) = record.run.parse()
-            && let Ok(mut watching) = Watching::connect(&directory.socket()).await
-            && let Ok(Some(state)) = timeout(ANSWER_DEADLINE, watching.next()).await
-            // Not yet executed: its pid is still that of the second stage.
-            && state.pid.is_some()
-        {
-            return Some((run, watching, state));
+    while directory.is_held().unwrap_or(false) {
+        let record = read_json::<RunRecord>(&directory.run_file()).ok().flatten();
+        // The lock says that a shim is alive; this says that it is the one of the record.
+        let record = record.filter(|record| record.is_of_this_boot() && record.shim.is_alive());
+        let run = record.as_ref().and_then(|record| record.run.parse().ok());
+        if let Some((run, record)) = run.zip(record) {
+            if let Ok(mut watching) = Watching::connect(&directory.socket()).await
+                && let Ok(Some(state)) = timeout(ANSWER_DEADLINE, watching.next()).await
+                // Until it has been executed its process is the second stage.
+                && state.pid.is_some()
+            {
+                return Some((run, Some(watching), state));
+            }
+            if Instant::now() >= deadline {
+                let pid = record.child.map(|child| child.pid);
+                return Some((run, None, ShimState { run: record.run, pid, ..ShimState::default() }));
+            }
+        } else if Instant::now() >= deadline {
+            return None;
         }
         sleep(LOOK_PAUSE).await;
     }
@@ -278,6 +302,7 @@ impl Follower {
     }
 
     fn tell_lines(&self, before: LinePosition, through: LinePosition) {
+        // A log that has just begun has a stamp and no line.
         if through != before && through.sequence > 0 {
             self.send(RunnerEventKind::LinesWritten { through });
         }

@@ -1,0 +1,68 @@
+//! What an agent stores, as protobuf (`fleetd.record.v1`): the one place that knows machines' records and generated
+//! messages alike.
+
+mod agent;
+mod workload;
+
+use fleetd_actors::workload::LoadReleaseError;
+use fleetd_sync_core::name::ParseNameError;
+
+pub use agent::{decode_agent, decode_root_chain, encode_agent, encode_root_chain};
+pub use workload::{decode_workload, encode_workload};
+
+/// Why stored bytes are no record.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeRecordError {
+    /// They are no protobuf.
+    #[error("the record cannot be read as protobuf")]
+    Protobuf(#[from] prost::DecodeError),
+    /// A field of fixed length has another.
+    #[error("{field} has {length} bytes; it needs {expected}")]
+    Length {
+        /// Which field.
+        field: &'static str,
+        /// What it has.
+        length: usize,
+        /// What it needs.
+        expected: usize,
+    },
+    /// A field that must be there is not.
+    #[error("{field} is missing")]
+    Missing {
+        /// Which field.
+        field: &'static str,
+    },
+    /// A name is no name.
+    #[error("{field} is no name")]
+    Name {
+        /// Which field.
+        field: &'static str,
+        /// Why not.
+        source: ParseNameError,
+    },
+    /// A release cannot be taken up again.
+    #[error("{field} is no release")]
+    Release {
+        /// Which field.
+        field: &'static str,
+        /// Why not.
+        source: LoadReleaseError,
+    },
+}
+
+fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], DecodeRecordError> {
+    bytes.try_into().map_err(|_| DecodeRecordError::Length { field, length: bytes.len(), expected: N })
+}
+
+/// Reads bytes of which there may be none.
+fn optional<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<Option<[u8; N]>, DecodeRecordError> {
+    if bytes.is_empty() { Ok(None) } else { fixed(field, bytes).map(Some) }
+}
+
+fn named<T: std::str::FromStr<Err = ParseNameError>>(field: &'static str, text: &str) -> Result<T, DecodeRecordError> {
+    text.parse().map_err(|source| DecodeRecordError::Name { field, source })
+}
+
+fn required<T>(field: &'static str, value: Option<T>) -> Result<T, DecodeRecordError> {
+    value.ok_or(DecodeRecordError::Missing { field })
+}

@@ -1,0 +1,113 @@
+//! The agent's own record, and the device's root records.
+
+use fleetd_actors::agent::record::{AgentRecord, Membership};
+use fleetd_proto::fleetd::record::v1 as stored;
+use fleetd_sync_core::id::{DeviceId, FleetId};
+use prost::Message as _;
+use stored::membership_record::Standing;
+
+use super::{DecodeRecordError, fixed, named, required};
+
+/// Writes an agent's record.
+#[must_use]
+pub fn encode_agent(record: &AgentRecord) -> Vec<u8> {
+    let standing = match &record.membership {
+        Membership::Unknown => None,
+        Membership::Pending { fleet } => {
+            Some(Standing::Pending(stored::PendingRecord { fleet_id: fleet.as_bytes().to_vec() }))
+        }
+        Membership::Enrolled { fleet, device, name, certificates } => {
+            Some(Standing::Enrolled(stored::EnrolledRecord {
+                fleet_id: fleet.as_bytes().to_vec(),
+                device_id: device.as_bytes().to_vec(),
+                name: name.to_string(),
+                certificates: certificates.clone(),
+            }))
+        }
+        Membership::Refused { code, message } => {
+            Some(Standing::Refused(stored::RefusedRecord { code: code.clone(), message: message.clone() }))
+        }
+    };
+    let message = stored::AgentRecord {
+        address: record.address.clone().unwrap_or_default(),
+        dial_failures: record.dial_failures,
+        membership: standing.map(|standing| stored::MembershipRecord { standing: Some(standing) }),
+    };
+    message.encode_to_vec()
+}
+
+/// Reads an agent's record.
+///
+/// # Errors
+/// [`DecodeRecordError`] when the bytes are no such record.
+pub fn decode_agent(bytes: &[u8]) -> Result<AgentRecord, DecodeRecordError> {
+    let message = stored::AgentRecord::decode(bytes)?;
+    let membership = match message.membership {
+        None => Membership::Unknown,
+        Some(membership) => match required("membership.standing", membership.standing)? {
+            Standing::Pending(pending) => {
+                Membership::Pending { fleet: FleetId::from_bytes(fixed("pending.fleet_id", &pending.fleet_id)?) }
+            }
+            Standing::Enrolled(enrolled) => Membership::Enrolled {
+                fleet: FleetId::from_bytes(fixed("enrolled.fleet_id", &enrolled.fleet_id)?),
+                device: DeviceId::from_bytes(fixed("enrolled.device_id", &enrolled.device_id)?),
+                name: named("enrolled.name", &enrolled.name)?,
+                certificates: enrolled.certificates,
+            },
+            Standing::Refused(refused) => Membership::Refused { code: refused.code, message: refused.message },
+        },
+    };
+    let address = Some(message.address).filter(|address| !address.is_empty());
+    Ok(AgentRecord { membership, dial_failures: message.dial_failures, address })
+}
+
+/// Writes root records, in order of their versions.
+#[must_use]
+pub fn encode_root_chain(records: Vec<Vec<u8>>) -> Vec<u8> {
+    stored::RootChainRecord { records }.encode_to_vec()
+}
+
+/// Reads root records as they were signed. Whether they are a chain is for their reader to find out.
+///
+/// # Errors
+/// [`DecodeRecordError::Protobuf`] when the bytes are none.
+pub fn decode_root_chain(bytes: &[u8]) -> Result<Vec<Vec<u8>>, DecodeRecordError> {
+    Ok(stored::RootChainRecord::decode(bytes)?.records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_record_survives_its_bytes() {
+        let fleet = FleetId::from_bytes([1; 16]);
+        let memberships = [
+            Membership::Unknown,
+            Membership::Pending { fleet },
+            Membership::Enrolled {
+                fleet,
+                device: DeviceId::from_bytes([2; 10]),
+                name: "brisk-otter".parse().unwrap(),
+                certificates: vec![vec![3; 40], vec![4; 50]],
+            },
+            Membership::Refused { code: "enrolment.token.expired".to_owned(), message: "too late".to_owned() },
+        ];
+        for membership in memberships {
+            for address in [None, Some("fleet.example.com:4433".to_owned())] {
+                let record = AgentRecord { membership: membership.clone(), dial_failures: 3, address };
+                assert_eq!(decode_agent(&encode_agent(&record)).unwrap(), record);
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_other_bytes_is_refused() {
+        let short = stored::MembershipRecord {
+            standing: Some(Standing::Pending(stored::PendingRecord { fleet_id: vec![1; 15] })),
+        };
+        let bytes = stored::AgentRecord { membership: Some(short), ..Default::default() }.encode_to_vec();
+        assert!(matches!(decode_agent(&bytes), Err(DecodeRecordError::Length { length: 15, expected: 16, .. })));
+        assert!(matches!(decode_agent(b"\xff"), Err(DecodeRecordError::Protobuf(_))));
+    }
+}

@@ -1,0 +1,217 @@
+//! A workload's record.
+
+use std::time::Duration;
+
+use fleetd_actors::report::{Exit, Fault, FaultKind};
+use fleetd_actors::workload::{Failed, Install, Release, Removal, Run, Step, Target, Verdict, WorkloadRecord};
+use fleetd_proto::fleetd::record::v1 as stored;
+use fleetd_sync_core::id::{ArtifactDigest, OperationId, RolloutId};
+use prost::Message as _;
+
+use super::{DecodeRecordError, fixed, named, optional, required};
+
+/// Writes a workload's record.
+#[must_use]
+pub fn encode_workload(record: &WorkloadRecord) -> Vec<u8> {
+    let removal = match record.removal {
+        Removal::None => stored::Removal::Unspecified,
+        Removal::Removing => stored::Removal::Removing,
+        Removal::Removed => stored::Removal::Removed,
+    };
+    let message = stored::WorkloadRecord {
+        current: record.current.as_ref().map(release),
+        previous: record.previous.as_ref().map(release),
+        failed: record.failed.as_ref().map(|failed| stored::FailedReleaseRecord {
+            manifest_digest: failed.manifest.as_bytes().to_vec(),
+            attempt: failed.attempt,
+            fault: Some(fault(&failed.fault)),
+        }),
+        install: record.install.as_ref().map(install),
+        stopped_locally: record.stopped_locally,
+        stopped_remotely: record.stopped_remotely,
+        restarts_done: record.restarts_done,
+        crashes: record.crashes,
+        restarts: record.restarts,
+        exit: record.exit.map(exit),
+        run: record.run.as_ref().map(run),
+        removal: removal.into(),
+    };
+    message.encode_to_vec()
+}
+
+fn release(release: &Release) -> stored::InstalledReleaseRecord {
+    let verdict = match release.verdict {
+        Verdict::Good => stored::ReleaseVerdict::Unspecified,
+        Verdict::Unrestorable => stored::ReleaseVerdict::Unrestorable,
+        Verdict::MustStop => stored::ReleaseVerdict::MustStop,
+    };
+    stored::InstalledReleaseRecord {
+        artifact_digest: release.artifact.as_bytes().to_vec(),
+        rollout_id: rollout(release.rollout),
+        attempt: release.attempt,
+        healthy: release.healthy,
+        verdict: verdict.into(),
+        manifest: release.signed.to_vec(),
+    }
+}
+
+fn install(install: &Install) -> stored::InstallRecord {
+    let target = &install.target;
+    let mut message = stored::InstallRecord {
+        target: Some(stored::TargetRecord {
+            version: target.version.to_string(),
+            manifest_digest: target.manifest.as_bytes().to_vec(),
+            rollout_id: rollout(target.rollout),
+            attempt: target.attempt,
+        }),
+        ..stored::InstallRecord::default()
+    };
+    let (step, of) = match &install.step {
+        Step::Pending => (stored::InstallStep::Unspecified, None),
+        Step::Download(release) => (stored::InstallStep::Download, Some(release)),
+        Step::Verify(release) => (stored::InstallStep::Verify, Some(release)),
+        Step::Stage(release) => (stored::InstallStep::Stage, Some(release)),
+        Step::Switch(release) => (stored::InstallStep::Switch, Some(release)),
+        Step::Watch { reboots } => {
+            message.reboots = *reboots;
+            (stored::InstallStep::Watch, None)
+        }
+        Step::Restore { fault: why, switched } => {
+            message.fault = Some(fault(why));
+            message.switched = *switched;
+            (stored::InstallStep::Restore, None)
+        }
+    };
+    message.set_step(step);
+    message.release = of.map(release);
+    message
+}
+
+fn run(run: &Run) -> stored::RunRecord {
+    stored::RunRecord {
+        operation_id: run.operation.as_bytes().to_vec(),
+        manifest_digest: run.manifest.map(|manifest| manifest.as_bytes().to_vec()).unwrap_or_default(),
+        stop_grace: prost_types::Duration::try_from(run.stop_grace).ok(),
+        stopping: run.stopping,
+    }
+}
+
+fn exit(exit: Exit) -> stored::ExitRecord {
+    let kind = match exit {
+        Exit::Code(code) => stored::exit_record::Kind::Code(code),
+        Exit::Signal(signal) => stored::exit_record::Kind::Signal(signal),
+        Exit::Lost => stored::exit_record::Kind::Lost(true),
+    };
+    stored::ExitRecord { kind: Some(kind) }
+}
+
+fn fault(fault: &Fault) -> stored::FaultRecord {
+    stored::FaultRecord { kind: fault.kind.as_str().to_owned(), detail: fault.detail.clone() }
+}
+
+fn rollout(rollout: Option<RolloutId>) -> Vec<u8> {
+    rollout.map(|rollout| rollout.as_bytes().to_vec()).unwrap_or_default()
+}
+
+/// Reads a workload's record.
+///
+/// # Errors
+/// [`DecodeRecordError`] when the bytes are no such record.
+pub fn decode_workload(bytes: &[u8]) -> Result<WorkloadRecord, DecodeRecordError> {
+    let message = stored::WorkloadRecord::decode(bytes)?;
+    let removal = match message.removal() {
+        stored::Removal::Unspecified => Removal::None,
+        stored::Removal::Removing => Removal::Removing,
+        stored::Removal::Removed => Removal::Removed,
+    };
+    Ok(WorkloadRecord {
+        install: message.install.map(read_install).transpose()?,
+        current: message.current.as_ref().map(|current| read_release("current", current)).transpose()?,
+        previous: message.previous.as_ref().map(|previous| read_release("previous", previous)).transpose()?,
+        failed: message.failed.map(read_failed).transpose()?,
+        run: message.run.as_ref().map(read_run).transpose()?,
+        stopped_locally: message.stopped_locally,
+        stopped_remotely: message.stopped_remotely,
+        restarts_done: message.restarts_done,
+        restarts: message.restarts,
+        crashes: message.crashes,
+        exit: message.exit.map(read_exit).transpose()?,
+        removal,
+    })
+}
+
+fn read_release(
+    field: &'static str,
+    message: &stored::InstalledReleaseRecord,
+) -> Result<Release, DecodeRecordError> {
+    let artifact = ArtifactDigest::from_bytes(fixed("release.artifact_digest", &message.artifact_digest)?);
+    let mut release = Release::load(&message.manifest, artifact)
+        .map_err(|source| DecodeRecordError::Release { field, source })?;
+    release.rollout = read_rollout("release.rollout_id", &message.rollout_id)?;
+    release.attempt = message.attempt;
+    release.healthy = message.healthy;
+    release.verdict = match message.verdict() {
+        stored::ReleaseVerdict::Unspecified => Verdict::Good,
+        stored::ReleaseVerdict::Unrestorable => Verdict::Unrestorable,
+        stored::ReleaseVerdict::MustStop => Verdict::MustStop,
+    };
+    Ok(release)
+}
+
+fn read_install(message: stored::InstallRecord) -> Result<Install, DecodeRecordError> {
+    let step = message.step();
+    let of = || read_release("install.release", required("install.release", message.release.as_ref())?);
+    let step = match step {
+        stored::InstallStep::Unspecified => Step::Pending,
+        stored::InstallStep::Download => Step::Download(of()?),
+        stored::InstallStep::Verify => Step::Verify(of()?),
+        stored::InstallStep::Stage => Step::Stage(of()?),
+        stored::InstallStep::Switch => Step::Switch(of()?),
+        stored::InstallStep::Watch => Step::Watch { reboots: message.reboots },
+        stored::InstallStep::Restore => Step::Restore {
+            fault: read_fault(required("install.fault", message.fault.as_ref())?),
+            switched: message.switched,
+        },
+    };
+    let target = required("install.target", message.target)?;
+    let target = Target {
+        version: named("install.target.version", &target.version)?,
+        manifest: ArtifactDigest::from_bytes(fixed("install.target.manifest_digest", &target.manifest_digest)?),
+        rollout: read_rollout("install.target.rollout_id", &target.rollout_id)?,
+        attempt: target.attempt,
+    };
+    Ok(Install { target, step })
+}
+
+fn read_failed(message: stored::FailedReleaseRecord) -> Result<Failed, DecodeRecordError> {
+    Ok(Failed {
+        manifest: ArtifactDigest::from_bytes(fixed("failed.manifest_digest", &message.manifest_digest)?),
+        attempt: message.attempt,
+        fault: read_fault(&required("failed.fault", message.fault)?),
+    })
+}
+
+fn read_run(message: &stored::RunRecord) -> Result<Run, DecodeRecordError> {
+    Ok(Run {
+        operation: OperationId::from_bytes(fixed("run.operation_id", &message.operation_id)?),
+        manifest: optional("run.manifest_digest", &message.manifest_digest)?.map(ArtifactDigest::from_bytes),
+        stop_grace: message.stop_grace.and_then(|grace| grace.try_into().ok()).unwrap_or(Duration::ZERO),
+        stopping: message.stopping,
+    })
+}
+
+fn read_exit(message: stored::ExitRecord) -> Result<Exit, DecodeRecordError> {
+    Ok(match required("exit.kind", message.kind)? {
+        stored::exit_record::Kind::Code(code) => Exit::Code(code),
+        stored::exit_record::Kind::Signal(signal) => Exit::Signal(signal),
+        stored::exit_record::Kind::Lost(_) => Exit::Lost,
+    })
+}
+
+fn read_fault(message: &stored::FaultRecord) -> Fault {
+    Fault { kind: FaultKind::from_word(&message.kind), detail: message.detail.clone() }
+}
+
+fn read_rollout(field: &'static str, bytes: &[u8]) -> Result<Option<RolloutId>, DecodeRecordError> {
+    Ok(optional(field, bytes)?.map(RolloutId::from_bytes))
+}
