@@ -4,6 +4,7 @@
 //! business. Where to start reading: [`link`] (the seam that nodes hold), then [`endpoint`] (QUIC
 //! behind it).
 
+pub mod clock;
 pub mod endpoint;
 pub mod frame;
 pub mod identity;
