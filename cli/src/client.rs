@@ -16,6 +16,8 @@ pub mod watch;
 
 use std::time::Duration;
 
+/// The API's messages, which the client takes and gives.
+pub use fleetd_proto::fleetd as api;
 use fleetd_proto::fleetd::{access, artifact, device, enrolment, log, registration, release, rollout, trust};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{FleetId, RequestId};

@@ -150,7 +150,7 @@ pub async fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
     tokio::select! {
         biased;
         result = dispatch(cli.command, &session) => result,
-        () = async { interrupt.pressed().await; tokio::task::yield_now().await } => {
+        () = interrupt.pressed() => {
             Err(CommandError::new("interrupted", "interrupted").exit(Exit::Interrupted))
         }
     }

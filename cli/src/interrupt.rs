@@ -1,5 +1,6 @@
 //! Ctrl-C: the first one stops waiting, and nothing else; a second one ends the process.
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::exit::Exit;
@@ -11,18 +12,18 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens from now on.
+    /// Listens from now on. Where signals cannot be had, Ctrl-C keeps its usual effect: it ends the process.
     #[must_use]
     pub fn listen() -> Self {
+        // Taken before anything else is done, so that no early Ctrl-C falls into the default.
+        let Ok(mut signals) = signal(SignalKind::interrupt()) else { return Self::never() };
         let (sender, pressed) = watch::channel(false);
         tokio::spawn(async move {
-            // Where signals cannot be had, Ctrl-C keeps its usual effect: it ends the process.
-            if tokio::signal::ctrl_c().await.is_ok() {
-                let _ = sender.send(true);
-                let _ = tokio::signal::ctrl_c().await;
-                std::process::exit(i32::from(Exit::Interrupted.code()));
-            }
-            std::future::pending::<()>().await;
+            signals.recv().await;
+            // The command may have ended, and then nobody needs to know.
+            let _ = sender.send(true);
+            signals.recv().await;
+            std::process::exit(i32::from(Exit::Interrupted.code()));
         });
         Self { pressed }
     }
