@@ -19,6 +19,7 @@ pub mod log_record;
 pub mod log_spool;
 pub mod log_stream;
 pub mod lobby;
+pub mod registration;
 pub mod release_queue;
 pub mod report;
 pub mod rollout;
