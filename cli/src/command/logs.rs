@@ -138,3 +138,24 @@ fn render_gap(gap: &LogGap) -> String {
     let reason = wording::gap_reason(gap.reason);
     format!("--- {}/{}: {count} {lines} missing ({reason}) ---", gap.device_name, gap.workload)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(sequence: u64, preview: bool) -> ReadLogsResponse {
+        let line = LogLine { sequence, preview, ..LogLine::default() };
+        ReadLogsResponse { entry: Some(Entry::Line(line)), ..ReadLogsResponse::default() }
+    }
+
+    #[test]
+    fn a_previewed_line_is_shown_once() {
+        let mut previews = Previews::default();
+        let shown: Vec<bool> = [line(1, false), line(2, true), line(2, true), line(2, false), line(3, false)]
+            .iter()
+            .map(|entry| previews.once(entry))
+            .collect();
+        assert_eq!(shown, [true, true, false, false, true]);
+        assert_eq!(previews.0.len(), 0, "what has come is remembered no longer");
+    }
+}

@@ -11,10 +11,9 @@ use crate::client::json::json as message_json;
 use crate::client::request_id;
 use crate::command::{Session, login};
 use crate::error::CommandError;
-use crate::exit::Exit;
 
-/// A plan's document is an artifact of at most so many bytes here: a hundred thousand devices take 20 MiB.
-const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
+/// A document must fit into one message of the API, which takes 4 MiB; a larger plan is started by its id.
+const DOCUMENT_BYTES_MAX: u64 = 3 << 20;
 
 impl Start {
     pub(super) async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
@@ -41,13 +40,14 @@ fn read_plan(text: &str) -> Result<start_rollout_request::Plan, CommandError> {
     let unreadable = |message: String| {
         CommandError::new("rollout.plan_unreadable", message)
             .next_command("fleetd rollout plan WORKLOAD@VERSION … --out p.json")
-            .exit(Exit::Error)
     };
     let length = std::fs::metadata(path)
         .map_err(|error| unreadable(format!("{text:?} is neither a plan's id nor a file")).caused_by(&error))?
         .len();
     if length == 0 || length > DOCUMENT_BYTES_MAX {
-        return Err(unreadable(format!("{text:?} is no plan: it has {length} bytes")));
+        return Err(unreadable(format!("{text:?} cannot be sent: it has {length} bytes"))
+            .cause(format!("a plan's file has 1 to {DOCUMENT_BYTES_MAX} bytes"))
+            .next_command("fleetd rollout start pln_…   (with the id that `rollout plan` printed)"));
     }
     let document =
         std::fs::read(path).map_err(|error| unreadable(format!("{text:?} cannot be read")).caused_by(&error))?;
