@@ -1,6 +1,18 @@
 //! The fleet server: devices, releases and rollouts behind one API.
+//!
+//! [`node`] wires the machines of `fleetd-actors` to the drivers of [`driver`], on whatever engine and seams it is
+//! given. [`edge`] opens the API's port, [`connect`] speaks its protocols, and [`rpc`] answers its calls.
+//!
+//! Where to start reading: [`node`], then one driver, then one service of [`rpc`].
 
+pub mod answers;
+pub mod artifact_store;
+pub mod blocking;
 pub mod connect;
+pub mod connection_table;
+pub mod driver;
 pub mod edge;
 pub mod keys;
+pub mod node;
+pub mod record;
 pub mod rpc;

@@ -6,9 +6,11 @@
 //! Where to start reading: [`world`] (the queue and the clock), [`engine::direct`] (bare cells), [`network`] (links
 //! with delay and cuts), then the seam test under `tests/`.
 
+pub mod blocking;
 pub mod clock;
 pub mod engine;
 pub mod network;
+pub mod runner;
 pub mod store;
 pub mod trace;
 pub mod world;

@@ -14,12 +14,14 @@ use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::ConnectionId;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::session::{Class, CloseCode};
+use fleetd_sync_core::time::Monotonic;
 use fleetd_sync_transport::identity;
 use fleetd_sync_transport::link::{
     Accept, DialIdentity, DownReason, Link, LinkEvent, LinkEvents, ListenError, ListenIdentity, Listener, Peer,
     SendError,
 };
 
+use crate::clock::new_year_2026;
 use crate::world::World;
 
 /// One end of a connection: which node has it, and what the node calls it.
@@ -227,7 +229,8 @@ impl Network {
         if state.cut.contains_key(&listening.node) {
             return Err("the server's link is cut".to_owned());
         }
-        let peer = identity::grade_peer(&dialled.certificates, &listening.identity.authorities)
+        let today = new_year_2026() + self.world.monotonic().since(Monotonic(0));
+        let peer = identity::grade_peer(&dialled.certificates, &listening.identity.authorities, today)
             .map_err(|error| error.to_string())?;
         let leaf = listening.identity.certificates.first().cloned().ok_or("the server has no certificate")?;
         let (accept, server) = (Arc::clone(&listening.accept), listening.node.clone());

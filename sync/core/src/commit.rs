@@ -40,11 +40,15 @@ pub enum Space {
     RootRecord = 15,
     /// Names in use, each with the device that has it.
     Name = 16,
+    /// Devices that wait for an operator's approval, by local id.
+    PendingDevice = 17,
+    /// Uses of enrolment tokens, by token id and local id.
+    TokenUse = 18,
 }
 
 impl Space {
     /// Every space, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Meta,
         Self::Envelope,
         Self::Device,
@@ -62,6 +66,8 @@ impl Space {
         Self::Agent,
         Self::RootRecord,
         Self::Name,
+        Self::PendingDevice,
+        Self::TokenUse,
     ];
 }
 

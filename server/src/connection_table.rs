@@ -1,0 +1,95 @@
+//! Which connections are open, and when each device was last heard. Heartbeats end here and never reach an actor.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fleetd_sync_core::id::{ConnectionId, LocalId};
+use fleetd_sync_core::session::Grade;
+use fleetd_sync_core::time::Wall;
+
+/// One open connection of a device.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Whose it is.
+    pub device: LocalId,
+    /// Where the device is.
+    pub address: SocketAddr,
+    /// Since when.
+    pub since: Wall,
+    /// When it was last heard.
+    pub heard_at: Wall,
+    /// What its actor lets it do; `None` until its actor has taken it.
+    pub grade: Option<Grade>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    by_connection: BTreeMap<ConnectionId, Connection>,
+    by_device: BTreeMap<LocalId, ConnectionId>,
+}
+
+/// The connections of one server.
+#[derive(Debug, Default)]
+pub struct ConnectionTable {
+    open: Mutex<Open>,
+}
+
+impl ConnectionTable {
+    /// Adds a connection that proved to be a device's.
+    pub fn insert(&self, connection: ConnectionId, device: LocalId, address: SocketAddr, now: Wall) {
+        let mut open = self.lock();
+        let entry = Connection { device, address, since: now, heard_at: now, grade: None };
+        open.by_connection.insert(connection, entry);
+        open.by_device.insert(device, connection);
+    }
+
+    /// Notes that a device said something.
+    pub fn heard(&self, connection: ConnectionId, now: Wall) {
+        if let Some(entry) = self.lock().by_connection.get_mut(&connection) {
+            entry.heard_at = now;
+        }
+    }
+
+    /// Notes that a connection's actor has taken it.
+    pub fn serve(&self, connection: ConnectionId, grade: Grade) {
+        if let Some(entry) = self.lock().by_connection.get_mut(&connection) {
+            entry.grade = Some(grade);
+        }
+    }
+
+    /// Removes a connection that is gone, and says whose it was.
+    pub fn remove(&self, connection: ConnectionId) -> Option<LocalId> {
+        let mut open = self.lock();
+        let device = open.by_connection.remove(&connection)?.device;
+        if open.by_device.get(&device) == Some(&connection) {
+            open.by_device.remove(&device);
+        }
+        Some(device)
+    }
+
+    /// The connection of a device that its actor has taken.
+    #[must_use]
+    pub fn of_device(&self, device: LocalId) -> Option<(ConnectionId, Connection)> {
+        let open = self.lock();
+        let connection = *open.by_device.get(&device)?;
+        let entry = open.by_connection.get(&connection).filter(|entry| entry.grade.is_some())?;
+        Some((connection, entry.clone()))
+    }
+
+    /// Whose a connection is.
+    #[must_use]
+    pub fn device_of(&self, connection: ConnectionId) -> Option<LocalId> {
+        self.lock().by_connection.get(&connection).map(|entry| entry.device)
+    }
+
+    /// The devices that are connected.
+    #[must_use]
+    pub fn devices(&self) -> Vec<LocalId> {
+        self.lock().by_device.keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,61 @@
+//! Carries out what the authority decides.
+
+use std::sync::{Arc, PoisonError};
+
+use fleetd_actors::authority::{Authority, Effect, Record, Trust};
+use fleetd_actors::device::Input as DeviceInput;
+use fleetd_actors::driver::Driver;
+use fleetd_actors::lobby::Input as LobbyInput;
+use fleetd_actors::registration::Input as RegistrationInput;
+use fleetd_sync_core::commit::{Mutation, Space};
+use fleetd_sync_core::time::Now;
+
+use crate::node::{Later, Shared};
+
+/// The authority's driver.
+pub struct AuthorityDriver {
+    shared: Arc<Shared>,
+    later: Later,
+}
+
+impl AuthorityDriver {
+    /// Makes the driver.
+    #[must_use]
+    pub const fn new(shared: Arc<Shared>, later: Later) -> Self {
+        Self { shared, later }
+    }
+
+    fn announce(&self, trust: &Arc<Trust>) {
+        *self.shared.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(trust);
+        let Some(actors) = self.later.actors() else { return };
+        actors.lobby.send(LobbyInput::Trust(Arc::clone(trust)));
+        actors.registration.send(RegistrationInput::Trust(Arc::clone(&trust.roster)));
+        // Those that rest take up the present trust when they are loaded.
+        for device in self.shared.connections.devices() {
+            actors.devices.send(&device, DeviceInput::Trust(Arc::clone(trust)));
+        }
+    }
+}
+
+impl Driver<Authority> for AuthorityDriver {
+    fn store(&mut self, record: Record, mutations: &mut Vec<Mutation>) {
+        mutations.push(match record {
+            Record::Root(record) => Mutation::Put {
+                space: Space::RootRecord,
+                key: record.body().version.to_be_bytes().to_vec(),
+                value: record.encode(),
+            },
+            Record::Lane(record) => record.into_mutation(),
+        });
+    }
+
+    fn start(&mut self, _now: Now, effect: Effect) {
+        match effect {
+            Effect::Announce(trust) => self.announce(&trust),
+            Effect::Answer { operation, result } => self.shared.authority_answers.answer(operation, result),
+            Effect::Alarm { version } => {
+                tracing::error!(version, "the root's keys signed two records of one version; the first one stays");
+            }
+        }
+    }
+}

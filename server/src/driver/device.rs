@@ -1,0 +1,127 @@
+//! Carries out what a device's actor decides.
+
+use std::sync::Arc;
+
+use fleetd_actors::address::Address;
+use fleetd_actors::authority;
+use fleetd_actors::device::{Device, Effect, Input, Record, RolloutNews};
+use fleetd_actors::driver::Driver;
+use fleetd_actors::registration;
+use fleetd_actors::rollout;
+use fleetd_sync_core::commit::Mutation;
+use fleetd_sync_core::id::{ConnectionId, LocalId, RolloutId};
+use fleetd_sync_core::session::Message;
+use fleetd_sync_core::session::message::{Refusal, Renewed};
+use fleetd_sync_core::time::Now;
+use fleetd_sync_core::trust::Revocation;
+use fleetd_sync_transport::identity;
+
+use super::{artifact, log_store, send};
+use crate::node::{Later, Shared};
+use crate::record;
+
+/// The driver of one device's actor.
+pub struct DeviceDriver {
+    shared: Arc<Shared>,
+    later: Later,
+    local: LocalId,
+    address: Address<Input>,
+}
+
+impl DeviceDriver {
+    /// Makes the driver.
+    #[must_use]
+    pub const fn new(shared: Arc<Shared>, later: Later, local: LocalId, address: Address<Input>) -> Self {
+        Self { shared, later, local, address }
+    }
+
+    fn deliver(&self, connection: ConnectionId, message: Message) {
+        match message {
+            Message::ArtifactWant(want) => artifact::serve(&self.shared, connection, want),
+            Message::LogPush(push) => {
+                if let Some(actors) = self.later.actors() {
+                    log_store::receive(actors, self.local, push);
+                }
+            }
+            // The session lets nothing else of a device through.
+            _ => {}
+        }
+    }
+
+    fn renew(&self, connection: ConnectionId, csr: Vec<u8>) {
+        let Some(actors) = self.later.actors() else { return };
+        let address = self.address.clone();
+        let answer = move |renewed| {
+            address.send(Input::Renewed { connection, message: Message::Renewed(renewed) });
+        };
+        match identity::verify_signing_request(&csr) {
+            Ok(key) => {
+                let operation = self.shared.renewed_answers.open(Box::new(answer));
+                actors.registration.send(registration::Input::Renew { operation, device: self.local, key, csr });
+            }
+            Err(error) => {
+                let code = "enrolment.request.invalid".to_owned();
+                answer(Renewed::Refused(Refusal { code, message: error.to_string() }));
+            }
+        }
+    }
+
+    fn tell_rollout(&self, rollout: RolloutId, news: RolloutNews) {
+        let Some(actors) = self.later.actors() else { return };
+        let device = self.local;
+        let input = match news {
+            RolloutNews::Assigned => rollout::Input::DeviceAssigned { device },
+            RolloutNews::Withdrawn => rollout::Input::DeviceWithdrawn { device },
+            RolloutNews::Reported(report) => rollout::Input::DeviceReported { device, report },
+            RolloutNews::Presence(offline_since) => rollout::Input::DevicePresence { device, offline_since },
+            RolloutNews::Superseded(by) => rollout::Input::DeviceSuperseded { device, by },
+            RolloutNews::Gone => rollout::Input::DeviceGone { device },
+        };
+        actors.rollouts.send(&rollout, input);
+    }
+
+    fn revoke_key(&self, device: LocalId) {
+        let Some(actors) = self.later.actors() else { return };
+        let operation = self.shared.authority_answers.open(Box::new(move |result| {
+            if let Err(error) = result {
+                tracing::error!(%device, %error, "a device's key could not be revoked");
+            }
+        }));
+        let revocation = Revocation::Compromised;
+        actors.authority.send(authority::Input::Revoke { operation, key: device.into(), revocation });
+    }
+}
+
+impl Driver<Device> for DeviceDriver {
+    fn store(&mut self, record: Record, mutations: &mut Vec<Mutation>) {
+        match record {
+            Record::Device(record) => record::device::put(&record, mutations),
+            Record::Lane(record) => mutations.push(record.into_mutation()),
+        }
+    }
+
+    fn start(&mut self, _now: Now, effect: Effect) {
+        let link = self.shared.seams.link.as_ref();
+        match effect {
+            Effect::Send { connection, class, message } => send(link, connection, class, &message),
+            Effect::Close { connection, code } => link.close(connection, code),
+            Effect::Serve { connection, grade } => self.shared.connections.serve(connection, grade),
+            Effect::Deliver { connection, message } => self.deliver(connection, message),
+            Effect::Renew { connection, csr } => self.renew(connection, csr),
+            Effect::TrustReceived(envelopes) => {
+                if let Some(actors) = self.later.actors() {
+                    actors.authority.send(authority::Input::Received(envelopes));
+                }
+            }
+            Effect::Enrolled { operation } => {
+                if let Some(actors) = self.later.actors() {
+                    actors.registration.send(registration::Input::Enrolled { operation });
+                }
+            }
+            Effect::TellRollout { rollout, news } => self.tell_rollout(rollout, news),
+            Effect::Answer { operation, result } => self.shared.device_answers.answer(operation, result),
+            Effect::RevokeKey { device } => self.revoke_key(device),
+            Effect::Forked => tracing::error!(device = %self.local, "two hold this device's key; it is quarantined"),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Rollouts, their plans, and how far each device has come.
+
+use fleetd_actors::report::{Fault, Phase};
+use fleetd_actors::rollout::Record;
+use fleetd_actors::rollout::plan::Plan;
+use fleetd_actors::rollout::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutHeader, RolloutPhase, Skip};
+use fleetd_proto::fleetd::record::v1 as stored;
+use fleetd_proto::fleetd::rollout::v1::RolloutState;
+use fleetd_sync_core::commit::{Mutation, Space};
+use fleetd_sync_core::id::{LocalId, PlanId, RolloutId};
+use fleetd_sync_core::time::Wall;
+use prost::Message as _;
+
+use super::{ReadRecordError, field, timestamp, wall};
+
+/// The changes of the store that keep what a rollout remembers.
+pub fn put(rollout: RolloutId, record: Record, mutations: &mut Vec<Mutation>) {
+    match record {
+        Record::Started { header, plan } => {
+            mutations.push(put_plan(&plan, header.created_at, &header.created_by));
+            mutations.push(put_header(&header));
+        }
+        Record::Rollout(header) => mutations.push(put_header(&header)),
+        Record::Device { device, progress } => mutations.push(Mutation::Put {
+            space: Space::Assignment,
+            key: assignment_key(rollout, device),
+            value: encode_progress(rollout, device, &progress).encode_to_vec(),
+        }),
+    }
+}
+
+/// The change of the store that keeps a plan.
+#[must_use]
+pub fn put_plan(plan: &Plan, created_at: Wall, created_by: &str) -> Mutation {
+    let record = stored::PlanRecord {
+        plan_id: plan.id.as_bytes().to_vec(),
+        document: plan.to_text(),
+        created_at: Some(timestamp(created_at)),
+        created_by_id: created_by.to_owned(),
+    };
+    Mutation::Put { space: Space::Plan, key: plan.id.as_bytes().to_vec(), value: record.encode_to_vec() }
+}
+
+fn put_header(header: &RolloutHeader) -> Mutation {
+    let record = stored::RolloutRecord {
+        rollout_id: header.rollout.as_bytes().to_vec(),
+        plan_id: header.plan.as_bytes().to_vec(),
+        state: state(header.phase).into(),
+        reason: header.reason.clone(),
+        created_at: Some(timestamp(header.created_at)),
+        created_by_id: header.created_by.clone(),
+        ended_at: header.ended_at.map(timestamp),
+        ..stored::RolloutRecord::default()
+    };
+    Mutation::Put { space: Space::Rollout, key: header.rollout.as_bytes().to_vec(), value: record.encode_to_vec() }
+}
+
+/// The key under which a device's progress in a rollout lies; all of a rollout share its first bytes.
+#[must_use]
+pub fn assignment_key(rollout: RolloutId, device: LocalId) -> Vec<u8> {
+    [rollout.as_bytes().as_slice(), device.as_bytes()].concat()
+}
+
+/// A plan as it was saved: the plan, when it was made, and by whom.
+pub type SavedPlan = (Plan, Wall, String);
+
+/// Reads a saved plan.
+///
+/// # Errors
+/// [`ReadRecordError`] when it is none.
+pub fn decode_plan(bytes: &[u8]) -> Result<SavedPlan, ReadRecordError> {
+    let record = stored::PlanRecord::decode(bytes)?;
+    let plan = Plan::from_text(&record.document).map_err(|_| ReadRecordError::Field { field: "document" })?;
+    Ok((plan, record.created_at.as_ref().map(wall).unwrap_or_default(), record.created_by_id))
+}
+
+/// Reads a rollout's header.
+///
+/// # Errors
+/// [`ReadRecordError`] when it is none.
+pub fn decode_header(bytes: &[u8]) -> Result<RolloutHeader, ReadRecordError> {
+    let record = stored::RolloutRecord::decode(bytes)?;
+    let state = RolloutState::try_from(record.state).unwrap_or_default();
+    Ok(RolloutHeader {
+        rollout: field(RolloutId::from_slice(&record.rollout_id), "rollout_id")?,
+        plan: field(PlanId::from_slice(&record.plan_id), "plan_id")?,
+        phase: field(phase(state), "state")?,
+        reason: record.reason,
+        created_at: record.created_at.as_ref().map(wall).unwrap_or_default(),
+        created_by: record.created_by_id,
+        ended_at: record.ended_at.as_ref().map(wall),
+    })
+}
+
+/// Reads how far a device has come in a rollout.
+///
+/// # Errors
+/// [`ReadRecordError`] when it is no such record.
+pub fn decode_progress(bytes: &[u8]) -> Result<(LocalId, DeviceProgress), ReadRecordError> {
+    let record = stored::AssignmentRecord::decode(bytes)?;
+    let local = field(LocalId::from_slice(&record.local_id), "local_id")?;
+    let owed = match record.owed.as_str() {
+        "assign" => Owed::Assign,
+        "withdraw" => Owed::Withdraw,
+        _ => Owed::Nothing,
+    };
+    let progress = DeviceProgress {
+        status: field(status(&record.status, &record.detail), "status")?,
+        owed,
+        offline_since: record.offline_since.as_ref().map(wall),
+        is_late: record.is_late,
+        changed_at: record.changed_at.as_ref().map(wall).unwrap_or_default(),
+    };
+    Ok((local, progress))
+}
+
+/// How the API calls a rollout's phase.
+#[must_use]
+pub const fn state(phase: RolloutPhase) -> RolloutState {
+    match phase {
+        RolloutPhase::Running => RolloutState::Running,
+        RolloutPhase::Succeeded => RolloutState::Succeeded,
+        RolloutPhase::Failed => RolloutState::Failed,
+        RolloutPhase::Aborted => RolloutState::Aborted,
+    }
+}
+
+const fn phase(state: RolloutState) -> Option<RolloutPhase> {
+    match state {
+        RolloutState::Running | RolloutState::Paused | RolloutState::Halted => Some(RolloutPhase::Running),
+        RolloutState::Succeeded => Some(RolloutPhase::Succeeded),
+        RolloutState::Failed => Some(RolloutPhase::Failed),
+        RolloutState::Aborted | RolloutState::Superseded => Some(RolloutPhase::Aborted),
+        RolloutState::Unspecified => None,
+    }
+}
+
+fn encode_progress(rollout: RolloutId, device: LocalId, progress: &DeviceProgress) -> stored::AssignmentRecord {
+    let owed = match progress.owed {
+        Owed::Nothing => "",
+        Owed::Assign => "assign",
+        Owed::Withdraw => "withdraw",
+    };
+    let (status, detail) = words(&progress.status);
+    stored::AssignmentRecord {
+        rollout_id: rollout.as_bytes().to_vec(),
+        local_id: device.as_bytes().to_vec(),
+        changed_at: Some(timestamp(progress.changed_at)),
+        status: status.to_owned(),
+        detail,
+        owed: owed.to_owned(),
+        offline_since: progress.offline_since.map(timestamp),
+        is_late: progress.is_late,
+    }
+}
+
+fn words(status: &DeviceStatus) -> (&'static str, String) {
+    let fault = |fault: &Option<Fault>| fault.as_ref().map(ToString::to_string).unwrap_or_default();
+    match status {
+        DeviceStatus::Pending => ("pending", String::new()),
+        DeviceStatus::Assigned => ("assigned", String::new()),
+        DeviceStatus::Acknowledged => ("acknowledged", String::new()),
+        DeviceStatus::Installing(phase) => ("installing", phase.to_string()),
+        DeviceStatus::Healthy => ("healthy", String::new()),
+        DeviceStatus::Restored(cause) => ("restored", fault(cause)),
+        DeviceStatus::Failed(Failure::Reported(cause)) => ("failed", fault(cause)),
+        DeviceStatus::Failed(Failure::Silent) => ("silent", String::new()),
+        DeviceStatus::Unchanged => ("unchanged", String::new()),
+        DeviceStatus::Skipped(skip) => skip_words(skip),
+    }
+}
+
+fn skip_words(skip: &Skip) -> (&'static str, String) {
+    match skip {
+        Skip::Planned(reason) => ("skipped", reason.clone()),
+        Skip::Held => ("skipped-held", String::new()),
+        Skip::Conflict => ("skipped-conflict", String::new()),
+        Skip::Stopped => ("skipped-stopped", String::new()),
+        Skip::Removed => ("skipped-removed", String::new()),
+        Skip::Superseded(by) => ("skipped-superseded", by.to_string()),
+        Skip::Gone => ("skipped-gone", String::new()),
+        Skip::Aborted => ("skipped-aborted", String::new()),
+    }
+}
+
+fn status(word: &str, detail: &str) -> Option<DeviceStatus> {
+    let fault = || (!detail.is_empty()).then(|| Fault::from_text(detail));
+    Some(match word {
+        "pending" => DeviceStatus::Pending,
+        "assigned" => DeviceStatus::Assigned,
+        "acknowledged" => DeviceStatus::Acknowledged,
+        "installing" => DeviceStatus::Installing(Phase::from_word(detail)?),
+        "healthy" => DeviceStatus::Healthy,
+        "restored" => DeviceStatus::Restored(fault()),
+        "failed" => DeviceStatus::Failed(Failure::Reported(fault())),
+        "silent" => DeviceStatus::Failed(Failure::Silent),
+        "unchanged" => DeviceStatus::Unchanged,
+        "skipped" => DeviceStatus::Skipped(Skip::Planned(detail.to_owned())),
+        "skipped-held" => DeviceStatus::Skipped(Skip::Held),
+        "skipped-conflict" => DeviceStatus::Skipped(Skip::Conflict),
+        "skipped-stopped" => DeviceStatus::Skipped(Skip::Stopped),
+        "skipped-removed" => DeviceStatus::Skipped(Skip::Removed),
+        "skipped-superseded" => DeviceStatus::Skipped(Skip::Superseded(detail.parse().ok()?)),
+        "skipped-gone" => DeviceStatus::Skipped(Skip::Gone),
+        "skipped-aborted" => DeviceStatus::Skipped(Skip::Aborted),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetd_actors::report::FaultKind;
+    use fleetd_sync_core::entropy::Entropy;
+
+    use super::*;
+
+    #[test]
+    fn every_status_survives_its_record() {
+        let mut entropy = Entropy::from_seed([4; 32]);
+        let (rollout, device) = (RolloutId::random(&mut entropy), LocalId::random(&mut entropy));
+        let fault = Fault::new(FaultKind::Crashed, "code 1");
+        let skips = [
+            Skip::Planned("no artifact".to_owned()),
+            Skip::Held,
+            Skip::Conflict,
+            Skip::Stopped,
+            Skip::Removed,
+            Skip::Superseded(rollout),
+            Skip::Gone,
+            Skip::Aborted,
+        ];
+        let phases = Phase::ALL.iter().map(|phase| DeviceStatus::Installing(*phase));
+        let plain = [
+            DeviceStatus::Pending,
+            DeviceStatus::Assigned,
+            DeviceStatus::Acknowledged,
+            DeviceStatus::Healthy,
+            DeviceStatus::Restored(None),
+            DeviceStatus::Restored(Some(fault.clone())),
+            DeviceStatus::Failed(Failure::Reported(Some(fault))),
+            DeviceStatus::Failed(Failure::Silent),
+            DeviceStatus::Unchanged,
+        ];
+        for status in plain.into_iter().chain(phases).chain(skips.into_iter().map(DeviceStatus::Skipped)) {
+            for owed in [Owed::Nothing, Owed::Assign, Owed::Withdraw] {
+                let progress = DeviceProgress {
+                    status: status.clone(),
+                    owed,
+                    offline_since: Some(Wall(5)),
+                    is_late: true,
+                    changed_at: Wall(1_700_000_000_123),
+                };
+                let bytes = encode_progress(rollout, device, &progress).encode_to_vec();
+                assert_eq!(decode_progress(&bytes), Ok((device, progress)));
+            }
+        }
+    }
+}

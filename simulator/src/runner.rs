@@ -1,0 +1,202 @@
+//! Runs of workloads in the world: what a program does is scripted by its artifact's digest.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fleetd_agent::probe::{Probe, ProbeOutcome};
+use fleetd_agent::runner::line::{LineBatch, LinePosition};
+use fleetd_agent::runner::{ExitStatus, Found, RunSpec, Runner, RunnerEvent, RunnerEventKind, RunnerEvents};
+use fleetd_sync_core::id::{ArtifactDigest, OperationId};
+use fleetd_sync_core::name::WorkloadName;
+
+use crate::world::World;
+
+/// Time from a start until the program has been executed.
+const START_DELAY: Duration = Duration::from_millis(20);
+
+/// What a program does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behaviour {
+    /// It ends with code 1 after this time, every time.
+    pub crashes_after: Option<Duration>,
+    /// It never says READY and fails every probe.
+    pub is_sick: bool,
+}
+
+struct Run {
+    operation: OperationId,
+    number: u64,
+    pid: u32,
+    behaviour: Behaviour,
+    ended: Option<ExitStatus>,
+    events: RunnerEvents,
+}
+
+struct State {
+    behaviours: BTreeMap<ArtifactDigest, Behaviour>,
+    runs: BTreeMap<WorkloadName, Run>,
+    started: Vec<(WorkloadName, ArtifactDigest)>,
+    next: u64,
+}
+
+/// The programs of one device.
+#[derive(Clone)]
+pub struct NodeRunner {
+    node: String,
+    world: World,
+    state: Arc<Mutex<State>>,
+}
+
+impl fmt::Debug for NodeRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeRunner({})", self.node)
+    }
+}
+
+impl NodeRunner {
+    /// A device on which nothing runs.
+    #[must_use]
+    pub fn new(node: &str, world: World) -> Self {
+        let state = State {
+            behaviours: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            started: Vec::new(),
+            next: 1,
+        };
+        Self { node: node.to_owned(), world, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Says what the program in an artifact does.
+    pub fn script(&self, artifact: ArtifactDigest, behaviour: Behaviour) {
+        self.lock().behaviours.insert(artifact, behaviour);
+    }
+
+    /// The artifacts that were started, in order.
+    #[must_use]
+    pub fn started(&self) -> Vec<ArtifactDigest> {
+        self.lock().started.iter().map(|(_, artifact)| *artifact).collect()
+    }
+
+    /// The process of a workload that runs.
+    #[must_use]
+    pub fn pid(&self, workload: &WorkloadName) -> Option<u32> {
+        self.lock().runs.get(workload).filter(|run| run.ended.is_none()).map(|run| run.pid)
+    }
+
+    /// Ends every run as a power cut does: without a word.
+    pub fn reboot(&self) {
+        self.lock().runs.clear();
+    }
+
+    fn tell(&self, delay: Duration, events: &RunnerEvents, event: RunnerEvent) {
+        let (events, subject) = (Arc::clone(events), format!("{}/{}", self.node, event.workload));
+        let what = format!("{:?}", event.kind);
+        self.world.schedule(delay, &subject, what.as_bytes(), move || events(event));
+    }
+
+    /// Ends a run, if it is still the one that was meant.
+    fn end(&self, workload: &WorkloadName, number: u64, status: ExitStatus) {
+        let mut state = self.lock();
+        let Some(run) = state.runs.get_mut(workload) else { return };
+        if run.number != number || run.ended.is_some() {
+            return;
+        }
+        run.ended = Some(status);
+        let (events, operation) = (Arc::clone(&run.events), run.operation);
+        drop(state);
+        let event = RunnerEvent { operation, workload: workload.clone(), kind: RunnerEventKind::Exited { status } };
+        self.tell(Duration::ZERO, &events, event);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runner for NodeRunner {
+    fn start(&self, operation: OperationId, spec: RunSpec, events: RunnerEvents) {
+        let mut state = self.lock();
+        let (number, behaviour) = (state.next, state.behaviours.get(&spec.artifact).copied().unwrap_or_default());
+        state.next += 1;
+        let is_running = state.runs.get(&spec.workload).is_some_and(|run| run.ended.is_none());
+        assert!(!is_running, "{} was started twice on {}", spec.workload, self.node);
+        let pid = u32::try_from(number).unwrap_or(u32::MAX);
+        state.started.push((spec.workload.clone(), spec.artifact));
+        let run = Run { operation, number, pid, behaviour, ended: None, events: Arc::clone(&events) };
+        state.runs.insert(spec.workload.clone(), run);
+        drop(state);
+        let event = |kind| RunnerEvent { operation, workload: spec.workload.clone(), kind };
+        self.tell(START_DELAY, &events, event(RunnerEventKind::Started { pid }));
+        if !behaviour.is_sick {
+            self.tell(START_DELAY * 2, &events, event(RunnerEventKind::Ready));
+        }
+        if let Some(after) = behaviour.crashes_after {
+            let (runner, workload) = (self.clone(), spec.workload);
+            let subject = format!("{}/{workload}", self.node);
+            self.world.schedule(START_DELAY + after, &subject, b"crash", move || {
+                runner.end(&workload, number, ExitStatus::Code(1));
+            });
+        }
+    }
+
+    fn attach(&self, operation: OperationId, workload: &WorkloadName, events: RunnerEvents) {
+        let mut state = self.lock();
+        let found = match state.runs.get_mut(workload) {
+            None => Found::Gone,
+            Some(run) => {
+                run.events = Arc::clone(&events);
+                match run.ended {
+                    Some(status) => Found::Exited { run: run.operation, status },
+                    None => Found::Running {
+                        run: run.operation,
+                        pid: run.pid,
+                        ready: !run.behaviour.is_sick,
+                        lines: LinePosition::default(),
+                    },
+                }
+            }
+        };
+        drop(state);
+        let kind = RunnerEventKind::Attached { found };
+        self.tell(START_DELAY, &events, RunnerEvent { operation, workload: workload.clone(), kind });
+    }
+
+    fn stop(&self, workload: &WorkloadName, _grace: Duration) {
+        let Some(number) = self.lock().runs.get(workload).map(|run| run.number) else { return };
+        let (runner, workload) = (self.clone(), workload.clone());
+        let subject = format!("{}/{workload}", self.node);
+        self.world.schedule(START_DELAY, &subject, b"stop", move || {
+            runner.end(&workload, number, ExitStatus::Signal(15));
+        });
+    }
+
+    fn read_lines(
+        &self,
+        operation: OperationId,
+        workload: &WorkloadName,
+        _after: Option<LinePosition>,
+        _bytes_max: usize,
+        events: RunnerEvents,
+    ) {
+        let kind = RunnerEventKind::LinesRead { batch: LineBatch::default() };
+        self.tell(Duration::ZERO, &events, RunnerEvent { operation, workload: workload.clone(), kind });
+    }
+
+    fn acknowledge_lines(&self, _workload: &WorkloadName, _through: LinePosition) {}
+
+    fn probe(&self, operation: OperationId, workload: &WorkloadName, _probe: Probe, events: RunnerEvents) {
+        let is_well = self.lock().runs.get(workload).is_some_and(|run| run.ended.is_none() && !run.behaviour.is_sick);
+        let outcome =
+            if is_well { ProbeOutcome::Good } else { ProbeOutcome::Bad { detail: "nobody answers".to_owned() } };
+        let kind = RunnerEventKind::Probed { outcome };
+        self.tell(START_DELAY, &events, RunnerEvent { operation, workload: workload.clone(), kind });
+    }
+
+    fn cancel(&self, _operation: OperationId) {}
+
+    fn workloads(&self) -> Vec<WorkloadName> {
+        self.lock().runs.keys().cloned().collect()
+    }
+}
