@@ -140,13 +140,10 @@ pub fn decode_workload(bytes: &[u8]) -> Result<WorkloadRecord, DecodeRecordError
     })
 }
 
-fn read_release(
-    field: &'static str,
-    message: &stored::InstalledReleaseRecord,
-) -> Result<Release, DecodeRecordError> {
+fn read_release(field: &'static str, message: &stored::InstalledReleaseRecord) -> Result<Release, DecodeRecordError> {
     let artifact = ArtifactDigest::from_bytes(fixed("release.artifact_digest", &message.artifact_digest)?);
-    let mut release = Release::load(&message.manifest, artifact)
-        .map_err(|source| DecodeRecordError::Release { field, source })?;
+    let mut release =
+        Release::load(&message.manifest, artifact).map_err(|source| DecodeRecordError::Release { field, source })?;
     release.rollout = read_rollout("release.rollout_id", &message.rollout_id)?;
     release.attempt = message.attempt;
     release.healthy = message.healthy;

@@ -1,0 +1,185 @@
+//! Carries out what the agent decided: connections, what its documents tell others, and what it remembers.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use fleetd_actors::address::Address;
+use fleetd_actors::agent::record::AgentRecord;
+use fleetd_actors::agent::{Agent, Effect, Identity, Input, Record};
+use fleetd_actors::driver::Driver;
+use fleetd_actors::spawn::LoadActorError;
+use fleetd_sync_core::commit::{Mutation, Space};
+use fleetd_sync_core::id::{ConnectionId, FleetId};
+use fleetd_sync_core::session::{Class, CloseCode, Message};
+use fleetd_sync_core::time::Now;
+use fleetd_sync_core::trust::{RootChain, RootRecord};
+use fleetd_sync_store::state_store::{KeyRange, ReadError};
+use fleetd_sync_transport::frame;
+use fleetd_sync_transport::link::{DialIdentity, DownReason, Link, LinkEvent, LinkEvents, Peer, SendError};
+
+use super::Surroundings;
+use crate::cause::cause_of;
+use crate::record::{decode_agent, encode_agent};
+
+/// The agent's own record in [`Space::Agent`].
+pub(crate) const AGENT_KEY: &[u8] = b"agent";
+
+/// Carries out what the agent decided.
+pub(crate) struct AgentDriver {
+    surroundings: Arc<Surroundings>,
+    address: Address<Input>,
+}
+
+/// Takes the agent up from the store, and tells it what it is told at each start.
+pub(crate) fn load(
+    surroundings: &Arc<Surroundings>,
+    address: &Address<Input>,
+) -> Result<(Agent, AgentDriver), LoadActorError> {
+    let options = &surroundings.options;
+    let record = read_record(surroundings)?;
+    let fleet = record.fleet().or(options.token.as_ref().map(|token| token.fleet()));
+    let chain = read_chain(surroundings, fleet)?;
+    let envelopes = read_all(surroundings, Space::Envelope)?;
+    let identity = Identity {
+        key: options.identity.key.clone(),
+        csr: options.identity.csr.clone(),
+        sealing_key: options.identity.sealing_key,
+        boot: options.boot,
+        verify: options.identity.verify,
+    };
+    let exchange = surroundings.exchange().ok_or_else(|| failed("the node has ended"))?;
+    let entropy = surroundings.entropy("agent");
+    let agent = Agent::load(identity, record, chain, envelopes, exchange.workloads(), entropy);
+    let configured =
+        Input::Configured { token: options.token.clone().map(Box::new), addresses: options.addresses.clone() };
+    let left_open = exchange.agent_loaded(address, vec![configured, Input::Facts(options.facts.clone())]);
+    if let Some(connection) = left_open {
+        surroundings.seams.link.close(connection, CloseCode::Internal);
+    }
+    Ok((agent, AgentDriver { surroundings: Arc::clone(surroundings), address: address.clone() }))
+}
+
+fn failed(cause: impl ToString) -> LoadActorError {
+    LoadActorError { cause: cause.to_string() }
+}
+
+fn read_record(surroundings: &Surroundings) -> Result<AgentRecord, LoadActorError> {
+    let stored = surroundings.seams.store.get(Space::Agent, AGENT_KEY).map_err(failed)?;
+    match stored.map(|stored| decode_agent(&stored.value)).transpose() {
+        Ok(record) => Ok(record.unwrap_or_default()),
+        Err(error) => Err(failed(cause_of(&error))),
+    }
+}
+
+/// The root chain of `fleet`; `None` when there is none, or only that of another fleet, which a new token may lead to.
+fn read_chain(surroundings: &Surroundings, fleet: Option<FleetId>) -> Result<Option<RootChain>, LoadActorError> {
+    let records = read_all(surroundings, Space::RootRecord)?;
+    let Some(first) = records.first() else { return Ok(None) };
+    let first = RootRecord::decode(first).map_err(|error| failed(cause_of(&error)))?;
+    let founded = first.body().founded_fleet();
+    if fleet.is_some_and(|fleet| fleet != founded) {
+        tracing::warn!(%founded, ?fleet, "the stored root records are another fleet's and do not count");
+        return Ok(None);
+    }
+    RootChain::load(founded, records).map(Some).map_err(|error| failed(cause_of(&error)))
+}
+
+fn read_all(surroundings: &Surroundings, space: Space) -> Result<Vec<Vec<u8>>, LoadActorError> {
+    let mut values = Vec::new();
+    let read: Result<(), ReadError> = surroundings.seams.store.visit(space, KeyRange::all(), &mut |_, found| {
+        values.push(found.value);
+        ControlFlow::Continue(())
+    });
+    read.map(|()| values).map_err(failed)
+}
+
+impl Driver<Agent> for AgentDriver {
+    fn store(&mut self, record: Record, mutations: &mut Vec<Mutation>) {
+        mutations.push(match record {
+            Record::Agent(record) => {
+                Mutation::Put { space: Space::Agent, key: AGENT_KEY.to_vec(), value: encode_agent(&record) }
+            }
+            Record::Root(record) => {
+                let key = record.body().version.to_be_bytes().to_vec();
+                Mutation::Put { space: Space::RootRecord, key, value: record.encode() }
+            }
+            Record::Lane(record) => record.into_mutation(),
+        });
+    }
+
+    fn start(&mut self, _now: Now, effect: Effect) {
+        let Some(exchange) = self.surroundings.exchange() else { return };
+        match effect {
+            Effect::Dial { connection, address, certificates } => {
+                exchange.dialled(connection);
+                self.dial(connection, &address, certificates);
+            }
+            Effect::Send { connection, class, message } => {
+                send(&*self.surroundings.seams.link, connection, class, &message);
+            }
+            Effect::Close { connection, code } => self.surroundings.seams.link.close(connection, code),
+            Effect::Linked(linked) => exchange.linked(linked),
+            Effect::LogPositions(_) => {}
+            Effect::Deliver(message) => exchange.deliver(message),
+            Effect::Assign { workload, assignment } => exchange.assign(&workload, assignment),
+            Effect::Trust(roster) => exchange.trust(roster),
+            Effect::Show(status) => self.surroundings.board.show_agent(status),
+            Effect::Warn(warning) => tracing::warn!("{warning}"),
+        }
+    }
+}
+
+impl AgentDriver {
+    fn dial(&self, connection: ConnectionId, address: &str, certificates: Vec<Vec<u8>>) {
+        let identity = DialIdentity { key: self.surroundings.options.identity.key.clone(), certificates };
+        let link = Arc::clone(&self.surroundings.seams.link);
+        let (agent, events_link) = (self.address.clone(), Arc::clone(&link));
+        let events: LinkEvents = Arc::new(move |connection, event| on_event(&agent, &events_link, connection, event));
+        tracing::debug!(%connection, address, "dialling");
+        link.dial(connection, address, identity, events);
+    }
+}
+
+/// Hands a link's event to the agent. A frame's credit goes back when the agent has taken it.
+fn on_event(agent: &Address<Input>, link: &Arc<dyn Link>, connection: ConnectionId, event: LinkEvent) {
+    match event {
+        LinkEvent::Up { peer: Peer::Server { leaf }, .. } => agent.send(Input::Up { connection, server_leaf: leaf }),
+        LinkEvent::Up { .. } => link.close(connection, CloseCode::Impostor),
+        LinkEvent::Frame { bytes, .. } => match frame::decode(&bytes) {
+            Ok(Some(message)) => {
+                let link = Arc::clone(link);
+                let taken = Box::new(move || link.grant(connection, 1));
+                agent.send_then(Input::Message { connection, message }, taken);
+            }
+            Ok(None) => link.grant(connection, 1),
+            Err(error) => {
+                tracing::warn!(%connection, error = cause_of(&error), "the server sent what cannot be read");
+                link.close(connection, CloseCode::Malformed);
+            }
+        },
+        LinkEvent::Down { reason } => {
+            tracing::info!(%connection, %reason, "the connection is down");
+            let code = match reason {
+                DownReason::ClosedByPeer { code } | DownReason::ClosedHere { code } => Some(code),
+                DownReason::TimedOut | DownReason::Unreachable { .. } | DownReason::Failed { .. } => None,
+            };
+            agent.send(Input::Down { connection, code });
+        }
+    }
+}
+
+/// Puts a message into a connection's outbox. One that finds no connection is repaired by the next session.
+pub(super) fn send(link: &dyn Link, connection: ConnectionId, class: Class, message: &Message) {
+    let sent = match frame::encode(message) {
+        Ok(frame) => link.send(connection, class, frame),
+        Err(error) => {
+            tracing::error!(%connection, %error, "a message was not sent");
+            return link.close(connection, CloseCode::Internal);
+        }
+    };
+    match sent {
+        Ok(()) => {}
+        Err(error @ SendError::Unknown { .. }) => tracing::debug!(%error, "a message was not sent"),
+        Err(error) => tracing::warn!(%error, "a message was not sent"),
+    }
+}
