@@ -2,20 +2,15 @@
 
 use expect_test::expect;
 use fleetd::client::CallError;
+use fleetd::client::api::common::v1::Error;
+use fleetd::client::api::rollout::v1::{Rollout, RolloutDevice, RolloutDeviceState, RolloutState};
 use fleetd::command::rollout::watch::failure;
 use fleetd::error::{CommandError, draw};
 use fleetd::exit::Exit;
-use fleetd_proto::fleetd::common::v1::Error;
-use fleetd_proto::fleetd::rollout::v1::{Rollout, RolloutDevice, RolloutDeviceState, RolloutState};
-use fleetd_proto::google;
-use prost::Message as _;
 use tonic::{Code, Status};
 
 fn refusal(code: Code, error: &Error) -> CommandError {
-    let details = vec![prost_types::Any::from_msg(error).unwrap()];
-    let envelope = google::rpc::Status { code: i32::from(code), message: error.message.clone(), details };
-    let status = Status::with_details(code, error.message.clone(), envelope.encode_to_vec().into());
-    CallError::from(status).into()
+    CallError::from(fleetd_server::rpc::status::status(code, error)).into()
 }
 
 #[test]

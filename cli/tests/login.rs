@@ -5,12 +5,13 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
+use tokio::process::Child;
 
 use crate::server::{Ca, Claim, Fleet, Server, TOKEN, nobody};
 
-/// Runs `fleetd` with its configuration in `folder`, the token on its standard input, and errors as JSON.
-async fn fleetd(folder: &Path, arguments: &[&str]) -> Output {
-    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_fleetd"))
+/// Starts `fleetd` with its configuration in `folder`, and errors as JSON.
+fn start(folder: &Path, arguments: &[&str]) -> Child {
+    tokio::process::Command::new(env!("CARGO_BIN_EXE_fleetd"))
         .arg("--json")
         .args(arguments)
         .env_clear()
@@ -20,7 +21,12 @@ async fn fleetd(folder: &Path, arguments: &[&str]) -> Output {
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// Runs `fleetd` to its end with the token on its standard input.
+async fn fleetd(folder: &Path, arguments: &[&str]) -> Output {
+    let mut child = start(folder, arguments);
     let mut stdin = child.stdin.take().unwrap();
     // A program that does not want it may be gone by now.
     let _ = stdin.write_all(TOKEN.as_bytes()).await;
@@ -179,4 +185,23 @@ async fn what_is_not_understood_ends_with_two() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert!(serde_json::from_str::<Value>(text.trim()).unwrap()["error"]["message"].is_string(), "{text}");
     }
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_a_wait_with_130() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let fleet = Fleet::new(1).id.to_string();
+    let child = start(folder.path(), &["login", &address, "--fleet", &fleet, "--token", "-"]);
+    // It is connected, and this server never says a word.
+    let silent = listener.accept().await.unwrap();
+    let pid = child.id().unwrap().to_string();
+    let killed = tokio::process::Command::new("kill").args(["-INT", &pid]).status().await.unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("\"code\":\"interrupted\""), "{text}");
+    drop(silent);
 }

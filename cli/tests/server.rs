@@ -3,12 +3,12 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-use fleetd_proto::fleetd::access::v1::access_service_server::{AccessService, AccessServiceServer};
-use fleetd_proto::fleetd::access::v1::{self as access, WhoAmIRequest, WhoAmIResponse};
-use fleetd_proto::fleetd::registration::v1::registration_service_server::{
+use fleetd::client::api::access::v1::access_service_server::{AccessService, AccessServiceServer};
+use fleetd::client::api::access::v1::{self as access, WhoAmIRequest, WhoAmIResponse};
+use fleetd::client::api::registration::v1::registration_service_server::{
     RegistrationService, RegistrationServiceServer,
 };
-use fleetd_proto::fleetd::registration::v1::{
+use fleetd::client::api::registration::v1::{
     GetFleetRequest, GetFleetResponse, RegisterDeviceRequest, RegisterDeviceResponse,
 };
 use fleetd_server::edge::authenticate::{AuthenticateError, Authenticator, Caller, Role as CallerRole};

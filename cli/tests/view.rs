@@ -1,17 +1,17 @@
 //! What people read of plans, rollouts, devices and logs.
 
 use expect_test::expect;
-use fleetd::client::json::json;
-use fleetd::command::{device, logs, rollout};
-use fleetd::output::{Moment, table};
-use fleetd_proto::fleetd::common::v1::WorkloadPhase;
-use fleetd_proto::fleetd::device::v1::{self as device_v1, Device, DeviceWorkload};
-use fleetd_proto::fleetd::log::v1::read_logs_response::Entry;
-use fleetd_proto::fleetd::log::v1::{LogGap, LogGapReason, LogLine, ReadLogsResponse};
-use fleetd_proto::fleetd::rollout::v1::{
+use fleetd::client::api::common::v1::WorkloadPhase;
+use fleetd::client::api::device::v1::{self as device_v1, Device, DeviceWorkload};
+use fleetd::client::api::log::v1::read_logs_response::Entry;
+use fleetd::client::api::log::v1::{LogGap, LogGapReason, LogLine, ReadLogsResponse};
+use fleetd::client::api::rollout::v1::{
     BlockedReason, Plan, PlanCounts, PlannedDevice, Rollout, RolloutCounts, RolloutDevice, RolloutDeviceState,
     RolloutState, Verdict,
 };
+use fleetd::client::json::json;
+use fleetd::command::{device, logs, rollout};
+use fleetd::output::{Moment, table};
 use prost_types::Timestamp;
 
 /// 2026-03-10T12:00:00Z.
