@@ -9,6 +9,7 @@
 pub mod blocking;
 pub mod clock;
 pub mod engine;
+pub mod fleet;
 pub mod network;
 pub mod runner;
 pub mod store;

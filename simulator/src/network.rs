@@ -150,7 +150,7 @@ impl Network {
 
     fn give_up(&self, node: &str, cut: u64) {
         let ends: Vec<EndId> = {
-            let mut state = self.lock();
+            let state = self.lock();
             if state.cut.get(node) != Some(&cut) {
                 return;
             }

@@ -59,12 +59,7 @@ impl NodeRunner {
     /// A device on which nothing runs.
     #[must_use]
     pub fn new(node: &str, world: World) -> Self {
-        let state = State {
-            behaviours: BTreeMap::new(),
-            runs: BTreeMap::new(),
-            started: Vec::new(),
-            next: 1,
-        };
+        let state = State { behaviours: BTreeMap::new(), runs: BTreeMap::new(), started: Vec::new(), next: 1 };
         Self { node: node.to_owned(), world, state: Arc::new(Mutex::new(state)) }
     }
 

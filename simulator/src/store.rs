@@ -108,9 +108,7 @@ fn digest(batch: &Batch) -> [u8; 32] {
             Mutation::Expect { space, key, revision } => {
                 [&[*space as u8], key.as_slice(), &revision.0.to_le_bytes()].map(&mut add)
             }
-            Mutation::Append { log, sequence, entry } => {
-                [log.as_bytes(), &sequence.to_le_bytes(), entry].map(&mut add)
-            }
+            Mutation::Append { log, sequence, entry } => [log.as_bytes(), &sequence.to_le_bytes(), entry].map(&mut add),
             Mutation::Forget { log, through } => [log.as_bytes(), &through.to_le_bytes(), b"forget"].map(&mut add),
         };
     }

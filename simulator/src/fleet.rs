@@ -1,0 +1,435 @@
+//! A fleet in the world: a server's node and its devices' nodes, wired by the product itself on simulated seams.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fleetd_actors::registration::Input as RegistrationInput;
+use fleetd_actors::registration::token::{Answer, Command as RegistrationCommand, TokenWish};
+use fleetd_actors::rollout::plan::{DeviceRow, Plan, PlannedRelease, PresentRelease, Targets, plan};
+use fleetd_actors::rollout::status::RolloutHeader;
+use fleetd_actors::{authority, report, rollout};
+use fleetd_agent::artifact_files::memory::MemoryArtifactFiles;
+use fleetd_agent::disk::memory::MemoryDisk;
+use fleetd_agent::install::memory::MemoryInstaller;
+use fleetd_agent::node as agent_node;
+use fleetd_server::artifact_store::ArtifactStore as _;
+use fleetd_server::artifact_store::memory::MemoryArtifactStore;
+use fleetd_server::{node as server_node, record};
+use fleetd_sync_core::commit::Space;
+use fleetd_sync_core::enrolment::EnrolmentToken;
+use fleetd_sync_core::entropy::Entropy;
+use fleetd_sync_core::id::{ArtifactDigest, BootId, LocalId, PlanId, RolloutId};
+use fleetd_sync_core::key::SecretKey;
+use fleetd_sync_core::name::{Platform, WorkloadName};
+use fleetd_sync_core::release::{Artifact, Manifest, Probe, ProbeCheck, SignedManifest};
+use fleetd_sync_core::time::{ClockQuality, Wall};
+use fleetd_sync_core::trust::{Change, Rank, Role, RootChain, RootRecord, Sites};
+use fleetd_sync_store::memory::MemoryStore;
+use fleetd_sync_store::state_store::KeyRange;
+use fleetd_sync_transport::endpoint::verify_server;
+use fleetd_sync_transport::identity::{CertificateAuthority, key_pkcs8, signing_request};
+use fleetd_sync_transport::link::{ListenIdentity, Listener};
+
+use crate::blocking::NodeBlocking;
+use crate::clock::{NodeClock, new_year_2026};
+use crate::engine::direct::DirectEngine;
+use crate::network::Network;
+use crate::runner::NodeRunner;
+use crate::store::NodeStore;
+use crate::world::World;
+
+/// Where the server listens.
+const SERVER_ADDRESS: &str = "server:4443";
+/// Time from the world's beginning until anything is expected to have happened.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The disk of a device.
+const DISK_BYTES: u64 = 64 << 20;
+/// Records that are read at once.
+const PAGE_RECORDS: usize = 4096;
+
+/// What cannot be set up; a scenario stops with it.
+#[derive(Debug, thiserror::Error)]
+#[error("the scenario cannot go on: {0}")]
+pub struct ScenarioError(String);
+
+fn failed(error: impl fmt::Display) -> ScenarioError {
+    ScenarioError(error.to_string())
+}
+
+/// A fleet in the world.
+pub struct Fleet {
+    /// The world.
+    pub world: World,
+    /// Its network.
+    pub network: Network,
+    /// The server's node.
+    pub server: server_node::Node,
+    /// The devices, in the order in which they were added.
+    pub devices: Vec<SimulatedDevice>,
+    artifacts: Arc<MemoryArtifactStore>,
+    root: SecretKey,
+    release_key: SecretKey,
+    entropy: Entropy,
+    _listener: Box<dyn Listener>,
+}
+
+/// A device in the world: its node while it is powered, and what outlives a power cut.
+pub struct SimulatedDevice {
+    /// What traces call it.
+    pub name: String,
+    /// Its programs.
+    pub runner: NodeRunner,
+    /// Its disk.
+    pub disk: MemoryDisk,
+    /// Its store.
+    pub store: Arc<MemoryStore>,
+    key: SecretKey,
+    token: EnrolmentToken,
+    running: Option<(agent_node::Node, DirectEngine)>,
+    starts: u32,
+    boots: u32,
+}
+
+impl SimulatedDevice {
+    /// The hash of its key.
+    #[must_use]
+    pub fn local(&self) -> LocalId {
+        self.key.id().into()
+    }
+
+    /// Its node, while it runs.
+    #[must_use]
+    pub fn node(&self) -> Option<&agent_node::Node> {
+        self.running.as_ref().map(|(node, _)| node)
+    }
+}
+
+impl Fleet {
+    /// A fleet with a server and no device.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the server does not start.
+    pub fn new(seed: u64, latency: Duration) -> Result<Self, ScenarioError> {
+        let world = World::new(seed);
+        let network = Network::new(world.clone(), latency);
+        let mut entropy = world.entropy("fleet");
+        let [root, ca, authority, server, release_key] = std::array::from_fn(|_| SecretKey::generate(&mut entropy));
+        let roles = [
+            (ca.public(), Role::CertificateAuthority),
+            (authority.public(), Role::Authority { rank: Rank::CENTRAL, sites: Sites::All }),
+        ];
+        let first = RootRecord::draft(BTreeSet::from([root.public()]), 1, roles).map_err(failed)?.sign(&root);
+        let certificates = CertificateAuthority::new(first.body().fleet, &ca).map_err(failed)?;
+        let issued = certificates.issue_server(&server.public(), &[], new_year_2026(), &mut entropy).map_err(failed)?;
+        let listen = ListenIdentity {
+            certificates: issued.chain,
+            key_pkcs8: key_pkcs8(&server),
+            authorities: vec![certificates.certificate().to_vec()],
+        };
+        let artifacts = Arc::new(MemoryArtifactStore::default());
+        let clock = Arc::new(NodeClock::new(world.clone(), new_year_2026(), ClockQuality::Synced));
+        let store = Arc::new(NodeStore::new("server", world.clone(), Arc::new(MemoryStore::manual())));
+        let engine = DirectEngine::new(
+            "server",
+            world.clone(),
+            Arc::<NodeClock>::clone(&clock),
+            Arc::<NodeStore>::clone(&store),
+        );
+        let seams = server_node::Seams {
+            clock,
+            store,
+            link: network.link("server"),
+            artifacts: Arc::<MemoryArtifactStore>::clone(&artifacts),
+            blocking: Arc::new(NodeBlocking::new("server", world.clone())),
+            entropy: world.entropy("server"),
+        };
+        let boot = BootId::random(&mut entropy);
+        let identity = server_node::ServerIdentity {
+            first_record: first.clone(),
+            authority,
+            certificates: Arc::new(certificates),
+            boot,
+        };
+        let server = server_node::Node::start(&engine, seams, identity).map_err(failed)?;
+        let listener = server.listen(SERVER_ADDRESS, listen).map_err(failed)?;
+        let mut fleet = Self {
+            world,
+            network,
+            server,
+            devices: Vec::new(),
+            artifacts,
+            root,
+            release_key,
+            entropy,
+            _listener: listener,
+        };
+        fleet.delegate_release_key(&first)?;
+        Ok(fleet)
+    }
+
+    /// Root lets the release key sign `coffee`, as `fleetd trust delegate` does.
+    fn delegate_release_key(&mut self, first: &RootRecord) -> Result<(), ScenarioError> {
+        let chain = RootChain::found(first.body().fleet, first.clone()).map_err(failed)?;
+        let workloads = BTreeSet::from([coffee()]);
+        let change = Change::Delegate { key: self.release_key.public(), role: Role::Release { workloads } };
+        let record = Box::new(chain.draft_next([change]).map_err(failed)?.sign(&self.root));
+        let server = self.server.clone();
+        self.ask("the authority", move |reply| {
+            let operation = server.shared.authority_answers.open(Box::new(reply));
+            server.actors.authority.send(authority::Input::AddRootRecord { operation, record });
+        })?
+        .map_err(failed)
+    }
+
+    /// Adds a device with a token of its own, and powers it on.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when there is no token for it, or it does not start.
+    pub fn add_device(&mut self) -> Result<usize, ScenarioError> {
+        let token = self.create_token()?;
+        let number = self.devices.len();
+        let name = format!("device-{number}");
+        let mut entropy = self.world.entropy(&name);
+        self.devices.push(SimulatedDevice {
+            runner: NodeRunner::new(&name, self.world.clone()),
+            disk: MemoryDisk::new(DISK_BYTES),
+            store: Arc::new(MemoryStore::manual()),
+            key: SecretKey::generate(&mut entropy),
+            token,
+            running: None,
+            starts: 0,
+            boots: 0,
+            name,
+        });
+        self.power_on(number)?;
+        Ok(number)
+    }
+
+    /// Starts a device's agent; after a power cut that is a new boot.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the node does not start.
+    pub fn power_on(&mut self, number: usize) -> Result<(), ScenarioError> {
+        let (world, network) = (self.world.clone(), self.network.clone());
+        let device = self.devices.get_mut(number).ok_or_else(|| failed("there is no such device"))?;
+        device.starts += 1;
+        let entropy = world.entropy(&device.name).stream(&format!("start {}", device.starts));
+        let boot = BootId::random(&mut world.entropy(&device.name).stream(&format!("boot {}", device.boots)));
+        let clock = Arc::new(NodeClock::new(world.clone(), Wall(0), ClockQuality::None));
+        let store = Arc::new(NodeStore::new(&device.name, world.clone(), Arc::clone(&device.store)));
+        let engine = DirectEngine::new(
+            &device.name,
+            world.clone(),
+            Arc::<NodeClock>::clone(&clock),
+            Arc::<NodeStore>::clone(&store),
+        );
+        let seams = agent_node::Seams {
+            clock,
+            store,
+            link: network.link(&device.name),
+            runner: Arc::new(device.runner.clone()),
+            installer: Arc::new(MemoryInstaller::on(&device.disk)),
+            files: Arc::new(MemoryArtifactFiles::on(&device.disk)),
+            blocking: Arc::new(NodeBlocking::new(&device.name, world.clone())),
+            entropy,
+        };
+        let options = agent_node::NodeOptions {
+            identity: agent_node::DeviceIdentity {
+                key: device.key.clone(),
+                csr: signing_request(&device.key).map_err(failed)?,
+                sealing_key: [0; 32],
+                verify: verify_server,
+            },
+            boot,
+            platform: platform(),
+            facts: BTreeMap::from([("platform".to_owned(), platform().to_string())]),
+            token: Some(device.token.clone()),
+            addresses: Vec::new(),
+            spool_bytes_max: fleetd_sync_core::limit::SPOOL_BYTES_MAX,
+        };
+        let node = agent_node::Node::start(engine.clone(), seams, options).map_err(failed)?;
+        device.running = Some((node, engine));
+        Ok(())
+    }
+
+    /// Cuts a device's power: its processes, its connections, and what its store and disk had not made durable.
+    pub fn power_off(&mut self, number: usize) {
+        let mut entropy = self.entropy.stream(&format!("power {number} {:?}", self.world.monotonic()));
+        let Some(device) = self.devices.get_mut(number) else { return };
+        if let Some((node, engine)) = device.running.take() {
+            engine.kill();
+            drop(node);
+        }
+        self.network.kill(&device.name);
+        device.runner.reboot();
+        device.disk.cut_power(&mut entropy);
+        device.store.crash(&mut entropy);
+        if let Ok(store) = device.store.reopen() {
+            device.store = Arc::new(store);
+        }
+        device.boots += 1;
+    }
+
+    /// Signs a release of `coffee` and puts it on the server, as `fleetd release push` does.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the manifest says what no release may say.
+    pub fn push(&mut self, version: &str, program: &[u8]) -> Result<SignedManifest, ScenarioError> {
+        let digest = ArtifactDigest::of(program);
+        let size_bytes = u64::try_from(program.len()).map_err(failed)?;
+        let artifact = Artifact { digest, size_bytes, file_name: "coffee".to_owned() };
+        let manifest = Manifest {
+            fleet: self.server.shared.trust().chain.fleet(),
+            workload: coffee(),
+            version: version.parse().map_err(failed)?,
+            artifacts: BTreeMap::from([(platform(), artifact)]),
+            argv: Vec::new(),
+            environment: BTreeMap::new(),
+            probe: Probe { check: ProbeCheck::Notify, grace: Duration::from_secs(10), ..Probe::default() },
+            user: None,
+            stop_grace: Duration::from_secs(1),
+        };
+        let signed = manifest.sign(&self.release_key).map_err(failed)?;
+        let bytes = signed.encode();
+        let manifest_bytes = u64::try_from(bytes.len()).map_err(failed)?;
+        self.artifacts.append(digest, size_bytes, 0, program).map_err(failed)?;
+        self.artifacts.append(signed.digest(), manifest_bytes, 0, &bytes).map_err(failed)?;
+        Ok(signed)
+    }
+
+    /// Plans a release for every device and starts the rollout.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when there is nothing to plan, or the rollout is refused.
+    pub fn roll_out(&mut self, release: &SignedManifest) -> Result<RolloutId, ScenarioError> {
+        let (id, rollout) = (PlanId::random(&mut self.entropy), RolloutId::random(&mut self.entropy));
+        let planned = PlannedRelease::of(release.claims(), release.digest());
+        let plan: Plan = plan(id, planned, Targets::All, 1, 0, &self.rows()?).map_err(failed)?;
+        let server = self.server.clone();
+        self.ask("the rollout", move |reply| {
+            let operation = server.shared.rollout_answers.open(Box::new(reply));
+            let input = rollout::Input::Start { operation, caller: "scenario".to_owned(), plan: Box::new(plan) };
+            server.actors.rollouts.send(&rollout, input);
+        })?
+        .map_err(failed)?;
+        Ok(rollout)
+    }
+
+    /// What the server's store says of a rollout.
+    #[must_use]
+    pub fn rollout(&self, rollout: RolloutId) -> Option<RolloutHeader> {
+        let found = self.server.shared.seams.store.get(Space::Rollout, rollout.as_bytes()).ok()??;
+        record::rollout::decode_header(&found.value).ok()
+    }
+
+    /// What the server's store says of a device's `coffee`.
+    #[must_use]
+    pub fn report(&self, number: usize) -> Option<report::WorkloadReport> {
+        let local = self.devices.get(number)?.local();
+        let found = self.server.shared.seams.store.get(Space::Device, local.as_bytes()).ok()??;
+        record::device::decode(&found.value).ok()?.reports.remove(&coffee())
+    }
+
+    /// Says whether the server's store says that a device runs a version and is healthy.
+    #[must_use]
+    pub fn is_healthy(&self, number: usize, version: &str) -> bool {
+        self.report(number).is_some_and(|report| {
+            report.phase == Some(report::Phase::Healthy)
+                && report.release.as_ref().is_some_and(|release| release.as_str() == version)
+        })
+    }
+
+    /// Runs the world until something holds, and returns how long it took.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when it does not hold in time.
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) -> Result<Duration, ScenarioError> {
+        self.world.run_until(PATIENCE, || holds(self)).ok_or_else(|| failed(format!("waited in vain for {what}")))
+    }
+
+    fn create_token(&mut self) -> Result<EnrolmentToken, ScenarioError> {
+        let server = self.server.clone();
+        let wish = TokenWish {
+            note: String::new(),
+            labels: BTreeMap::new(),
+            site: String::new(),
+            uses_max: 1,
+            expires_at: None,
+            needs_approval: Some(false),
+        };
+        let answer = self.ask("the registration", move |reply| {
+            let operation = server.shared.registration_answers.open(Box::new(reply));
+            let command = RegistrationCommand::CreateToken(wish);
+            let caller = "scenario".to_owned();
+            server.actors.registration.send(RegistrationInput::Command { operation, caller, command });
+        })?;
+        let Answer::Created { token, secret } = answer.map_err(failed)? else {
+            return Err(failed("the registration gave no token"));
+        };
+        let addresses = vec![SERVER_ADDRESS.parse().map_err(failed)?];
+        EnrolmentToken::new(addresses, self.server.shared.trust().chain.fleet(), token.token, secret).map_err(failed)
+    }
+
+    /// Asks an actor of the server, and runs the world until it answers.
+    fn ask<T: Send + 'static>(
+        &self,
+        whom: &str,
+        send: impl FnOnce(Box<dyn FnOnce(T) + Send>),
+    ) -> Result<T, ScenarioError> {
+        let answer = Arc::new(Mutex::new(None));
+        let given = Arc::clone(&answer);
+        send(Box::new(move |value| *given.lock().unwrap_or_else(PoisonError::into_inner) = Some(value)));
+        let take = || answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut taken = None;
+        self.world.run_until(PATIENCE, || {
+            taken = taken.take().or_else(take);
+            taken.is_some()
+        });
+        taken.ok_or_else(|| failed(format!("{whom} did not answer")))
+    }
+
+    fn rows(&self) -> Result<Vec<DeviceRow>, ScenarioError> {
+        let found =
+            self.server.shared.seams.store.scan(Space::Device, KeyRange::all(), PAGE_RECORDS).map_err(failed)?;
+        let row = |(_, found): &(Vec<u8>, fleetd_sync_store::state_store::Versioned)| {
+            let record = record::device::decode(&found.value).map_err(failed)?;
+            let present = record.reports.iter().filter_map(|(name, report)| {
+                let (version, manifest) = (report.release.clone()?, report.digest?);
+                let healthy = report.phase == Some(report::Phase::Healthy);
+                Some((name.clone(), PresentRelease { version, manifest, healthy }))
+            });
+            Ok(DeviceRow {
+                local: record.local,
+                device: record.device,
+                name: record.name,
+                site: record.site,
+                labels: record.labels,
+                platform: record.facts.get("platform").and_then(|platform| platform.parse().ok()),
+                free_bytes: None,
+                releases: present.collect(),
+                facts: record.facts,
+                barred: None,
+                holds: Vec::new(),
+                conflicts: BTreeSet::new(),
+                rollouts: BTreeMap::new(),
+                offline_since: None,
+                revision: found.revision,
+            })
+        };
+        found.iter().map(row).collect()
+    }
+}
+
+/// The workload of every scenario.
+#[must_use]
+pub fn coffee() -> WorkloadName {
+    #[expect(clippy::expect_used, reason = "the name is a constant, and a good one")]
+    "coffee".parse().expect("coffee is a workload's name")
+}
+
+fn platform() -> Platform {
+    #[expect(clippy::expect_used, reason = "the name is a constant, and a good one")]
+    "linux/amd64".parse().expect("linux/amd64 is a platform's name")
+}

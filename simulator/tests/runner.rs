@@ -1,0 +1,6 @@
+//! The product's own nodes in a simulated world.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
+mod runner {
+    mod seam;
+}

@@ -1,0 +1,122 @@
+//! The seam test: a server and three devices, wired from the product's `node.rs`, in one virtual world.
+
+use std::process::Command;
+use std::time::Duration;
+
+use fleetd_actors::report::Phase;
+use fleetd_actors::rollout::status::RolloutPhase;
+use fleetd_simulator::fleet::{Fleet, coffee};
+use fleetd_simulator::runner::Behaviour;
+use fleetd_sync_core::id::ArtifactDigest;
+
+const LATENCY: Duration = Duration::from_millis(50);
+/// Set in a second process, which prints its trace hash and nothing else.
+const SECOND_PROCESS: &str = "FLEETD_SEAM_SECOND_PROCESS";
+
+fn fleet_of_three() -> Fleet {
+    let mut fleet = Fleet::new(7, LATENCY).unwrap();
+    for _ in 0..3 {
+        fleet.add_device().unwrap();
+    }
+    fleet.wait_until("three devices to enrol", |fleet| enrolled(fleet) == 3).unwrap();
+    fleet
+}
+
+fn enrolled(fleet: &Fleet) -> usize {
+    fleet.devices.iter().filter(|device| device.node().is_some_and(|node| node.status().agent.device.is_some())).count()
+}
+
+fn all_healthy(fleet: &Fleet, version: &str) -> bool {
+    (0..3).all(|device| fleet.is_healthy(device, version))
+}
+
+/// From enrolment to healthy, from cut to converged, from crash to restored: the story of the product.
+fn story() -> (u64, u64) {
+    let mut fleet = fleet_of_three();
+    let first = fleet.push("1.0.0", b"coffee one").unwrap();
+    let rollout = fleet.roll_out(&first).unwrap();
+    fleet.wait_until("1.0.0 to be healthy on all", |fleet| all_healthy(fleet, "1.0.0")).unwrap();
+    let succeeded =
+        |fleet: &Fleet| fleet.rollout(rollout).is_some_and(|header| header.phase == RolloutPhase::Succeeded);
+    fleet.wait_until("the rollout to succeed", succeeded).unwrap();
+
+    fleet.network.cut("device-2");
+    fleet.world.run_for(Duration::from_secs(120));
+    let second = fleet.push("1.1.0", b"coffee two").unwrap();
+    fleet.roll_out(&second).unwrap();
+    let two = |fleet: &Fleet| (0..2).all(|device| fleet.is_healthy(device, "1.1.0"));
+    fleet.wait_until("1.1.0 on the two that are linked", two).unwrap();
+    assert!(fleet.is_healthy(2, "1.0.0"), "the third cannot have heard of it");
+    assert!(fleet.devices[2].runner.pid(&coffee()).is_some(), "a lost link stops nothing");
+    fleet.network.heal("device-2");
+    fleet.wait_until("the third to converge by itself", |fleet| all_healthy(fleet, "1.1.0")).unwrap();
+
+    let crashing = b"coffee that crashes";
+    let behaviour = Behaviour { crashes_after: Some(Duration::from_millis(300)), is_sick: true };
+    fleet.devices.iter().for_each(|device| device.runner.script(ArtifactDigest::of(crashing), behaviour));
+    let third = fleet.push("1.2.0", crashing).unwrap();
+    let rollout = fleet.roll_out(&third).unwrap();
+    fleet.wait_until("every device to be restored", |fleet| (0..3).all(|device| is_restored(fleet, device))).unwrap();
+    let failed = |fleet: &Fleet| fleet.rollout(rollout).is_some_and(|header| header.phase == RolloutPhase::Failed);
+    fleet.wait_until("the rollout to fail", failed).unwrap();
+    let good = ArtifactDigest::of(b"coffee two");
+    assert!(fleet.devices.iter().all(|device| device.runner.started().last() == Some(&good)));
+    fleet.world.trace()
+}
+
+fn is_restored(fleet: &Fleet, device: usize) -> bool {
+    fleet.report(device).is_some_and(|report| {
+        report.phase == Some(Phase::Restored) && report.release.is_some_and(|release| release.as_str() == "1.1.0")
+    })
+}
+
+#[test]
+fn the_story_gives_the_same_trace_in_two_processes() {
+    let (events, hash) = story();
+    if std::env::var_os(SECOND_PROCESS).is_some() {
+        println!("trace {events} {hash:016x}");
+        return;
+    }
+    let second = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "runner::seam::the_story_gives_the_same_trace_in_two_processes", "--nocapture"])
+        .env(SECOND_PROCESS, "1")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&second.stdout).into_owned();
+    assert!(second.status.success(), "the second process failed:\n{printed}");
+    assert!(printed.contains(&format!("trace {events} {hash:016x}")), "here: {events} {hash:016x}; there:\n{printed}");
+}
+
+#[test]
+fn a_change_is_applied_one_way_of_the_link_after_it_was_made() {
+    let mut fleet = fleet_of_three();
+    let release = fleet.push("1.0.0", b"coffee one").unwrap();
+    fleet.world.run_for(Duration::from_secs(5));
+    fleet.roll_out(&release).unwrap();
+    let before = fleet.world.monotonic();
+    let heard = |fleet: &Fleet| fleet.devices[0].node().is_some_and(|node| !node.status().workloads.is_empty());
+    fleet.wait_until("the first device to hear of it", heard).unwrap();
+    let took = fleet.world.monotonic().since(before);
+    assert!(took < LATENCY + Duration::from_millis(5), "one way takes {LATENCY:?}, and the change took {took:?}");
+}
+
+#[test]
+fn workloads_return_after_a_power_cut_with_no_link() {
+    let mut fleet = fleet_of_three();
+    let release = fleet.push("1.0.0", b"coffee one").unwrap();
+    fleet.roll_out(&release).unwrap();
+    fleet.wait_until("1.0.0 to be healthy on all", |fleet| all_healthy(fleet, "1.0.0")).unwrap();
+    fleet.network.cut("device-0");
+    fleet.power_off(0);
+    assert_eq!(fleet.devices[0].runner.pid(&coffee()), None);
+    fleet.power_on(0).unwrap();
+    let runs = |fleet: &Fleet| fleet.devices[0].runner.pid(&coffee()).is_some();
+    fleet.wait_until("the workload to run again", runs).unwrap();
+}
+
+#[test]
+fn another_seed_is_another_run() {
+    let first = Fleet::new(1, LATENCY).unwrap().world.trace();
+    let second = Fleet::new(2, LATENCY).unwrap().world.trace();
+    assert_ne!(first, second);
+}
