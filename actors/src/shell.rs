@@ -135,7 +135,7 @@ impl<M: Machine, D: Driver<M>> Actor for ShellActor<M, D> {
         let owed = cell.handle_timeout(now);
         state.loaded = Some(Loaded { cell, armed: None, last_input: now.monotonic, taken: 0 });
         state.after_turn(&myself, owed);
-        let _ = myself.send_after(REST_AFTER, || ShellMessage::Rest);
+        drop(myself.send_after(REST_AFTER, || ShellMessage::Rest));
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
             myself.stop(None);
             return;
         }
-        let _ = myself.send_after(REST_AFTER, || ShellMessage::Rest);
+        drop(myself.send_after(REST_AFTER, || ShellMessage::Rest));
     }
 
     /// Submits what a turn left to store, and arms the timer that the machine now wants.
@@ -229,7 +229,7 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
             loaded.armed = wanted;
             if let Some(due) = wanted {
                 let wait = due.since(self.slot.shared.clock.now().monotonic);
-                let _ = myself.send_after(wait, move || ShellMessage::Due(due));
+                drop(myself.send_after(wait, move || ShellMessage::Due(due)));
             }
         }
     }

@@ -66,7 +66,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The device's record after it.
-    pub record: DeviceRecord,
+    pub record: Box<DeviceRecord>,
     /// Its connection, if it is connected.
     pub connection: Option<ConnectionId>,
     /// Whether a probe was answered in time.
@@ -128,7 +128,7 @@ impl Device {
     pub(super) fn answer(&self, operation: OperationId, result: Result<bool, CommandError>, turn: &mut DeviceTurn) {
         let connection = self.serving.as_ref().map(|serving| serving.connection);
         let result = match (result, &self.record) {
-            (Ok(is_present), Some(record)) => Ok(Answer { record: record.clone(), connection, is_present }),
+            (Ok(is_present), Some(record)) => Ok(Answer { record: Box::new(record.clone()), connection, is_present }),
             (Ok(_), None) => Err(CommandError::Unknown),
             (Err(error), _) => Err(error),
         };

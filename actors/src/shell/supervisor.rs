@@ -98,6 +98,6 @@ impl Watched {
         };
         *failures += 1;
         tracing::warn!(actor = %slot.key(), %error, ?pause, "an actor failed and starts again from the store");
-        let _ = myself.send_after(pause, move || SupervisorMessage::Restart(failed, slot));
+        drop(myself.send_after(pause, move || SupervisorMessage::Restart(failed, slot)));
     }
 }
