@@ -6,6 +6,7 @@
 pub mod access;
 pub mod completion;
 pub mod context;
+pub mod demo;
 pub mod device;
 pub mod doctor;
 pub mod enroll;

@@ -11,6 +11,7 @@ pub mod client;
 pub mod command;
 pub mod confirm;
 pub mod context;
+pub mod demo;
 pub mod error;
 pub mod exit;
 pub mod interrupt;
