@@ -4,6 +4,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod fetch;
+pub(crate) mod log_spool;
 pub(crate) mod workload;
 
 use std::sync::atomic::{AtomicU64, Ordering};

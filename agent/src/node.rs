@@ -1,8 +1,9 @@
 //! One device's node: machines wired to drivers, on any engine.
 //!
 //! A node is one [agent](fleetd_actors::agent) with the device's documents and its link, one
-//! [workload](fleetd_actors::workload) actor for each workload, and one [fetcher](crate::fetch). It runs on the
-//! product's engine and in the simulator alike: whatever touches the operating system is a seam.
+//! [workload](fleetd_actors::workload) actor and one [spool](fleetd_actors::log_spool) for each workload, and one
+//! [fetcher](crate::fetch). It runs on the product's engine and in the simulator alike: whatever touches the
+//! operating system is a seam.
 //!
 //! Every workload of which there is a record or a folder is loaded at once, link or no link: what ran before a reboot
 //! runs after it. A store that was lost takes nothing away but memories; the folders are enough.
@@ -151,12 +152,17 @@ impl Node {
         let surroundings = Arc::new(Surroundings::new(seams, options, Arc::downgrade(&exchange)));
         let agent = spawn_only(&engine, "agent", &surroundings, driver::agent::load);
         let fetcher = spawn_only(&engine, "fetcher", &surroundings, driver::fetch::load);
+        let spools = directory_of(engine.clone(), "spool", &surroundings, driver::log_spool::load);
         let workload_actors = directory_of(engine, "workload", &surroundings, driver::workload::load);
-        exchange.open(Addresses { agent, fetcher, workloads: workload_actors }, workloads.clone());
+        exchange.open(Addresses { agent, fetcher, spools, workloads: workload_actors }, workloads.clone());
         // The first input loads the agent.
         exchange.addresses().agent.send(agent::Input::Facts(facts));
         for workload in &workloads {
             exchange.addresses().workloads.wake(workload);
+        }
+        // Lines may be left of a workload that was removed.
+        for workload in workloads.iter().chain(&surroundings.seams.runner.workloads()) {
+            exchange.addresses().spools.wake(workload);
         }
         Ok(Self { exchange, surroundings, operations })
     }

@@ -119,7 +119,7 @@ impl Driver<Agent> for AgentDriver {
             }
             Effect::Close { connection, code } => self.surroundings.seams.link.close(connection, code),
             Effect::Linked(linked) => exchange.linked(linked),
-            Effect::LogPositions(_) => {}
+            Effect::LogPositions(positions) => exchange.server_positions(positions),
             Effect::Deliver(message) => exchange.deliver(message),
             Effect::Assign { workload, assignment } => exchange.assign(&workload, assignment),
             Effect::Trust(roster) => exchange.trust(roster),

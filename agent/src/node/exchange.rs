@@ -11,10 +11,10 @@ use fleetd_actors::address::Address;
 use fleetd_actors::directory::Directory;
 use fleetd_actors::report::WorkloadReport;
 use fleetd_actors::workload::{Assignment, FetchError, Fetched, Wanted};
-use fleetd_actors::{agent, workload};
+use fleetd_actors::{agent, log_spool, workload};
 use fleetd_sync_core::id::{ArtifactDigest, ConnectionId, OperationId};
 use fleetd_sync_core::name::WorkloadName;
-use fleetd_sync_core::session::{Grade, Message};
+use fleetd_sync_core::session::{Grade, LogPosition, LogStream, Message};
 use fleetd_sync_core::trust::Roster;
 
 use crate::fetch;
@@ -32,6 +32,7 @@ pub(crate) struct Addresses {
     pub(crate) agent: Address<agent::Input>,
     pub(crate) workloads: Directory<WorkloadName, workload::Input>,
     pub(crate) fetcher: Address<fetch::Input>,
+    pub(crate) spools: Directory<WorkloadName, log_spool::Input>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +45,12 @@ struct Told {
     linked: Option<(ConnectionId, Grade)>,
     fetches: BTreeMap<OperationId, OpenFetch>,
     artifacts: BTreeMap<WorkloadName, BTreeSet<ArtifactDigest>>,
+    /// Workloads with a spool.
+    spools: BTreeSet<WorkloadName>,
+    /// How far each stream came here.
+    logged: BTreeMap<LogStream, u64>,
+    /// How far the server of this link has each stream.
+    server_positions: Vec<LogPosition>,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +96,9 @@ impl Exchange {
         first.into_iter().for_each(|input| address.send(input));
         for (workload, report) in &told.reports {
             address.send(agent::Input::Report { workload: workload.clone(), report: Box::new(report.clone()) });
+        }
+        for (stream, sequence) in &told.logged {
+            address.send(agent::Input::Logged(LogPosition { stream: stream.clone(), sequence: *sequence }));
         }
         self.set_linked(&mut told, None);
         told.dialled.take()
@@ -168,6 +178,10 @@ impl Exchange {
         told.linked = linked;
         let input = told.artifact_source().map_or(fetch::Input::Unlinked, fetch::Input::Linked);
         self.addresses().fetcher.send(input);
+        for workload in &told.spools {
+            let input = if linked.is_some() { log_spool::Input::Linked } else { log_spool::Input::Unlinked };
+            self.addresses().spools.send(workload, input);
+        }
     }
 
     /// Hands on a message that is not the agent's own business.
@@ -176,12 +190,56 @@ impl Exchange {
             Message::ArtifactTree(tree) => fetch::Input::Tree(tree),
             Message::ArtifactGroups(groups) => fetch::Input::Groups(groups),
             Message::ArtifactRefused(refused) => fetch::Input::Refused(refused),
+            Message::LogAck(position) => {
+                let workload = position.stream.workload.clone();
+                if self.told().spools.contains(&workload) {
+                    self.addresses().spools.send(&workload, log_spool::Input::Acknowledged(position));
+                }
+                return;
+            }
             other => {
                 tracing::debug!(?other, "the server said what no part of this device wants to hear");
                 return;
             }
         };
         self.addresses().fetcher.send(input);
+    }
+
+    /// Begins a spool's life anew.
+    pub(crate) fn spool_loaded(&self, workload: &WorkloadName, address: &Address<log_spool::Input>) {
+        let mut told = self.told();
+        told.spools.insert(workload.clone());
+        if told.linked.is_some() {
+            address.send(log_spool::Input::ServerPositions(positions_of(workload, &told.server_positions)));
+            address.send(log_spool::Input::Linked);
+        }
+    }
+
+    /// Tells every spool how far the server has its streams.
+    pub(crate) fn server_positions(&self, positions: Vec<LogPosition>) {
+        let mut told = self.told();
+        for workload in &told.spools {
+            let input = log_spool::Input::ServerPositions(positions_of(workload, &positions));
+            self.addresses().spools.send(workload, input);
+        }
+        told.server_positions = positions;
+    }
+
+    /// Tells a spool that its workload has written lines.
+    pub(crate) fn lines_written(&self, workload: &WorkloadName) {
+        self.addresses().spools.send(workload, log_spool::Input::LinesWritten);
+    }
+
+    /// Tells the agent how far a stream has come.
+    pub(crate) fn logged(&self, position: LogPosition) {
+        let mut told = self.told();
+        told.logged.insert(position.stream.clone(), position.sequence);
+        self.addresses().agent.send(agent::Input::Logged(position));
+    }
+
+    /// The connection on which logs may be sent.
+    pub(crate) fn log_connection(&self) -> Option<ConnectionId> {
+        self.told().linked.map(|(connection, _)| connection)
     }
 
     /// Asks the fetcher for something.
@@ -229,6 +287,10 @@ impl Exchange {
         // Each change is one step, so a panic elsewhere leaves it whole.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn positions_of(workload: &WorkloadName, positions: &[LogPosition]) -> Vec<LogPosition> {
+    positions.iter().filter(|position| position.stream.workload == *workload).cloned().collect()
 }
 
 impl Told {

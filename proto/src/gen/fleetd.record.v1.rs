@@ -389,6 +389,9 @@ pub struct SpoolRecord {
     /// What was spooled and is not here any more, though no server has it.
     #[prost(message, repeated, tag = "12")]
     pub gaps: ::prost::alloc::vec::Vec<SpoolGapRecord>,
+    /// The number of the next entry in the spool's log, which an empty log cannot tell.
+    #[prost(uint64, tag = "21")]
+    pub next_entry: u64,
 }
 impl ::prost::Name for SpoolRecord {
     const NAME: &'static str = "SpoolRecord";

@@ -71,7 +71,7 @@ fn run_spec(surroundings: &Surroundings, workload: &WorkloadName, program: &Prog
 }
 
 /// Hands on what the runner tells of one workload.
-pub(super) fn events(address: Address<Input>, _surroundings: Arc<Surroundings>) -> RunnerEvents {
+pub(super) fn events(address: Address<Input>, surroundings: Arc<Surroundings>) -> RunnerEvents {
     Arc::new(move |RunnerEvent { operation, workload, kind }| {
         let run = |event| Input::Run { run: operation, event };
         let input = match kind {
@@ -88,8 +88,13 @@ pub(super) fn events(address: Address<Input>, _surroundings: Arc<Surroundings>) 
                 tracing::debug!(%workload, text, "the workload says how it is");
                 return;
             }
+            RunnerEventKind::LinesWritten { .. } => {
+                if let Some(exchange) = surroundings.exchange() {
+                    exchange.lines_written(&workload);
+                }
+                return;
+            }
             RunnerEventKind::WatchdogKicked
-            | RunnerEventKind::LinesWritten { .. }
             | RunnerEventKind::LinesRead { .. }
             | RunnerEventKind::LinesUnreadable { .. } => return,
         };
