@@ -1,6 +1,7 @@
 //! A UDP proxy that one agent dials: cutting it is what pulling a cable does.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -70,12 +71,15 @@ fn forward(front: &Arc<UdpSocket>, server: SocketAddr, switch: &Arc<Switch>) {
         if switch.is_cut.load(Ordering::Relaxed) {
             continue;
         }
-        if !backs.contains_key(&client) {
-            let Ok(back) = back(front, client, switch) else { continue };
-            backs.insert(client, back);
-        }
-        if let (Some(back), Some(content)) = (backs.get(&client), datagram.get(..length)) {
-            let _ = back.send_to(content, server); // A datagram may get lost; QUIC sends it again.
+        let known = match backs.entry(client) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(unknown) => match back(front, client, switch) {
+                Ok(back) => Arc::clone(unknown.insert(back)),
+                Err(_) => continue,
+            },
+        };
+        if let Some(content) = datagram.get(..length) {
+            let _ = known.send_to(content, server); // A datagram may get lost; QUIC sends it again.
         }
     }
 }

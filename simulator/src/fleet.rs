@@ -423,6 +423,9 @@ impl Fleet {
 }
 
 /// The workload of every scenario.
+///
+/// # Panics
+/// Never: the name is a good one.
 #[must_use]
 pub fn coffee() -> WorkloadName {
     #[expect(clippy::expect_used, reason = "the name is a constant, and a good one")]

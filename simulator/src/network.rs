@@ -202,8 +202,8 @@ impl Network {
 
     fn join(&self, node: &str, connection: ConnectionId, address: &str, dialled: &DialIdentity, events: &LinkEvents) {
         match self.try_join(node, connection, address, dialled, events) {
-            Ok((leaf, remote_address, accepted)) => {
-                accepted();
+            Ok(Joined { leaf, remote_address, tell_server }) => {
+                tell_server();
                 events(connection, LinkEvent::Up { peer: Peer::Server { leaf }, remote_address });
             }
             Err(cause) => {
@@ -220,7 +220,7 @@ impl Network {
         address: &str,
         dialled: &DialIdentity,
         events: &LinkEvents,
-    ) -> Result<(Vec<u8>, SocketAddr, Box<dyn FnOnce()>), String> {
+    ) -> Result<Joined, String> {
         let mut state = self.lock();
         if state.cut.contains_key(node) {
             return Err("the link is cut".to_owned());
@@ -246,12 +246,19 @@ impl Network {
             state.ends.insert(id.clone(), end);
         }
         let tell = move || server_events(accepted, LinkEvent::Up { peer, remote_address });
-        Ok((leaf, remote_address, Box::new(tell)))
+        Ok(Joined { leaf, remote_address, tell_server: Box::new(tell) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Two ends that were joined, before either has heard of it.
+struct Joined {
+    leaf: Vec<u8>,
+    remote_address: SocketAddr,
+    tell_server: Box<dyn FnOnce()>,
 }
 
 /// One node's link.
