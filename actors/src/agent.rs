@@ -26,7 +26,6 @@ use fleetd_sync_core::session::{Class, CloseCode, Grade, LogPosition, LogStream,
 use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::{RootChain, RootRecord, Roster};
 
-use crate::authority::{roster_of, writers_of};
 use crate::report::{self, WorkloadReport};
 use crate::workload::{Assignment, RunWish, Target};
 use linked::Linked;
@@ -343,8 +342,8 @@ impl Agent {
     /// Lets chain and trust document decide whose word counts.
     fn settle_trust(&mut self, turn: &mut AgentTurn) {
         let (Some(chain), Some(replica)) = (&self.chain, &mut self.replica) else { return };
-        let roster = roster_of(chain, replica);
-        let settled = replica.set_writers(writers_of(chain, &roster));
+        let roster = Roster::of(chain, replica);
+        let settled = replica.set_writers(roster.writers(BTreeMap::new(), BTreeMap::new()));
         settled.records.into_iter().for_each(|record| turn.persist(Record::Lane(record)));
         let roster = Arc::new(roster);
         if self.roster.as_ref() != Some(&roster) {

@@ -12,11 +12,9 @@ use fleetd_sync_core::id::{FleetId, KeyId, OperationId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::lane::WriteError;
 use fleetd_sync_core::machine::{Machine, Turn};
-use fleetd_sync_core::replica::{AuthorityWriter, LaneRecord, LoadError, Replica, Writers};
+use fleetd_sync_core::replica::{LaneRecord, LoadError, Replica};
 use fleetd_sync_core::time::{Monotonic, Now};
-use fleetd_sync_core::trust::{
-    self, ExtendError, Extension, Revocation, RootChain, RootRecord, Roster, Statement, revoke_path,
-};
+use fleetd_sync_core::trust::{ExtendError, Extension, Revocation, RootChain, RootRecord, Roster, revoke_path};
 
 /// What trust is at one moment: shared with every actor that serves a device.
 #[derive(Clone, Debug)]
@@ -137,31 +135,7 @@ impl Authority {
     }
 
     fn roster(&self) -> Roster {
-        roster_of(&self.chain, &self.replica)
-    }
-}
-
-/// What a chain and the trust document of a replica together say of keys.
-#[must_use]
-pub fn roster_of(chain: &RootChain, replica: &Replica) -> Roster {
-    let statements = replica.entries(DocumentId::Trust);
-    Roster::new(chain, statements.map(|(lane, path, value)| Statement { lane, path, value }))
-}
-
-/// Who may write, by what chain and trust document say; the devices' keys are their owner's to add.
-#[must_use]
-pub fn writers_of(chain: &RootChain, roster: &Roster) -> Writers {
-    let writer = |authority: &trust::Authority| AuthorityWriter {
-        key: authority.key,
-        rank: authority.rank,
-        sites: authority.sites.clone(),
-    };
-    Writers {
-        authorities: roster.authorities().map(|(key, authority)| (key, writer(authority))).collect(),
-        devices: BTreeMap::new(),
-        sites: BTreeMap::new(),
-        revoked: roster.revoked().map(|(key, _)| key).collect(),
-        trust_version: chain.version(),
+        Roster::of(&self.chain, &self.replica)
     }
 }
 
@@ -257,7 +231,7 @@ impl Authority {
 
     /// Lets what is revoked, and who is an authority, take effect on the trust document itself.
     fn settle(&mut self, turn: &mut Turn<Record, Effect>) {
-        let settled = self.replica.set_writers(writers_of(&self.chain, &self.roster()));
+        let settled = self.replica.set_writers(self.roster().writers(BTreeMap::new(), BTreeMap::new()));
         settled.records.into_iter().for_each(|record| turn.persist(Record::Lane(record)));
     }
 }

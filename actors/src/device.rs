@@ -23,7 +23,7 @@ use fleetd_sync_core::replica::{LaneRecord, LoadError, Replica};
 use fleetd_sync_core::session::{Class, CloseCode, Grade, LogPosition, Message};
 use fleetd_sync_core::time::{Monotonic, Now, Wall};
 
-use crate::authority::{Trust, writers_of};
+use crate::authority::Trust;
 use crate::report::{self, Phase, WorkloadReport};
 use command::{Answer, Command, CommandError};
 use record::{DeviceRecord, Membership};
@@ -370,10 +370,9 @@ impl Device {
 
     /// Lets today's trust decide which lanes count.
     fn settle_writers(&mut self, turn: &mut DeviceTurn) {
-        let mut writers = writers_of(&self.trust.chain, &self.trust.roster);
-        if let Some(record) = &self.record {
-            writers.devices.insert(self.local, record.key);
-        }
+        let devices = self.record.iter().map(|record| (self.local, record.key)).collect();
+        let site = |record: &DeviceRecord| Some((self.local, record.site.parse().ok()?));
+        let writers = self.trust.roster.writers(devices, self.record.iter().filter_map(site).collect());
         for envelope in &self.trust.envelopes {
             let _ = self.replica.receive(envelope); // The authority's actor keeps them; this is a copy for the device.
         }

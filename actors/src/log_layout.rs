@@ -135,7 +135,10 @@ mod tests {
             })
         };
         let gap = LogRecord::Gap { count: 1 << 40, reason: GapReason::SpoolFull };
-        LogBatch { sequence_first: 7, records: vec![line(LogSource::Stdout, "brewing"), gap, line(LogSource::Stderr, "")] }
+        LogBatch {
+            sequence_first: 7,
+            records: vec![line(LogSource::Stdout, "brewing"), gap, line(LogSource::Stderr, "")],
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The product's own nodes in a simulated world.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot set itself up should stop")]
 
 mod runner {
     mod seam;
