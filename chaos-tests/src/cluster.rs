@@ -1,8 +1,10 @@
 //! A server and its agents, each a process, in a directory that goes with the test.
 
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -11,11 +13,35 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary;
-use crate::process::{Process, within};
+use crate::process::{Process, kill_all_of, processes_of, within};
 use crate::udp_proxy::UdpProxy;
 
 /// Time in which anything that a test waits for should have happened on a slow, shared machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The label by which the tests tell devices apart.
+const PLACE: &str = "place";
+
+/// Waits until no other test of this process runs: two cores carry one fleet at a time.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed has dropped what it had.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a test on a fleet of its own, and shows what the processes wrote if it fails.
+///
+/// # Panics
+/// When the test fails, or leaves a process behind.
+pub fn with_cluster(test: impl FnOnce(&mut Cluster) -> anyhow::Result<()>) {
+    let _turn = turn();
+    let mut cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(error) => panic!("the cluster did not start: {error:?}"),
+    };
+    if let Err(error) = test(&mut cluster) {
+        panic!("{error:?}\n{}", cluster.logs());
+    }
+}
 
 /// A fleet on this machine.
 #[derive(Debug)]
@@ -24,6 +50,7 @@ pub struct Cluster {
     server: Option<Process>,
     api: SocketAddr,
     sync: SocketAddr,
+    root_key_path: String,
     /// The agents, in the order in which they were added.
     pub agents: Vec<Agent>,
 }
@@ -37,6 +64,19 @@ pub struct Agent {
     pub link: UdpProxy,
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.agents.clear();
+        self.server = None;
+        // What is left are workloads, which outlive their agents on purpose.
+        if let Err(error) = kill_all_of(self.directory.path(), PATIENCE)
+            && !std::thread::panicking()
+        {
+            panic!("{error:#}: {:?}", processes_of(self.directory.path()));
+        }
+    }
+}
+
 impl Cluster {
     /// Starts a server on free ports.
     ///
@@ -45,7 +85,14 @@ impl Cluster {
     pub fn start() -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("fleetd-chaos-").tempdir()?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut cluster = Self { directory, server: None, api: nowhere, sync: nowhere, agents: Vec::new() };
+        let mut cluster = Self {
+            directory,
+            server: None,
+            api: nowhere,
+            sync: nowhere,
+            root_key_path: String::new(),
+            agents: Vec::new(),
+        };
         cluster.start_server()?;
         Ok(cluster)
     }
@@ -55,6 +102,7 @@ impl Cluster {
     /// # Errors
     /// When it does not come up.
     pub fn start_server(&mut self) -> anyhow::Result<()> {
+        binary::fleetd()?;
         let announced = self.path("serve.json");
         let mut command = self.command();
         command.args(["--json", "serve", "--data"]).arg(self.path("server"));
@@ -68,6 +116,8 @@ impl Cluster {
         })?;
         self.api = address(&announcement, "apiAddress")?;
         self.sync = address(&announcement, "syncAddress")?;
+        self.root_key_path =
+            announcement["rootKeyPath"].as_str().context("the server did not say its rootKeyPath")?.to_owned();
         self.server = Some(server);
         Ok(())
     }
@@ -80,28 +130,45 @@ impl Cluster {
         self.server.take().context("the server does not run")?.kill()
     }
 
-    /// Adds an agent with a token of its own, starts it, and waits until the server knows it.
+    /// Makes an enrolment token. `arguments` are those of `enroll token create`.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn token(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let token = self.json(&[&["enroll", "token", "create"], arguments].concat())?;
+        Ok(token["text"].as_str().context("a token was created without its text")?.to_owned())
+    }
+
+    /// Adds an agent with a token of its own, starts it, and waits until it is online.
     ///
     /// # Errors
     /// When it does not enrol in time.
     pub fn add_agent(&mut self) -> anyhow::Result<usize> {
-        let token = self.json(&["enroll", "token", "create"])?;
-        let token = token["text"].as_str().context("a token was created without its text")?.to_owned();
+        let label = format!("{PLACE}={}", self.agents.len());
+        let token = self.token(&["--label", &label])?;
+        let number = self.prepare_agent(&token)?;
+        self.start_agent(number)?;
+        self.until_device(number, "it to be online", is_online)?;
+        Ok(number)
+    }
+
+    /// Adds an agent with this token, and does not start it.
+    ///
+    /// # Errors
+    /// When its files cannot be written.
+    pub fn prepare_agent(&mut self, token: &str) -> anyhow::Result<usize> {
         let number = self.agents.len();
         let directory = self.path(&format!("agent-{number}"));
         fs::create_dir_all(&directory)?;
         let link = UdpProxy::start(self.sync)?;
         let configuration = format!(
-            "data_directory = {:?}\nrun_directory = {:?}\nenrolment_token = {token:?}\nservers = [{:?}]\n",
+            "data-directory = {:?}\nrun-directory = {:?}\nenroll-token = {token:?}\nservers = [{:?}]\n",
             directory.join("data"),
             directory.join("run"),
             link.address().to_string(),
         );
         fs::write(directory.join("agent.toml"), configuration)?;
         self.agents.push(Agent { directory, process: None, link });
-        let before = self.devices()?.len();
-        self.start_agent(number)?;
-        within(PATIENCE, "the agent to enrol", || Ok((self.devices()?.len() > before).then_some(())))?;
         Ok(number)
     }
 
@@ -126,6 +193,108 @@ impl Cluster {
     pub fn kill_agent(&mut self, number: usize) -> anyhow::Result<()> {
         let agent = self.agents.get_mut(number).context("there is no such agent")?;
         agent.process.take().context("the agent does not run")?.kill()
+    }
+
+    /// An agent.
+    ///
+    /// # Errors
+    /// When there is none of this number.
+    pub fn agent(&mut self, number: usize) -> anyhow::Result<&mut Agent> {
+        self.agents.get_mut(number).context("there is no such agent")
+    }
+
+    /// Looks at the device of an agent until it is as it should be.
+    ///
+    /// # Errors
+    /// When it is not in time; the error shows it as it was last seen.
+    pub fn until_device(&self, number: usize, awaited: &str, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let number = number.to_string();
+        let seen = within(PATIENCE, &format!("{awaited} (agent {number})"), || {
+            let devices = self.devices()?;
+            last = devices.into_iter().find(|device| device["labels"][PLACE] == *number).unwrap_or_default();
+            Ok(is_so(&last).then(|| last.clone()))
+        });
+        seen.with_context(|| format!("last seen: {last:#}"))
+    }
+
+    /// The device of an agent.
+    ///
+    /// # Errors
+    /// When the server does not know it.
+    pub fn device(&self, number: usize) -> anyhow::Result<Value> {
+        self.until_device(number, "the server to know it", |device| !device.is_null())
+    }
+
+    /// Looks at a rollout until it is as it should be.
+    ///
+    /// # Errors
+    /// When it is not in time; the error shows it as it was last seen.
+    pub fn until_rollout(&self, rollout: &str, awaited: &str, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let seen = within(PATIENCE, awaited, || {
+            let output = self.run(&["rollout", "show", rollout])?;
+            last = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            Ok(is_so(&last).then(|| last.clone()))
+        });
+        seen.with_context(|| format!("last seen: {last:#}"))
+    }
+
+    /// Makes a key that root lets sign releases of `coffee`.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub fn delegate(&self) -> anyhow::Result<()> {
+        let (key, public) = (self.text("release.key"), self.text("release.pub"));
+        self.json(&["key", "create", &key])?;
+        let root = self.root_key_path.clone();
+        self.json(&["trust", "delegate", &public, "--role", "release", "--workload", WORKLOAD, "--root", &root])?;
+        Ok(())
+    }
+
+    /// Signs and sends a version of `coffee`. `arguments` are further ones of `release push`.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn push(&self, version: &str, program: &[u8], arguments: &[&str]) -> anyhow::Result<()> {
+        let path = self.text(&format!("{WORKLOAD}-{version}"));
+        fs::write(&path, program)?;
+        let (release, key) = (format!("{WORKLOAD}@{version}"), self.text("release.key"));
+        let push = ["release", "push", release.as_str(), "--artifact", path.as_str(), "--key", key.as_str()];
+        self.json(&[&push, arguments].concat())?;
+        Ok(())
+    }
+
+    /// Plans to bring a version of `coffee` to every device, and starts that; answers with the rollout's id.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub fn roll_out(&self, version: &str) -> anyhow::Result<String> {
+        let plan = self.json(&["rollout", "plan", &format!("{WORKLOAD}@{version}"), "--all"])?;
+        let plan = plan["plan"]["id"].as_str().context("a plan without an id")?.to_owned();
+        let rollout = self.json(&["rollout", "start", &plan])?;
+        Ok(rollout["id"].as_str().context("a rollout without an id")?.to_owned())
+    }
+
+    /// Every line of `coffee` that the server has of an agent's device, in its order. A gap is an error.
+    ///
+    /// # Errors
+    /// When the command fails, or lines are missing.
+    pub fn lines(&self, number: usize) -> anyhow::Result<Vec<String>> {
+        let device = self.device(number)?;
+        let name = device["name"].as_str().context("a device without a name")?;
+        let output = self.run(&["logs", &format!("{name}/{WORKLOAD}")])?;
+        ensure!(output.status.success(), "fleetd logs: {}", text(&output.stderr));
+        let mut lines = Vec::new();
+        for entry in text(&output.stdout).lines() {
+            let entry: Value = serde_json::from_str(entry)?;
+            ensure!(entry.get("gap").is_none_or(Value::is_null), "lines are missing: {entry}");
+            let is_preview = entry["line"]["preview"].as_bool().unwrap_or_default();
+            if let (false, Some(line)) = (is_preview, entry["line"]["line"].as_str()) {
+                lines.push(line.to_owned());
+            }
+        }
+        Ok(lines)
     }
 
     /// Every device that the server knows.
@@ -172,10 +341,28 @@ impl Cluster {
         names.map(|name| format!("== {name}\n{}\n", read(&self.path(&name)))).collect()
     }
 
+    /// A path in the cluster's directory, as text.
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// What an agent wrote to its standard error so far.
+    #[must_use]
+    pub fn log_of(&self, number: usize) -> String {
+        read(&self.path(&format!("agent-{number}.log")))
+    }
+
+    /// A command of `fleetd` that knows nothing of the caller's own fleets.
     fn command(&self) -> Command {
+        // `start` has built it.
         let program = binary::fleetd().unwrap_or_else(|_| Path::new("fleetd"));
         let mut command = Command::new(program);
-        command.env("FLEETD_CONFIG_DIR", self.path("config")).env_remove("FLEETD_CONTEXT").env_remove("FLEETD_TOKEN");
+        for (name, _) in std::env::vars_os() {
+            if name != "FLEETD_LOG" && name.to_string_lossy().starts_with("FLEETD_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("FLEETD_CONFIG_DIR", self.path("config"));
         command
     }
 
@@ -184,7 +371,58 @@ impl Cluster {
     }
 }
 
+/// The workload that the tests ship.
+pub const WORKLOAD: &str = "coffee";
+
+/// Whether a device can be reached.
+#[must_use]
+pub fn is_online(device: &Value) -> bool {
+    device["presence"] == "PRESENCE_ONLINE"
+}
+
+/// The tests' workload on a device; null where there is none.
+#[must_use]
+pub fn workload(device: &Value) -> &Value {
+    let workloads = device["workloads"].as_array().map(Vec::as_slice).unwrap_or_default();
+    workloads.iter().find(|workload| workload["name"] == WORKLOAD).unwrap_or(&Value::Null)
+}
+
+/// Whether a device runs a version of the workload, and has proven it.
+#[must_use]
+pub fn runs(device: &Value, version: &str) -> bool {
+    let workload = workload(device);
+    workload["actualRelease"] == version
+        && workload["phase"] == "WORKLOAD_PHASE_HEALTHY"
+        && workload["runState"] == "RUN_STATE_RUNNING"
+}
+
 impl Agent {
+    /// The process, while it runs.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn process(&mut self) -> anyhow::Result<&mut Process> {
+        self.process.as_mut().context("the agent does not run")
+    }
+
+    /// The directory with all that it has.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The directory in which its workload runs.
+    #[must_use]
+    pub fn workload_directory(&self) -> PathBuf {
+        self.data_directory().join("workloads").join(WORKLOAD).join("data")
+    }
+
+    /// Whether it answers on its socket.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        UnixStream::connect(self.run_directory().join("agent.sock")).is_ok()
+    }
+
     /// The directory with its sockets, which a reboot empties.
     #[must_use]
     pub fn run_directory(&self) -> PathBuf {

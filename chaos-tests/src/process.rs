@@ -1,6 +1,10 @@
 //! One process of a cluster: ended by force when its handle is dropped, so that no test leaves one behind.
 
-use std::process::{Child, Command};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -24,7 +28,8 @@ impl Process {
     /// # Errors
     /// When the operating system does not.
     pub fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
-        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        // A group of its own, so that an interrupt of the tests leaves the end of it to its handle.
+        let child = command.process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { child, name: name.to_owned() })
     }
 
@@ -52,10 +57,26 @@ impl Process {
     /// # Errors
     /// When it does not end in time, or not well.
     pub fn terminate(&mut self, limit: Duration) -> anyhow::Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
-        let status = within(limit, &format!("{} to end", self.name), || Ok(self.child.try_wait()?))?;
+        self.signal(Signal::SIGTERM)?;
+        let status = self.ended(limit)?;
         anyhow::ensure!(status.success(), "{} ended with {status}", self.name);
         Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        within(limit, &format!("{} to end by itself", self.name), || Ok(self.child.try_wait()?))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }
 
     /// Says whether it still runs.
@@ -93,4 +114,48 @@ pub fn within<T>(
         }
         sleep(LOOK_AGAIN);
     }
+}
+
+/// Every process but this one that names `directory` in its environment or on its command line, with the latter.
+///
+/// Agents and shims are told of their directories there, and what runs below a shim of its notify socket, so all that
+/// belongs to a cluster is found, whoever its parent is by now.
+#[must_use]
+pub fn processes_of(directory: &Path) -> Vec<(u32, String)> {
+    let names = |text: &[u8]| {
+        let needle = directory.as_os_str().as_bytes();
+        text.windows(needle.len()).any(|part| part == needle)
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != std::process::id())
+        .filter_map(|pid| {
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let command = read("cmdline");
+            let is_found = names(&command) || names(&read("environ"));
+            is_found.then(|| (pid, String::from_utf8_lossy(&command).replace('\0', " ")))
+        })
+        .collect()
+}
+
+/// Kills every process of a directory, as the end of power does, and waits until they are gone.
+///
+/// # Errors
+/// When one of them does not go.
+pub fn kill_all_of(directory: &Path, limit: Duration) -> anyhow::Result<()> {
+    within(limit, "killed processes to be gone", || {
+        let left = processes_of(directory);
+        for (pid, _) in &left {
+            let _gone = kill(Pid::from_raw(i32::try_from(*pid)?), Signal::SIGKILL);
+        }
+        Ok(left.is_empty().then_some(()))
+    })
+}
+
+/// Says whether a process runs.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    // A zombie has no command line any more.
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
 }

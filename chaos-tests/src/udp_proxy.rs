@@ -5,17 +5,21 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 /// How often a thread looks whether its proxy is gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Switch {
     is_cut: AtomicBool,
     is_gone: AtomicBool,
+    /// What came from the server so far.
+    received_bytes: AtomicU64,
+    /// What may come from the server before the link cuts itself.
+    cut_at_bytes: AtomicU64,
 }
 
 /// Forwards datagrams to one server until it is cut, and again once it heals.
@@ -34,7 +38,12 @@ impl UdpProxy {
         let front = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
         front.set_read_timeout(Some(LOOK_AGAIN))?;
         let address = front.local_addr()?;
-        let switch = Arc::new(Switch::default());
+        let switch = Arc::new(Switch {
+            is_cut: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
+            received_bytes: AtomicU64::new(0),
+            cut_at_bytes: AtomicU64::new(u64::MAX),
+        });
         let shared = Arc::clone(&switch);
         thread::spawn(move || forward(&front, server, &shared));
         Ok(Self { address, switch })
@@ -51,9 +60,37 @@ impl UdpProxy {
         self.switch.is_cut.store(true, Ordering::Relaxed);
     }
 
-    /// Forwards again.
+    /// Cuts by itself once so many more bytes have come from the server.
+    pub fn cut_after(&self, bytes: u64) {
+        self.switch.cut_at_bytes.store(self.received_bytes().saturating_add(bytes), Ordering::Relaxed);
+    }
+
+    /// Says whether it is cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.switch.is_cut.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes have come from the server so far.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.switch.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Forwards again, and does not cut by itself any more.
     pub fn heal(&self) {
+        self.switch.cut_at_bytes.store(u64::MAX, Ordering::Relaxed);
         self.switch.is_cut.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Switch {
+    fn count(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let received = self.received_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if received >= self.cut_at_bytes.load(Ordering::Relaxed) {
+            self.is_cut.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -94,6 +131,7 @@ fn back(front: &Arc<UdpSocket>, client: SocketAddr, switch: &Arc<Switch>) -> io:
         while !switch.is_gone.load(Ordering::Relaxed) {
             let Ok(length) = answering.recv(&mut datagram) else { continue };
             if let (false, Some(content)) = (switch.is_cut.load(Ordering::Relaxed), datagram.get(..length)) {
+                switch.count(content.len());
                 let _ = front.send_to(content, client);
             }
         }
