@@ -9,7 +9,7 @@ pub type Taken = Box<dyn FnOnce() + Send>;
 type Deliver<I> = dyn Fn(I, Option<Taken>) + Send + Sync;
 
 /// An actor's address: sending to it never blocks and never fails. What is sent to an actor that is being restarted
-/// may be dropped with its queue, as DESIGN section 3 says; whoever needs an answer asks again after a deadline.
+/// may be dropped with its queue; whoever needs an answer asks again after a deadline.
 pub struct Address<I> {
     deliver: Arc<Deliver<I>>,
 }

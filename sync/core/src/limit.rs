@@ -115,13 +115,10 @@ pub const RELEASE_ARTIFACTS_MAX: usize = 16;
 pub const MANIFEST_ENTRIES_MAX: usize = 64;
 /// Bytes of one artifact: what an embedded device's storage can hold twice.
 pub const ARTIFACT_BYTES_MAX: u64 = 8 << 30;
-/// Bytes of one verified group of an artifact: lost work after a power cut is at most this.
+/// Bytes of one verified group of an artifact: a flipped bit costs no more than this to fetch again.
 pub const ARTIFACT_GROUP_BYTES: u64 = 16 << 10;
 /// Groups that a device asks for at once: 512 KiB in flight keeps a 50 ms link busy at 10 MB/s.
 pub const ARTIFACT_WINDOW_GROUPS: u64 = 32;
-
-/// Inputs that a machine's flight recorder keeps.
-pub const FLIGHT_RECORDER_INPUTS: usize = 128;
 
 /// Characters of a workload's name: a file name on every file system, with room for a suffix.
 pub const WORKLOAD_NAME_CHARS_MAX: usize = 63;
