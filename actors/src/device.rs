@@ -7,6 +7,8 @@
 pub mod command;
 pub mod record;
 mod serving;
+#[cfg(test)]
+mod tests;
 pub mod wanted;
 
 use std::collections::BTreeMap;

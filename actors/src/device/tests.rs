@@ -1,0 +1,205 @@
+//! The device's machine, stepped by hand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use fleetd_sync_core::id::{ArtifactDigest, DeviceId, HoldId};
+use fleetd_sync_core::key::SecretKey;
+use fleetd_sync_core::resolve::Run;
+use fleetd_sync_core::trust::{Rank, Role, RootChain, RootRecord, Roster, Sites};
+
+use super::record::{DeviceRecord, Membership};
+use super::*;
+
+struct World {
+    device: Device,
+    entropy: Entropy,
+    key: SecretKey,
+}
+
+fn trust(entropy: &mut Entropy) -> (Arc<Trust>, SecretKey) {
+    let (root, authority) = (SecretKey::generate(entropy), SecretKey::generate(entropy));
+    let roles = [(authority.public(), Role::Authority { rank: Rank::CENTRAL, sites: Sites::All })];
+    let first = RootRecord::draft([root.public()].into(), 1, roles).unwrap().sign(&root);
+    let chain = RootChain::found(first.body().fleet, first).unwrap();
+    let roster = Arc::new(Roster::new(&chain, []));
+    (Arc::new(Trust { chain, roster, envelopes: Vec::new() }), authority)
+}
+
+fn world() -> World {
+    let mut entropy = Entropy::from_seed([8; 32]);
+    let (trust, authority) = trust(&mut entropy);
+    let key = SecretKey::generate(&mut entropy);
+    let local = LocalId::from(key.id());
+    let device = Device::load(local, None, [], authority, trust, &mut entropy).unwrap();
+    World { device, entropy, key }
+}
+
+impl World {
+    fn record(&mut self) -> DeviceRecord {
+        DeviceRecord {
+            local: self.key.id().into(),
+            device: DeviceId::random(&mut self.entropy),
+            name: "brisk-otter".parse().unwrap(),
+            key: self.key.public(),
+            sealing_key: [0; 32],
+            token: None,
+            membership: Membership::Enrolled,
+            labels: BTreeMap::new(),
+            site: String::new(),
+            facts: BTreeMap::new(),
+            registered_at: Wall(0),
+            last_heard_at: None,
+            wanted: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    fn operation(&mut self) -> OperationId {
+        OperationId::random(&mut self.entropy)
+    }
+
+    fn step(&mut self, input: Input) -> (Vec<Record>, Vec<Effect>) {
+        let mut turn = Turn::new();
+        self.device.handle(Now::default(), input, &mut turn);
+        turn.into_parts()
+    }
+
+    fn enrol(&mut self) {
+        let (operation, record) = (self.operation(), Box::new(self.record()));
+        let (records, effects) = self.step(Input::Enrol { operation, record });
+        assert!(matches!(records.as_slice(), [Record::Device(_)]));
+        assert!(matches!(effects.as_slice(), [Effect::Enrolled { .. }]));
+    }
+
+    fn command(&mut self, command: Command) -> Result<Answer, CommandError> {
+        let operation = self.operation();
+        let (_, effects) = self.step(Input::Command { operation, caller: "acc_test".to_owned(), command });
+        let answers = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Answer { result, .. } => Some(result),
+            _ => None,
+        });
+        answers.last().unwrap()
+    }
+
+    fn assignment(&mut self, version: &str) -> RolloutAssignment {
+        RolloutAssignment {
+            rollout: RolloutId::random(&mut self.entropy),
+            attempt: 1,
+            workload: "coffee".parse().unwrap(),
+            version: version.parse().unwrap(),
+            manifest: ArtifactDigest::of(version.as_bytes()),
+        }
+    }
+}
+
+fn told(effects: &[Effect]) -> Vec<(RolloutId, RolloutNews)> {
+    let news = effects.iter().filter_map(|effect| match effect {
+        Effect::TellRollout { rollout, news } => Some((*rollout, news.clone())),
+        _ => None,
+    });
+    news.collect()
+}
+
+#[test]
+fn registering_twice_is_one_device_with_its_own_labels() {
+    let mut world = world();
+    world.enrol();
+    let set = BTreeMap::from([("site".parse().unwrap(), "oslo".parse().unwrap())]);
+    world.command(Command::Label { set: set.clone(), remove: Vec::new() }).unwrap();
+    let first = world.device.record().unwrap().device;
+    world.enrol();
+    let record = world.device.record().unwrap();
+    assert_eq!((record.device, &record.labels), (first, &set));
+}
+
+#[test]
+fn wishes_for_an_absent_device_are_rows_and_sign_nothing() {
+    let mut world = world();
+    world.enrol();
+    let assignment = world.assignment("1.0");
+    let (records, effects) = world.step(Input::Assign(assignment.clone()));
+    assert!(records.iter().all(|record| matches!(record, Record::Device(_))), "nothing is signed in advance");
+    assert_eq!(told(&effects), [(assignment.rollout, RolloutNews::Assigned)]);
+    let wanted = &world.device.record().unwrap().wanted;
+    assert_eq!(wanted::assigned_rollout(wanted, &assignment.workload), Some(assignment.rollout));
+}
+
+#[test]
+fn a_new_assignment_supersedes_the_one_before_it() {
+    let mut world = world();
+    world.enrol();
+    let (first, second) = (world.assignment("1.0"), world.assignment("2.0"));
+    world.step(Input::Assign(first.clone()));
+    let (_, effects) = world.step(Input::Assign(second.clone()));
+    let expected = [(second.rollout, RolloutNews::Assigned), (first.rollout, RolloutNews::Superseded(second.rollout))];
+    assert_eq!(told(&effects), expected);
+    let withdraw = Input::Withdraw { rollout: first.rollout, workload: first.workload.clone() };
+    world.step(withdraw);
+    let wanted = &world.device.record().unwrap().wanted;
+    assert_eq!(wanted::assigned_rollout(wanted, &first.workload), Some(second.rollout), "not the first one's to take");
+}
+
+#[test]
+fn a_stop_is_a_wish_of_its_own_and_survives_a_new_assignment() {
+    let mut world = world();
+    world.enrol();
+    let workload: WorkloadName = "coffee".parse().unwrap();
+    let stop = Command::Run { workload: workload.clone(), run: Run::Stopped, reason: "descaling".to_owned() };
+    assert!(matches!(world.command(stop.clone()), Err(CommandError::NoWorkload { .. })));
+    let (first, second) = (world.assignment("1.0"), world.assignment("2.0"));
+    world.step(Input::Assign(first));
+    world.command(stop).unwrap();
+    world.step(Input::Assign(second));
+    assert!(wanted::is_stopped(&world.device.record().unwrap().wanted, &workload));
+}
+
+#[test]
+fn a_hold_is_lifted_by_its_id_and_by_no_other() {
+    let mut world = world();
+    world.enrol();
+    let [hold, other] = std::array::from_fn(|_| HoldId::random(&mut world.entropy));
+    world.command(Command::Hold { hold, workload: None, reason: "open machine".to_owned() }).unwrap();
+    assert_eq!(world.command(Command::Lift { hold: other }), Err(CommandError::NoHold { hold: other }));
+    assert_eq!(world.device.record().unwrap().holds.len(), 1);
+    world.command(Command::Lift { hold }).unwrap();
+    let record = world.device.record().unwrap();
+    assert!(record.holds.is_empty() && record.wanted.is_empty());
+}
+
+#[test]
+fn a_revoked_device_takes_no_wishes_and_its_rollouts_hear_that_it_is_gone() {
+    let mut world = world();
+    world.enrol();
+    let operation = world.operation();
+    let command = Command::Revoke { reason: "stolen".to_owned() };
+    let (_, effects) = world.step(Input::Command { operation, caller: String::new(), command });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::RevokeKey { .. })));
+    assert_eq!(world.command(Command::Restart { workload: "coffee".parse().unwrap() }), Err(CommandError::Revoked));
+    let assignment = world.assignment("1.0");
+    let (_, effects) = world.step(Input::Assign(assignment.clone()));
+    assert_eq!(told(&effects), [(assignment.rollout, RolloutNews::Gone)]);
+}
+
+#[test]
+fn a_device_that_is_not_of_the_fleet_is_sent_away() {
+    let mut world = world();
+    let connection = ConnectionId::random(&mut world.entropy);
+    let boot = BootId::random(&mut world.entropy);
+    let connected = Connected { connection, grade: Grade::Full, boot, log_positions: Vec::new() };
+    let (_, effects) = world.step(Input::Connected(Box::new(connected)));
+    assert!(matches!(effects.as_slice(), [Effect::Close { code: CloseCode::Unknown, .. }]));
+    assert_eq!(world.command(Command::Look), Err(CommandError::Unknown));
+}
+
+#[test]
+fn what_happened_lately_is_kept_and_no_more() {
+    let mut world = world();
+    world.enrol();
+    for _ in 0..limit::DEVICE_EVENTS_MAX * 2 {
+        world.command(Command::Rename("brisk-otter".parse().unwrap())).unwrap();
+    }
+    assert_eq!(world.device.record().unwrap().events.len(), limit::DEVICE_EVENTS_MAX);
+}
