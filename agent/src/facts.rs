@@ -24,11 +24,11 @@ pub const OS_NAME: &str = "os_name";
 /// The kernel's release.
 pub const KERNEL: &str = "kernel";
 /// The processor's model.
-pub const CPU_MODEL: &str = "cpu_model";
+pub const CPU_MODEL: &str = "cpu";
 /// How many processors there are.
-pub const CPU_COUNT: &str = "cpu_count";
+pub const CPU_COUNT: &str = "cpu_cores";
 /// Memory in bytes.
-pub const RAM_BYTES: &str = "ram_bytes";
+pub const RAM_BYTES: &str = "memory_bytes";
 /// Size of the file system that holds the data directory, in bytes.
 pub const DISK_BYTES: &str = "disk_bytes";
 /// What is free of it.

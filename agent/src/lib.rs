@@ -9,12 +9,15 @@
 
 pub mod artifact_files;
 pub mod blocking;
+pub mod command;
 pub mod config;
 pub mod disk;
 pub mod facts;
 pub mod fetch;
 pub mod identity_files;
+pub mod identity_store;
 pub mod install;
+pub mod local_api;
 pub mod node;
 pub mod probe;
 pub mod record;

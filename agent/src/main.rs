@@ -2,26 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use fleetd_agent::shim::{self, ShimArguments};
+use clap::Parser;
+use fleetd_agent::command::{self, Command, Invocation};
 
 /// Runs a device's workloads and keeps them as its fleet wants them
 #[derive(Debug, Parser)]
-#[command(name = "fleetd-agent", version)]
+#[command(name = "fleetd-agent", version, max_term_width = 100)]
 struct CommandLine {
+    /// Answer in JSON: one object, or one a line for streams; errors too, on standard error
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Holds one workload; started by the agent
-    #[command(hide = true)]
-    Shim(ShimArguments),
-}
-
 fn main() -> ExitCode {
-    match CommandLine::parse().command {
-        Command::Shim(arguments) => shim::run(&arguments),
-    }
+    let CommandLine { json, command } = CommandLine::parse();
+    command::run(command, &Invocation::standalone(json))
 }

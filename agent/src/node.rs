@@ -230,26 +230,26 @@ fn known_workloads(seams: &Seams) -> Result<BTreeSet<WorkloadName>, StartNodeErr
     Ok(workloads)
 }
 
+/// A machine as it was stored, with its driver.
+type Loaded<M, D> = Result<(M, D), LoadActorError>;
+
 /// Makes the only actor of a kind.
 fn spawn_only<S: Spawn, M: Machine, D: Driver<M>>(
     engine: &S,
     kind: &'static str,
     surroundings: &Arc<Surroundings>,
-    load: fn(&Arc<Surroundings>, &Address<M::Input>) -> Result<(M, D), LoadActorError>,
+    load: impl Fn(&Arc<Surroundings>, &Address<M::Input>) -> Loaded<M, D> + Send + Sync + 'static,
 ) -> Address<M::Input> {
     let surroundings = Arc::clone(surroundings);
     engine.spawn(ActorKey::only(kind), false, Arc::new(move |address| load(&surroundings, address))).address
 }
-
-type LoadNamed<M, D> =
-    fn(&Arc<Surroundings>, &WorkloadName, &Address<<M as Machine>::Input>) -> Result<(M, D), LoadActorError>;
 
 /// Makes the actors of a kind of which each workload has one.
 fn directory_of<S: Spawn, M: Machine, D: Driver<M>>(
     engine: S,
     kind: &'static str,
     surroundings: &Arc<Surroundings>,
-    load: LoadNamed<M, D>,
+    load: impl Fn(&Arc<Surroundings>, &WorkloadName, &Address<M::Input>) -> Loaded<M, D> + Copy + Send + Sync + 'static,
 ) -> Directory<WorkloadName, M::Input> {
     let surroundings = Arc::clone(surroundings);
     Directory::new(engine, kind, move |name: &WorkloadName| {

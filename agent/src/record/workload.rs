@@ -212,3 +212,100 @@ fn read_fault(message: &stored::FaultRecord) -> Fault {
 fn read_rollout(field: &'static str, bytes: &[u8]) -> Result<Option<RolloutId>, DecodeRecordError> {
     Ok(optional(field, bytes)?.map(RolloutId::from_bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetd_sync_core::entropy::Entropy;
+    use fleetd_sync_core::id::FleetId;
+    use fleetd_sync_core::key::SecretKey;
+    use fleetd_sync_core::name::Platform;
+    use fleetd_sync_core::release::{Artifact, Manifest, Probe};
+
+    use super::*;
+
+    fn signed_release(version: &str) -> Release {
+        let digest = ArtifactDigest::of(version.as_bytes());
+        let artifact = Artifact { digest, size_bytes: 9, file_name: "coffee".to_owned() };
+        let manifest = Manifest {
+            fleet: FleetId::from_bytes([1; 16]),
+            workload: "coffee".parse().unwrap(),
+            version: version.parse().unwrap(),
+            artifacts: [(Platform::any(), artifact)].into(),
+            argv: vec!["--hot".to_owned()],
+            environment: [].into(),
+            probe: Probe::default(),
+            user: None,
+            stop_grace: Duration::from_secs(5),
+        };
+        let key = SecretKey::generate(&mut Entropy::from_seed([2; 32]));
+        Release::load(&manifest.sign(&key).unwrap().encode(), digest).unwrap()
+    }
+
+    fn records() -> Vec<WorkloadRecord> {
+        let next = signed_release("2");
+        let target = Target {
+            version: "2".parse().unwrap(),
+            manifest: next.digest,
+            rollout: Some(RolloutId::from_bytes([3; 10])),
+            attempt: 4,
+        };
+        let fault = Fault::new(FaultKind::Probe, "not ready within 10 s");
+        let steps = [
+            Step::Pending,
+            Step::Download(next.clone()),
+            Step::Verify(next.clone()),
+            Step::Stage(next.clone()),
+            Step::Switch(next.clone()),
+            Step::Watch { reboots: 2 },
+            Step::Restore { fault: fault.clone(), switched: false },
+            Step::Restore { fault: fault.clone(), switched: true },
+        ];
+        let installs = steps.map(|step| Some(Install { target: target.clone(), step }));
+        let exits = [None, Some(Exit::Code(-1)), Some(Exit::Code(0)), Some(Exit::Signal(9)), Some(Exit::Lost)];
+        let verdicts = [Verdict::Good, Verdict::Unrestorable, Verdict::MustStop];
+        let removals = [Removal::None, Removal::Removing, Removal::Removed];
+        let full = |install, at: usize| WorkloadRecord {
+            install,
+            current: Some(Release {
+                verdict: verdicts[at % 3],
+                healthy: at.is_multiple_of(2),
+                attempt: 7,
+                ..signed_release("1")
+            }),
+            previous: Some(Release { rollout: Some(RolloutId::from_bytes([5; 10])), ..signed_release("0") }),
+            failed: Some(Failed { manifest: next.digest, attempt: 3, fault: fault.clone() }),
+            run: Some(Run {
+                operation: OperationId::from_bytes([6; 8]),
+                manifest: (at.is_multiple_of(2)).then_some(next.digest),
+                stop_grace: Duration::from_millis(1500),
+                stopping: at % 2 == 1,
+            }),
+            stopped_locally: true,
+            stopped_remotely: at.is_multiple_of(2),
+            restarts_done: 8,
+            restarts: 9,
+            crashes: 10,
+            exit: exits[at % 5],
+            removal: removals[at % 3],
+        };
+        let full = installs.into_iter().enumerate().map(|(at, install)| full(install, at));
+        std::iter::once(WorkloadRecord::default()).chain(full).collect()
+    }
+
+    #[test]
+    fn a_workloads_record_survives_its_bytes() {
+        for record in records() {
+            assert_eq!(decode_workload(&encode_workload(&record)).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn a_record_cut_at_any_byte_is_another_record_or_none() {
+        let record = records().remove(2);
+        let bytes = encode_workload(&record);
+        for cut in 0..bytes.len() {
+            let read = decode_workload(&bytes[..cut]);
+            assert!(read.is_err() || read.is_ok_and(|read| read != record), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The asking end, for the commands at the device.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use api::lifecycle_service_client::LifecycleServiceClient;
+use fleetd_actors::workload::Command;
+use fleetd_proto::agent::lifecycle::v1 as api;
+use fleetd_proto::fleetd::common::v1 as common;
+use fleetd_sync_core::id::RequestId;
+use fleetd_sync_core::name::WorkloadName;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::UnixStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// Why an agent's answer was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum AskAgentError {
+    /// No agent runs, or it uses another socket.
+    #[error("no agent answers on {}", socket.display())]
+    NoAgent {
+        /// The socket.
+        socket: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The socket is another user's.
+    #[error("this user may not open {}", socket.display())]
+    Forbidden {
+        /// The socket.
+        socket: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The connection failed.
+    #[error("the agent on {} cannot be asked", socket.display())]
+    Connection {
+        /// The socket.
+        socket: PathBuf,
+        /// What went wrong.
+        source: tonic::transport::Error,
+    },
+    /// The agent refused.
+    #[error("{message}")]
+    Refused {
+        /// What it said.
+        message: String,
+        /// Whether the workload that was named is not there.
+        is_unknown: bool,
+    },
+}
+
+impl From<Status> for AskAgentError {
+    fn from(status: Status) -> Self {
+        let is_unknown = status.code() == tonic::Code::NotFound;
+        Self::Refused { message: status.message().to_owned(), is_unknown }
+    }
+}
+
+/// A device's status, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownStatus {
+    /// The hash of the device's key.
+    pub local_id: String,
+    /// The id that its server gave.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub device_id: String,
+    /// The name that its server gave.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// How it stands with its server, in a word.
+    pub link: String,
+    /// Why it is not connected.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub link_reason: String,
+    /// What runs on it, by name.
+    pub workloads: Vec<ShownWorkload>,
+}
+
+/// One workload's status, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownWorkload {
+    /// Its name.
+    pub name: String,
+    /// The release that is installed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// The release that is being brought in.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub next_version: String,
+    /// How far that is, in a word.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    /// What the program does, in a word.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub run: String,
+    /// Why it is not what was asked for.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Somebody at the device stopped it.
+    pub stopped_locally: bool,
+    /// A hold keeps it as it is.
+    pub held: bool,
+    /// The program's process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How often it was started again by itself.
+    pub restarts: u32,
+    /// How it last ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<i32>,
+}
+
+/// One value of the configuration, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownConfiguration {
+    /// The key, as the file spells it.
+    pub key: String,
+    /// The value; of a secret only whether it is set.
+    pub value: String,
+    /// Where it came from.
+    pub origin: String,
+}
+
+/// Asks the agent of this device.
+#[derive(Clone, Debug)]
+pub struct LocalClient {
+    service: LifecycleServiceClient<Channel>,
+}
+
+impl LocalClient {
+    /// Connects to the agent that answers on `socket`.
+    ///
+    /// # Errors
+    /// [`AskAgentError`] names the socket.
+    pub async fn connect(socket: &Path) -> Result<Self, AskAgentError> {
+        let path = socket.to_owned();
+        // Tried by hand first: what tonic says of a socket that is not there helps nobody.
+        if let Err(source) = UnixStream::connect(&path).await {
+            return Err(match source.kind() {
+                io::ErrorKind::PermissionDenied => AskAgentError::Forbidden { socket: path, source },
+                _ => AskAgentError::NoAgent { socket: path, source },
+            });
+        }
+        let dialled = path.clone();
+        let connector = tower::service_fn(move |_| {
+            let path = dialled.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let failed = |source| AskAgentError::Connection { socket: path.clone(), source };
+        let endpoint = Endpoint::try_from("http://agent").map_err(failed)?;
+        let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
+        Ok(Self { service: LifecycleServiceClient::new(channel) })
+    }
+
+    /// Asks for the status.
+    ///
+    /// # Errors
+    /// [`AskAgentError::Refused`].
+    pub async fn status(&mut self) -> Result<ShownStatus, AskAgentError> {
+        let response = self.service.get_status(api::GetStatusRequest {}).await?.into_inner();
+        Ok(shown_status(response.status.unwrap_or_default()))
+    }
+
+    /// Asks for the status and for each change of it, and gives each to `show`, until `show` is done or the agent ends.
+    ///
+    /// # Errors
+    /// [`AskAgentError::Refused`].
+    pub async fn watch<E: From<AskAgentError>>(
+        &mut self,
+        mut show: impl FnMut(ShownStatus) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let watched = self.service.watch_status(api::WatchStatusRequest {}).await.map_err(AskAgentError::from)?;
+        let mut statuses = watched.into_inner();
+        while let Some(response) = statuses.message().await.map_err(AskAgentError::from)? {
+            show(shown_status(response.status.unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a workload a command, and returns once it is durable.
+    ///
+    /// # Errors
+    /// [`AskAgentError::Refused`].
+    pub async fn command(
+        &mut self,
+        request: RequestId,
+        workload: &WorkloadName,
+        command: Command,
+    ) -> Result<Option<ShownWorkload>, AskAgentError> {
+        let (request_id, workload) = (request.to_string(), workload.to_string());
+        let answer = match command {
+            Command::Start => {
+                let request = api::StartWorkloadRequest { request_id, workload };
+                self.service.start_workload(request).await?.into_inner().workload
+            }
+            Command::Stop => {
+                let request = api::StopWorkloadRequest { request_id, workload };
+                self.service.stop_workload(request).await?.into_inner().workload
+            }
+            Command::Restart => {
+                let request = api::RestartWorkloadRequest { request_id, workload };
+                self.service.restart_workload(request).await?.into_inner().workload
+            }
+        };
+        Ok(answer.map(shown_workload))
+    }
+
+    /// Asks for the configuration that the agent runs with.
+    ///
+    /// # Errors
+    /// [`AskAgentError::Refused`].
+    pub async fn configuration(&mut self) -> Result<Vec<ShownConfiguration>, AskAgentError> {
+        let response = self.service.get_configuration(api::GetConfigurationRequest {}).await?.into_inner();
+        let shown = |value: api::ConfigurationValue| ShownConfiguration {
+            key: value.key,
+            value: value.value,
+            origin: value.origin_detail,
+        };
+        Ok(response.values.into_iter().map(shown).collect())
+    }
+}
+
+fn shown_status(status: api::AgentStatus) -> ShownStatus {
+    let link = word(status.link_phase().as_str_name(), "LINK_PHASE_");
+    ShownStatus {
+        link: if link.is_empty() { "unknown".to_owned() } else { link },
+        local_id: status.local_id,
+        device_id: status.device_id,
+        name: status.name,
+        link_reason: status.link_reason,
+        workloads: status.workloads.into_iter().map(shown_workload).collect(),
+    }
+}
+
+fn shown_workload(status: api::WorkloadStatus) -> ShownWorkload {
+    ShownWorkload {
+        phase: word(common::WorkloadPhase::as_str_name(&status.phase()), "WORKLOAD_PHASE_"),
+        run: word(common::RunState::as_str_name(&status.run_state()), "RUN_STATE_"),
+        name: status.name,
+        version: status.version,
+        next_version: status.next_version,
+        reason: status.reason,
+        stopped_locally: status.stopped_locally,
+        held: status.held,
+        pid: Some(status.pid).filter(|pid| *pid != 0),
+        restarts: status.restarts,
+        exit_status: status.exit_status,
+    }
+}
+
+/// An enum's name as people read it: `LINK_PHASE_RENEW_ONLY` is `renew-only`. What is not known is empty.
+fn word(name: &str, prefix: &str) -> String {
+    let word = name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-");
+    if word == "unspecified" { String::new() } else { word }
+}

@@ -1,0 +1,122 @@
+//! A node's status as its API tells it.
+
+use std::collections::BTreeMap;
+
+use fleetd_actors::agent::AgentStatus;
+use fleetd_actors::report::{Exit, Phase, RunState};
+use fleetd_actors::workload::WorkloadStatus;
+use fleetd_proto::agent::lifecycle::v1 as api;
+use fleetd_proto::fleetd::common::v1 as common;
+use fleetd_sync_core::id::LocalId;
+use fleetd_sync_core::name::WorkloadName;
+
+use crate::config::{Origin, ShownSetting};
+use crate::node::NodeStatus;
+
+/// What shells add to a signal's number to make a status of it.
+const SIGNAL_STATUS: i32 = 128;
+
+pub(super) fn agent_status(local: LocalId, status: &NodeStatus) -> api::AgentStatus {
+    let NodeStatus { agent, workloads } = status;
+    let (device_id, name) = match &agent.device {
+        Some((device, name)) => (device.to_string(), name.to_string()),
+        None => (String::new(), String::new()),
+    };
+    api::AgentStatus {
+        local_id: local.to_string(),
+        device_id,
+        name,
+        link_phase: link_phase(agent.link).into(),
+        link_reason: link_reason(agent),
+        workloads: workloads_of(workloads),
+        ..api::AgentStatus::default()
+    }
+}
+
+fn link_reason(agent: &AgentStatus) -> String {
+    match &agent.refusal {
+        Some(refusal) => refusal.clone(),
+        None if agent.is_pending => "an operator must approve this device".to_owned(),
+        None => String::new(),
+    }
+}
+
+fn link_phase(word: &str) -> api::LinkPhase {
+    match word {
+        "unconfigured" => api::LinkPhase::Unconfigured,
+        "waiting" => api::LinkPhase::Idle,
+        "dialling" | "greeting" => api::LinkPhase::Dial,
+        "enrolling" => api::LinkPhase::Enroll,
+        "reconciling" => api::LinkPhase::Reconcile,
+        "live" => api::LinkPhase::Live,
+        "closing" | "stopped" => api::LinkPhase::Draining,
+        _ => api::LinkPhase::Unspecified,
+    }
+}
+
+fn workloads_of(workloads: &BTreeMap<WorkloadName, WorkloadStatus>) -> Vec<api::WorkloadStatus> {
+    workloads.iter().map(|(name, status)| workload_status(name, status)).collect()
+}
+
+pub(super) fn workload_status(name: &WorkloadName, status: &WorkloadStatus) -> api::WorkloadStatus {
+    let report = &status.report;
+    api::WorkloadStatus {
+        name: name.to_string(),
+        version: report.release.as_ref().map(ToString::to_string).unwrap_or_default(),
+        next_version: status.next.as_ref().map(ToString::to_string).unwrap_or_default(),
+        phase: report.phase.map_or(common::WorkloadPhase::Unspecified, phase).into(),
+        run_state: report.run.map_or(common::RunState::Unspecified, run_state).into(),
+        reason: report.error.as_ref().map(ToString::to_string).unwrap_or_default(),
+        stopped_locally: report.stopped_locally,
+        held: status.held,
+        pid: status.pid.unwrap_or_default(),
+        restarts: report.restarts,
+        exit_status: match report.exit {
+            Some(Exit::Code(code)) => Some(code),
+            Some(Exit::Signal(signal)) => Some(SIGNAL_STATUS.saturating_add(signal)),
+            Some(Exit::Lost) | None => None,
+        },
+        ..api::WorkloadStatus::default()
+    }
+}
+
+const fn phase(phase: Phase) -> common::WorkloadPhase {
+    match phase {
+        Phase::Pending => common::WorkloadPhase::Pending,
+        Phase::Download => common::WorkloadPhase::Download,
+        Phase::Verify => common::WorkloadPhase::Verify,
+        Phase::Stage => common::WorkloadPhase::Stage,
+        Phase::Switch => common::WorkloadPhase::Switch,
+        Phase::Watch => common::WorkloadPhase::Watch,
+        Phase::Healthy => common::WorkloadPhase::Healthy,
+        Phase::Restored => common::WorkloadPhase::Restored,
+        Phase::Failed => common::WorkloadPhase::Failed,
+        Phase::Removed => common::WorkloadPhase::Removed,
+    }
+}
+
+const fn run_state(run: RunState) -> common::RunState {
+    match run {
+        RunState::Unknown => common::RunState::Unspecified,
+        RunState::Starting => common::RunState::Starting,
+        RunState::Running => common::RunState::Running,
+        RunState::Backoff => common::RunState::Backoff,
+        RunState::CrashLoop => common::RunState::CrashLoop,
+        RunState::Stopped => common::RunState::Stopped,
+    }
+}
+
+pub(super) fn configuration_value(setting: &ShownSetting) -> api::ConfigurationValue {
+    let origin = match &setting.origin {
+        Origin::Flag { .. } => api::ConfigurationOrigin::Flag,
+        Origin::Environment { .. } => api::ConfigurationOrigin::Environment,
+        Origin::Credential { .. } | Origin::File { .. } => api::ConfigurationOrigin::File,
+        Origin::Default => api::ConfigurationOrigin::Default,
+    };
+    api::ConfigurationValue {
+        key: setting.key.to_owned(),
+        value: setting.value.clone(),
+        origin: origin.into(),
+        origin_detail: setting.origin.to_string(),
+    }
+}
