@@ -3,6 +3,8 @@
 
 #[path = "runner/device.rs"]
 mod device;
+#[path = "runner/node.rs"]
+mod node;
 #[path = "runner/probe.rs"]
 mod probe;
 #[path = "runner/run.rs"]
