@@ -23,25 +23,17 @@ use crate::blocking::Blocking;
 use crate::cause::cause_of;
 use crate::driver::agent::AGENT_KEY;
 use crate::identity_files::{IdentityFiles, IdentityPart};
-use crate::record::{DecodeRecordError, decode_root_chain, encode_root_chain};
+use crate::record::{decode_root_chain, encode_root_chain};
 
 /// Files know no revisions: what is there has this one.
 const REVISION: Revision = Revision(1);
 
 /// Why the identity in the files cannot be taken up.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenIdentityStoreError {
-    /// A file cannot be read, or both of its copies are damaged.
-    #[error("the device's {part} cannot be read")]
-    File {
-        /// Which part.
-        part: &'static str,
-        /// What is wrong.
-        source: LoadAbFileError,
-    },
-    /// The root records are none.
-    #[error("the device's root chain cannot be read")]
-    RootChain(#[from] DecodeRecordError),
+#[error("the device's {part} cannot be read")]
+pub struct OpenIdentityStoreError {
+    part: &'static str,
+    source: LoadAbFileError,
 }
 
 /// The store of a device, without what must outlive it.
@@ -90,17 +82,22 @@ struct Turns {
 impl IdentityStore {
     /// Puts the files before a database. Reads the files: call it from where one may wait.
     ///
+    /// A part that is damaged in both its copies is as one that was never there: the device has to enrol again, and
+    /// what runs on it goes on.
+    ///
     /// # Errors
-    /// [`OpenIdentityStoreError`] when a file is damaged in both its copies.
+    /// [`OpenIdentityStoreError`] when the operating system fails.
     pub fn open(
         database: Arc<dyn StateStore>,
         files: IdentityFiles,
         blocking: Arc<dyn Blocking>,
     ) -> Result<Self, OpenIdentityStoreError> {
-        let load = |part, name| files.load(part).map_err(|source| OpenIdentityStoreError::File { part: name, source });
-        let agent = load(IdentityPart::Enrolment, "enrolment")?.unwrap_or_default();
-        let chain = load(IdentityPart::RootChain, "root chain")?.unwrap_or_default();
-        let records = decode_root_chain(&chain)?;
+        let agent = load(&files, IdentityPart::Enrolment, "enrolment")?;
+        let chain = load(&files, IdentityPart::RootChain, "root chain")?;
+        let records = decode_root_chain(&chain).unwrap_or_else(|error| {
+            tracing::error!(error = cause_of(&error), "the device's root chain is damaged: it must enrol again");
+            Vec::new()
+        });
         let versions = 1_u64..;
         let root_records = versions.map(|version| version.to_be_bytes().to_vec()).zip(records).collect();
         let state = Mutex::new(State { kept: Kept { agent, root_records }, actors: BTreeMap::new() });
@@ -116,6 +113,17 @@ impl IdentityStore {
             Space::RootRecord => Some(state.kept.root_records.iter().map(|(key, value)| found(key, value)).collect()),
             _ => None,
         }
+    }
+}
+
+fn load(files: &IdentityFiles, part: IdentityPart, name: &'static str) -> Result<Vec<u8>, OpenIdentityStoreError> {
+    match files.load(part) {
+        Ok(bytes) => Ok(bytes.unwrap_or_default()),
+        Err(error @ LoadAbFileError::Damaged { .. }) => {
+            tracing::error!(error = cause_of(&error), "the device's {name} is damaged: it must enrol again");
+            Ok(Vec::new())
+        }
+        Err(source @ LoadAbFileError::Io { .. }) => Err(OpenIdentityStoreError { part: name, source }),
     }
 }
 

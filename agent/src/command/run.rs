@@ -17,7 +17,7 @@ use fleetd_sync_store::state_store::StateStore;
 use fleetd_sync_transport::clock::{SystemClock, system_entropy};
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::answer::{CommandError, answer};
 use super::{Invocation, read_config};
@@ -68,8 +68,8 @@ pub(super) fn run(arguments: &ConfigArguments, invocation: &Invocation) -> Resul
     let database: Arc<dyn StateStore> = Arc::<DiskStore>::clone(&store);
     let blocking: Arc<dyn Blocking> = Arc::new(RuntimeBlocking(runtime.handle().clone()));
     let identity_store = IdentityStore::open(database, files, Arc::clone(&blocking)).map_err(|error| {
-        let advice = "restore DATA/identity from a backup; without it the device must enrol again";
-        CommandError::new("agent.identity", "the device's identity is damaged").caused_by(&error).next_command(advice)
+        let advice = format!("{} doctor", invocation.program);
+        CommandError::new("agent.identity", "who this device is cannot be read").caused_by(&error).next_command(advice)
     })?;
     let agent = Agent { config, identity, token, store: Arc::new(identity_store), blocking };
     let result = runtime.block_on(agent.run_until_stopped(invocation));
@@ -93,6 +93,7 @@ struct Agent {
 impl Agent {
     async fn run_until_stopped(self, invocation: &Invocation) -> Result<(), CommandError> {
         let failed = |what: &str| CommandError::new("agent.start", what.to_owned());
+        let mut signals = EndSignals::listen()?;
         let listener = local_api::bind(&self.config.socket.value).await.map_err(|error| {
             let advice = format!("{} status", invocation.program);
             failed("the local API cannot be served").caused_by(&error).next_command(advice)
@@ -120,7 +121,7 @@ impl Agent {
             answer(true, &json, "")?;
         }
         notify::ready();
-        let stopped = wait_for_signal().await;
+        signals.wait().await;
         tracing::info!("the agent ends; workloads run on");
         notify::stopping();
         node.stop();
@@ -130,7 +131,7 @@ impl Agent {
         // Its removal tells the next caller at once that nobody answers; a failure would only be told by the connect.
         let _ = std::fs::remove_file(&self.config.socket.value);
         engine.stop();
-        stopped
+        Ok(())
     }
 
     fn node_options(&self, boot: BootId, facts: &Facts) -> Result<NodeOptions, CommandError> {
@@ -182,15 +183,26 @@ async fn refresh_facts(node: Arc<Node>, mut told: Facts, config: Config) {
     }
 }
 
-async fn wait_for_signal() -> Result<(), CommandError> {
-    let failed =
-        |error: std::io::Error| CommandError::new("agent.process", "signals cannot be awaited").caused_by(&error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end an agent in order. Listened for from the start, so that none ends it in disorder.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn listen() -> Result<Self, CommandError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| CommandError::new("agent.process", "signals cannot be awaited").caused_by(&error))
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

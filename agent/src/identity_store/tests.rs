@@ -75,6 +75,20 @@ fn a_cut_at_any_byte_of_a_write_leaves_the_old_identity_or_the_new_one() {
 }
 
 #[test]
+fn an_identity_that_is_damaged_in_both_copies_is_as_one_that_never_was() {
+    let home = tempfile::tempdir().unwrap();
+    let database = MemoryStore::immediate();
+    commit(&open(&database, home.path()), vec![put(Space::Agent, AGENT_KEY, b"enrolled"), root(1, b"first")]).unwrap();
+    for name in ["enrolment.a", "enrolment.b", "root-chain.a", "root-chain.b"] {
+        fs::write(home.path().join(name), b"damaged").unwrap();
+    }
+    let store = open(&database, home.path());
+    assert!(values(&store, Space::Agent).is_empty() && values(&store, Space::RootRecord).is_empty());
+    commit(&store, vec![root(1, b"again")]).unwrap();
+    assert_eq!(values(&open(&database, home.path()), Space::RootRecord), [b"again"]);
+}
+
+#[test]
 fn a_database_that_fails_stops_the_turns_behind_but_not_what_the_files_have() {
     let home = tempfile::tempdir().unwrap();
     let database = MemoryStore::immediate();
