@@ -5,3 +5,13 @@ pub trait Blocking: Send + Sync + 'static {
     /// Runs `job` soon, somewhere else.
     fn run(&self, job: Box<dyn FnOnce() + Send>);
 }
+
+/// The threads that a tokio runtime keeps for such work.
+#[derive(Clone, Debug)]
+pub struct RuntimeThreads(pub tokio::runtime::Handle);
+
+impl Blocking for RuntimeThreads {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) {
+        drop(self.0.spawn_blocking(job)); // Nobody waits for it: what it does, it tells by itself.
+    }
+}

@@ -5,9 +5,11 @@
 //!
 //! Where to start reading: [`node`], then one driver, then one service of [`rpc`].
 
+pub mod access;
 pub mod answers;
 pub mod artifact_store;
 pub mod blocking;
+pub mod commit;
 pub mod connect;
 pub mod connection_table;
 pub mod driver;
@@ -16,3 +18,4 @@ pub mod keys;
 pub mod node;
 pub mod record;
 pub mod rpc;
+pub mod serve;

@@ -1,8 +1,11 @@
 //! What the server's machines remember, as the bytes that its store keeps.
 
+pub mod access;
 pub mod device;
 pub mod log;
 pub mod registration;
+pub mod release;
+pub mod request;
 pub mod rollout;
 
 use fleetd_sync_core::time::Wall;

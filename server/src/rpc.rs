@@ -1,7 +1,85 @@
 //! The services of the API: each converts a request, asks the node, and converts the answer.
+//!
+//! Nothing is decided here. What changes something is asked of an actor; what is only shown is read from the store, so
+//! that looking at a fleet wakes nobody. [`backend`] is what all services share, `call_error` the one table of what a
+//! caller can be told, and `convert` holds the messages.
 
+pub mod access;
 mod admission;
+pub mod artifact;
+pub mod backend;
+mod call_error;
+mod catalog;
+mod convert;
+pub mod device;
+mod device_index;
+pub mod enrolment;
+mod follower;
+pub mod log;
+mod page;
 pub mod permission;
+pub mod registration;
+pub mod release;
+mod request_log;
+pub mod rollout;
 pub mod status;
+pub mod trust;
+
+use std::sync::Arc;
+
+use fleetd_proto::fleetd::access::v1::access_service_server::AccessServiceServer;
+use fleetd_proto::fleetd::artifact::v1::artifact_service_server::ArtifactServiceServer;
+use fleetd_proto::fleetd::device::v1::device_service_server::DeviceServiceServer;
+use fleetd_proto::fleetd::enrolment::v1::enrolment_service_server::EnrolmentServiceServer;
+use fleetd_proto::fleetd::log::v1::log_service_server::LogServiceServer;
+use fleetd_proto::fleetd::registration::v1::registration_service_server::RegistrationServiceServer;
+use fleetd_proto::fleetd::release::v1::release_service_server::ReleaseServiceServer;
+use fleetd_proto::fleetd::rollout::v1::rollout_service_server::RolloutServiceServer;
+use fleetd_proto::fleetd::trust::v1::trust_service_server::TrustServiceServer;
+use tonic::service::Routes;
 
 pub use self::admission::admission_status;
+use self::backend::Backend;
+
+/// Bytes of a plan's document that a caller may send: one over a hundred thousand devices takes 20 MiB.
+const DOCUMENT_BYTES_MAX: usize = 64 << 20;
+/// The longest answer: a thousand devices with their workloads.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// Every service of the API, before `backend`.
+#[must_use]
+pub fn routes(backend: &Arc<Backend>) -> Routes {
+    let backend = || Arc::clone(backend);
+    let devices = DeviceServiceServer::new(device::Devices::new(backend()));
+    let rollouts = RolloutServiceServer::new(rollout::Rollouts::new(backend()));
+    let mut routes = Routes::builder();
+    routes
+        .add_service(RegistrationServiceServer::new(registration::Registrations::new(backend())))
+        .add_service(EnrolmentServiceServer::new(enrolment::Enrolments::new(backend())))
+        .add_service(devices.max_encoding_message_size(ANSWER_BYTES_MAX))
+        .add_service(ArtifactServiceServer::new(artifact::Artifacts::new(backend())))
+        .add_service(ReleaseServiceServer::new(release::Releases::new(backend())))
+        .add_service(rollouts.max_decoding_message_size(DOCUMENT_BYTES_MAX).max_encoding_message_size(ANSWER_BYTES_MAX))
+        .add_service(LogServiceServer::new(log::Logs::new(backend())))
+        .add_service(AccessServiceServer::new(access::Access::new(backend())))
+        .add_service(TrustServiceServer::new(trust::TrustRoot::new(backend())));
+    routes.routes()
+}
+
+/// Declares a service that has nothing but the backend.
+macro_rules! service {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            backend: std::sync::Arc<crate::rpc::backend::Backend>,
+        }
+
+        impl $name {
+            pub(super) const fn new(backend: std::sync::Arc<crate::rpc::backend::Backend>) -> Self {
+                Self { backend }
+            }
+        }
+    };
+}
+use service;

@@ -48,10 +48,8 @@ pub fn mutation(key: &LogStoreKey, record: Record) -> Mutation {
 pub fn load(store: &dyn StateStore, key: &LogStoreKey) -> Result<LogStore, ReadError> {
     let prefix = workload_prefix(key.device, &key.workload);
     let found = store.scan(Space::LogPosition, KeyRange::prefix(&prefix), PAGE_RECORDS)?;
-    let numberings: Vec<_> = found
-        .iter()
-        .filter_map(|(found_key, found)| numbering(found_key.get(prefix.len()..)?, &found.value))
-        .collect();
+    let numberings: Vec<_> =
+        found.iter().filter_map(|(found_key, found)| numbering(found_key.get(prefix.len()..)?, &found.value)).collect();
     let next = store.log_range(&log_name(key))?.map_or(1, |(_, last)| last + 1);
     let after_positions = numberings.iter().map(|numbering| numbering.entry + 1).max().unwrap_or(1);
     Ok(LogStore::load(key.workload.clone(), numberings, next.max(after_positions)))

@@ -7,7 +7,7 @@ use fleetd_actors::rollout::status::{DeviceProgress, DeviceStatus, Failure, Owed
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_proto::fleetd::rollout::v1::RolloutState;
 use fleetd_sync_core::commit::{Mutation, Space};
-use fleetd_sync_core::id::{LocalId, PlanId, RolloutId};
+use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::time::Wall;
 use prost::Message as _;
 
@@ -72,6 +72,18 @@ pub fn decode_plan(bytes: &[u8]) -> Result<SavedPlan, ReadRecordError> {
     let record = stored::PlanRecord::decode(bytes)?;
     let plan = Plan::from_text(&record.document).map_err(|_| ReadRecordError::Field { field: "document" })?;
     Ok((plan, record.created_at.as_ref().map(wall).unwrap_or_default(), record.created_by_id))
+}
+
+/// Reads the release's manifest and the attempt of a saved plan, and leaves its devices be.
+///
+/// # Errors
+/// [`ReadRecordError`] when it is no plan.
+pub fn decode_plan_attempt(bytes: &[u8]) -> Result<(ArtifactDigest, u32), ReadRecordError> {
+    let record = stored::PlanRecord::decode(bytes)?;
+    let value = |name: &str| record.document.lines().find_map(|line| line.strip_prefix(name));
+    let manifest = value("manifest ").and_then(|digest| digest.parse().ok());
+    let attempt = value("attempt ").and_then(|attempt| attempt.parse().ok());
+    Ok((field(manifest, "manifest")?, field(attempt, "attempt")?))
 }
 
 /// Reads a rollout's header.

@@ -1,0 +1,189 @@
+//! What every service asks: the node's actors and its store, and what the API itself keeps.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetd_actors::device::command::{Answer, Command};
+use fleetd_actors::device::record::DeviceRecord;
+use fleetd_proto::fleetd::device::v1 as device;
+use fleetd_sync_core::commit::{ActorKey, Mutation, Revision, Space};
+use fleetd_sync_core::enrolment::ServerAddress;
+use fleetd_sync_core::id::{KeyId, LocalId, OperationId};
+use fleetd_sync_core::time::Wall;
+use fleetd_sync_store::state_store::{KeyRange, StateStore};
+use prost::{Message, Name};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+use super::call_error::{CallError, required};
+use super::catalog::Catalog;
+use super::convert;
+use super::device_index::DeviceIndex;
+use super::request_log::{Kept, RequestLog};
+use crate::access::AccessTokens;
+use crate::answers::Answers;
+use crate::commit::commit;
+use crate::edge::authenticate::Caller;
+use crate::node::{Node, Shared};
+use crate::record;
+
+/// Time in which an actor must have answered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the server says of itself.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    /// The server's id, which its certificate names.
+    pub server_id: KeyId,
+    /// Where devices find it, the best first: goes into enrolment tokens.
+    pub addresses: Vec<ServerAddress>,
+}
+
+/// What every service asks.
+pub struct Backend {
+    pub(super) node: Node,
+    pub(super) tokens: Arc<AccessTokens>,
+    pub(super) introduction: Introduction,
+    pub(super) index: DeviceIndex,
+    pub(super) catalog: Catalog,
+    /// Held while a rollout is planned or started, so that no two take one attempt, and no plan starts twice.
+    pub(super) planning: tokio::sync::Mutex<()>,
+    requests: RequestLog,
+    actor: ActorKey,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Backend")
+    }
+}
+
+impl Backend {
+    /// Puts the API before a node.
+    #[must_use]
+    pub fn new(node: Node, tokens: Arc<AccessTokens>, introduction: Introduction) -> Arc<Self> {
+        let store = || Arc::clone(&node.shared.seams.store);
+        let (index, catalog, requests) = (DeviceIndex::new(store()), Catalog::new(store()), RequestLog::new(store()));
+        let (planning, actor) = (tokio::sync::Mutex::new(()), ActorKey::only("api"));
+        Arc::new(Self { node, tokens, introduction, index, catalog, planning, requests, actor })
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.node.shared
+    }
+
+    pub(super) fn store(&self) -> &dyn StateStore {
+        self.node.shared.seams.store.as_ref()
+    }
+
+    pub(super) fn now(&self) -> Wall {
+        self.node.shared.seams.clock.now().wall
+    }
+
+    /// Waits until records of the API's own are durable.
+    pub(super) async fn commit(&self, mutations: Vec<Mutation>) -> Result<(), CallError> {
+        Ok(commit(self.store(), &self.actor, mutations).await?)
+    }
+
+    /// Reads every record of a range.
+    pub(super) fn visit(
+        &self,
+        space: Space,
+        range: KeyRange,
+        mut visit: impl FnMut(&[u8], &[u8], Revision) -> Result<(), CallError>,
+    ) -> Result<(), CallError> {
+        let mut result = Ok(());
+        self.store().visit(space, range, &mut |key, found| {
+            result = visit(key, &found.value, found.revision);
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result
+    }
+
+    /// Answers a request that changes something, once.
+    pub(super) async fn once<Q: Message + Name, R: Message + Default>(
+        &self,
+        (caller, kept): (&Caller, Kept),
+        request_id: &str,
+        asked: &Q,
+        answer: impl Future<Output = Result<R, CallError>>,
+    ) -> Result<Response<R>, Status> {
+        let response = self.requests.once((caller, self.now(), kept), request_id, asked, answer).await?;
+        Ok(Response::new(response))
+    }
+
+    /// Finds the device that a request names.
+    pub(super) fn find_device(&self, text: &str) -> Result<LocalId, CallError> {
+        let device = required(text, "device")?;
+        self.index.find(device)?.ok_or_else(|| CallError::UnknownDevice { device: device.to_owned() })
+    }
+
+    /// What is stored of a device.
+    pub(super) fn device_record(&self, local: LocalId) -> Result<(DeviceRecord, Revision), CallError> {
+        let found = self.store().get(Space::Device, local.as_bytes())?;
+        let found = found.ok_or_else(|| CallError::UnknownDevice { device: local.to_string() })?;
+        Ok((record::device::decode(&found.value)?, found.revision))
+    }
+
+    /// A device as the API shows it.
+    pub(super) fn show_device(&self, local: LocalId) -> Result<device::Device, CallError> {
+        let (record, revision) = self.device_record(local)?;
+        Ok(self.show_record(&record, revision))
+    }
+
+    /// A device's record as the API shows it.
+    pub(super) fn show_record(&self, record: &DeviceRecord, revision: Revision) -> device::Device {
+        let connection = self.shared().connections.of_device(record.local);
+        let connection = connection.map(|(_, connection)| connection);
+        convert::device::device(record, revision, connection.as_ref(), &self.catalog)
+    }
+
+    /// Asks a device's actor.
+    pub(super) async fn ask_device(
+        &self,
+        local: LocalId,
+        caller: &Caller,
+        command: Command,
+    ) -> Result<Answer, CallError> {
+        let caller = caller.id.to_string();
+        let result = ask(&self.shared().device_answers, |operation| {
+            let input = fleetd_actors::device::Input::Command { operation, caller, command };
+            self.node.actors.devices.send(&local, input);
+        });
+        Ok(result.await??)
+    }
+}
+
+/// Who is calling, as the edge found out.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, CallError> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| CallError::Internal { cause: "the edge let nobody in".to_owned() })
+}
+
+/// Opens an operation, and waits for its answer.
+pub(super) async fn ask<T: Send + 'static>(
+    answers: &Answers<T>,
+    send: impl FnOnce(OperationId),
+) -> Result<T, CallError> {
+    let (reply, answered) = oneshot::channel();
+    let operation = answers.open(Box::new(move |answer| drop(reply.send(answer))));
+    let _asked = Asked { answers, operation };
+    send(operation);
+    match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) | Err(_) => Err(CallError::TimedOut),
+    }
+}
+
+/// An open operation, forgotten when its caller goes.
+struct Asked<'a, T> {
+    answers: &'a Answers<T>,
+    operation: OperationId,
+}
+
+impl<T> Drop for Asked<'_, T> {
+    fn drop(&mut self) {
+        self.answers.forget(self.operation);
+    }
+}

@@ -1,0 +1,306 @@
+//! Why a call is refused, and the one table that says how each refusal looks from outside.
+
+use fleetd_actors::authority::AuthorityError;
+use fleetd_actors::device::command::CommandError as DeviceError;
+use fleetd_actors::registration::token::CommandError as RegistrationError;
+use fleetd_actors::rollout::RolloutError;
+use fleetd_actors::rollout::plan::{PlanError, ReadPlanError, StaleReason};
+use fleetd_actors::selector::ParseSelectorError;
+use fleetd_proto::fleetd::common::v1::Error;
+use fleetd_sync_core::commit::CommitError;
+use fleetd_sync_core::id::{AccessId, PlanId, RolloutId};
+use fleetd_sync_core::name::{DeviceName, ParseNameError};
+use fleetd_sync_core::release::{ReadReleaseError, VerifyReleaseError};
+use fleetd_sync_core::session::message::Refusal;
+use fleetd_sync_core::trust::ReadRecordError as ReadRootRecordError;
+use fleetd_sync_store::state_store::ReadError;
+use tonic::{Code, Status};
+
+use super::status::status;
+use crate::artifact_store::ArtifactError;
+use crate::record::ReadRecordError;
+
+/// Differences between a plan and today's fleet that an error names; planning again shows the rest.
+const STALE_NAMED: usize = 10;
+
+/// Why a call is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("{field} is missing")]
+    Missing { field: &'static str },
+    #[error("{field} is invalid")]
+    Invalid { field: &'static str, cause: String },
+    #[error("the selector cannot be read")]
+    Selector(#[from] ParseSelectorError),
+    #[error("request {request_id:?} was made before, with other content")]
+    OtherRequest { request_id: String },
+    #[error("request {request_id:?} was answered before, with a secret that is shown once")]
+    SecretShown { request_id: String },
+    #[error("there is no device {device:?}")]
+    UnknownDevice { device: String },
+    #[error("another device is called {name}")]
+    NameTaken { name: DeviceName },
+    #[error("the device refuses that")]
+    Device(#[from] DeviceError),
+    #[error("there is no release {workload}@{version}")]
+    UnknownRelease { workload: String, version: String },
+    #[error("{workload}@{version} exists with other content")]
+    DuplicateRelease { workload: String, version: String },
+    #[error("the name is not for releases")]
+    ReservedName(#[source] ParseNameError),
+    #[error("the release cannot be read")]
+    UnreadableRelease(#[from] ReadReleaseError),
+    #[error("no device would run that release")]
+    Release(#[from] VerifyReleaseError),
+    #[error("{workload}@{version} is not complete")]
+    IncompleteRelease { workload: String, version: String, missing: Vec<String> },
+    #[error("there is no plan {plan}")]
+    UnknownPlan { plan: PlanId },
+    #[error("there is nothing to plan")]
+    Plan(#[from] PlanError),
+    #[error("the plan cannot be read")]
+    UnreadablePlan(#[source] ReadPlanError),
+    #[error("the document of {plan} is not the one that was saved")]
+    EditedPlan { plan: PlanId },
+    #[error("{plan} does not fit the fleet any more")]
+    StalePlan { plan: PlanId, reasons: Vec<StaleReason> },
+    #[error("{plan} was started already, as {rollout}")]
+    StartedPlan { plan: PlanId, rollout: RolloutId },
+    #[error("there is no rollout {rollout}")]
+    UnknownRollout { rollout: RolloutId },
+    #[error("the rollout refuses that")]
+    Rollout(#[from] RolloutError),
+    #[error("the artifact is not taken or given")]
+    Artifact(#[from] ArtifactError),
+    #[error("{bytes} bytes at once; send at most {bytes_max}")]
+    ArtifactPart { bytes: usize, bytes_max: usize },
+    #[error("there is no access token {id}")]
+    UnknownAccess { id: AccessId },
+    #[error("the root record cannot be read")]
+    UnreadableRootRecord(#[source] ReadRootRecordError),
+    #[error("trust does not take that")]
+    Authority(#[from] AuthorityError),
+    #[error("the registration refuses that")]
+    Registration(#[from] RegistrationError),
+    #[error("the device may not join")]
+    Refused(Refusal),
+    #[error("the server did not come to an answer in time")]
+    TimedOut,
+    #[error("the store cannot be read")]
+    Read(#[from] ReadError),
+    #[error("the store does not take the change")]
+    Commit(#[from] CommitError),
+    #[error("what is stored cannot be read")]
+    Record(#[from] ReadRecordError),
+    #[error("the server failed on this request")]
+    Internal { cause: String },
+}
+
+/// How a refusal looks from outside: its kind for gRPC, its name for programs, and the command that helps.
+struct Row(Code, &'static str, String);
+
+impl CallError {
+    /// The table.
+    fn row(&self) -> Row {
+        let row = |code, name, next: &str| Row(code, name, next.to_owned());
+        match self {
+            Self::Missing { .. } => row(Code::InvalidArgument, "request.field.missing", ""),
+            Self::Invalid { .. } => row(Code::InvalidArgument, "request.field.invalid", ""),
+            Self::Selector(ParseSelectorError::Empty) => row(Code::InvalidArgument, "selector.empty", ""),
+            Self::Selector(_) => row(Code::InvalidArgument, "selector.invalid", ""),
+            Self::OtherRequest { .. } => row(Code::AlreadyExists, "request.repeated_otherwise", ""),
+            Self::SecretShown { .. } => row(Code::AlreadyExists, "request.secret_shown", ""),
+            Self::UnknownDevice { .. } => row(Code::NotFound, "device.unknown", "fleetd device list"),
+            Self::NameTaken { .. } => row(Code::AlreadyExists, "device.name_taken", "fleetd device list"),
+            Self::Device(error) => device_row(error),
+            Self::UnknownRelease { .. } => row(Code::NotFound, "release.unknown", "fleetd release list"),
+            Self::DuplicateRelease { workload, version } => {
+                Row(Code::AlreadyExists, "release.duplicate", format!("fleetd release show {workload}@{version}"))
+            }
+            Self::ReservedName(_) => row(Code::InvalidArgument, "release.reserved", ""),
+            Self::UnreadableRelease(_) => row(Code::InvalidArgument, "release.unreadable", ""),
+            Self::Release(error) => release_row(error),
+            Self::IncompleteRelease { workload, version, .. } => {
+                let next = format!("fleetd release push {workload}@{version} …");
+                Row(Code::FailedPrecondition, "release.incomplete", next)
+            }
+            Self::UnknownPlan { .. } => row(Code::NotFound, "rollout.plan_unknown", "fleetd rollout plan …"),
+            Self::Plan(error) => plan_row(error),
+            Self::UnreadablePlan(ReadPlanError::Edited { .. }) | Self::EditedPlan { .. } => {
+                row(Code::InvalidArgument, "rollout.plan_edited", "fleetd rollout plan …")
+            }
+            Self::UnreadablePlan(_) => row(Code::InvalidArgument, "rollout.plan_unreadable", "fleetd rollout plan …"),
+            Self::StalePlan { .. } => row(Code::FailedPrecondition, "rollout.plan_stale", "fleetd rollout plan …"),
+            Self::StartedPlan { rollout, .. } => {
+                Row(Code::AlreadyExists, "rollout.plan_started", format!("fleetd rollout watch {rollout}"))
+            }
+            Self::UnknownRollout { .. } => row(Code::NotFound, "rollout.unknown", "fleetd rollout list"),
+            Self::Rollout(error) => rollout_row(error),
+            Self::Artifact(error) => artifact_row(error),
+            Self::ArtifactPart { .. } => row(Code::InvalidArgument, "artifact.part_too_large", ""),
+            Self::UnknownAccess { .. } => row(Code::NotFound, "access.unknown", "fleetd access list"),
+            Self::UnreadableRootRecord(_) => row(Code::InvalidArgument, "trust.record_unreadable", ""),
+            Self::Authority(error) => authority_row(error),
+            Self::Registration(error) => registration_row(error),
+            Self::Refused(_) => row(Code::PermissionDenied, "enrolment.refused", ""),
+            Self::TimedOut => row(Code::DeadlineExceeded, "server.timed_out", "fleetd doctor"),
+            Self::Commit(CommitError::Full) => row(Code::ResourceExhausted, "store.full", ""),
+            Self::Commit(CommitError::Stale { .. }) => row(Code::Aborted, "store.changed_meanwhile", ""),
+            Self::Read(_) | Self::Commit(_) => row(Code::Unavailable, "store.failed", "fleetd doctor"),
+            Self::Record(_) => row(Code::DataLoss, "store.unreadable", "fleetd doctor"),
+            Self::Internal { .. } => row(Code::Internal, "server.failed", "fleetd doctor"),
+        }
+    }
+
+    /// What lies underneath, with the values that were seen.
+    fn details(&self) -> String {
+        match self {
+            Self::Invalid { cause, .. } | Self::Internal { cause } => cause.clone(),
+            Self::IncompleteRelease { missing, .. } => format!("missing: {}", missing.join(", ")),
+            Self::StalePlan { reasons, .. } => {
+                let mut lines: Vec<String> = reasons.iter().take(STALE_NAMED).map(ToString::to_string).collect();
+                if reasons.len() > STALE_NAMED {
+                    lines.push(format!("and {} more", reasons.len() - STALE_NAMED));
+                }
+                lines.join("\n")
+            }
+            Self::Refused(refusal) => refusal.message.clone(),
+            Self::SecretShown { .. } => "revoke what was made then, and ask under another request id".to_owned(),
+            _ => sources(self),
+        }
+    }
+}
+
+/// The texts of an error's sources, outermost first.
+fn sources(error: &dyn std::error::Error) -> String {
+    let mut texts = Vec::new();
+    let mut source = error.source();
+    while let Some(below) = source {
+        texts.push(below.to_string());
+        source = below.source();
+    }
+    texts.join(": ")
+}
+
+fn device_row(error: &DeviceError) -> Row {
+    let (code, name, next) = match error {
+        DeviceError::Unknown => (Code::NotFound, "device.unknown", "fleetd device list"),
+        DeviceError::Revoked => (Code::FailedPrecondition, "device.revoked", ""),
+        DeviceError::NoWorkload { .. } => (Code::NotFound, "device.workload_unknown", "fleetd device show DEVICE"),
+        DeviceError::NoHold { .. } => (Code::NotFound, "device.hold_unknown", "fleetd device show DEVICE"),
+        DeviceError::Labels { .. } => (Code::InvalidArgument, "device.too_many_labels", ""),
+    };
+    Row(code, name, next.to_owned())
+}
+
+fn release_row(error: &VerifyReleaseError) -> Row {
+    let delegate = "fleetd trust delegate KEY.pub --role release --workload NAME --root ROOT.key";
+    let (code, name, next) = match error {
+        VerifyReleaseError::ForeignFleet { .. } => (Code::InvalidArgument, "release.foreign_fleet", "fleetd whoami"),
+        VerifyReleaseError::WrongWorkload { .. } => (Code::InvalidArgument, "release.other_workload", ""),
+        VerifyReleaseError::Undelegated { .. } => (Code::PermissionDenied, "release.key_undelegated", delegate),
+        VerifyReleaseError::Retired { .. } => (Code::PermissionDenied, "release.key_retired", "fleetd key create"),
+        VerifyReleaseError::Compromised { .. } => {
+            (Code::PermissionDenied, "release.key_compromised", "fleetd key create")
+        }
+        VerifyReleaseError::Denied { .. } => (Code::FailedPrecondition, "release.denied", "fleetd release list"),
+        VerifyReleaseError::Signature { .. } => (Code::InvalidArgument, "release.signature", ""),
+    };
+    Row(code, name, next.to_owned())
+}
+
+fn plan_row(error: &PlanError) -> Row {
+    let (code, name) = match error {
+        PlanError::NoTargets => (Code::InvalidArgument, "rollout.no_targets"),
+        PlanError::UnknownDevice { .. } => (Code::NotFound, "device.unknown"),
+        PlanError::NoMatch { .. } => (Code::FailedPrecondition, "rollout.no_match"),
+    };
+    Row(code, name, "fleetd device list".to_owned())
+}
+
+fn rollout_row(error: &RolloutError) -> Row {
+    let (code, name, rollout) = match error {
+        RolloutError::OtherPlan { rollout, .. } => (Code::AlreadyExists, "rollout.other_plan", rollout),
+        RolloutError::NotStarted { rollout } => (Code::NotFound, "rollout.unknown", rollout),
+        RolloutError::Ended { rollout, .. } => (Code::FailedPrecondition, "rollout.ended", rollout),
+    };
+    Row(code, name, format!("fleetd rollout show {rollout}"))
+}
+
+fn artifact_row(error: &ArtifactError) -> Row {
+    let (code, name, next) = match error {
+        ArtifactError::Offset { .. } => (Code::OutOfRange, "artifact.offset", "repeat the push: it goes on"),
+        ArtifactError::TooLarge { .. } => (Code::InvalidArgument, "artifact.too_large", ""),
+        ArtifactError::Digest { .. } => (Code::InvalidArgument, "artifact.digest", "repeat the push"),
+        ArtifactError::Absent { .. } => (Code::NotFound, "artifact.unknown", "fleetd release push …"),
+        ArtifactError::Range { .. } => (Code::OutOfRange, "artifact.range", ""),
+        ArtifactError::Failed { .. } => (Code::Unavailable, "artifact.failed", "fleetd doctor"),
+    };
+    Row(code, name, next.to_owned())
+}
+
+fn authority_row(error: &AuthorityError) -> Row {
+    let (code, name) = match error {
+        AuthorityError::Record(_) => (Code::InvalidArgument, "trust.record_refused"),
+        AuthorityError::Contradiction { .. } => (Code::AlreadyExists, "trust.record_contradicts"),
+        AuthorityError::Write(_) => (Code::FailedPrecondition, "trust.unwritable"),
+        AuthorityError::Path(_) => (Code::InvalidArgument, "trust.key_invalid"),
+    };
+    Row(code, name, "fleetd trust show".to_owned())
+}
+
+fn registration_row(error: &RegistrationError) -> Row {
+    let (code, name, next) = match error {
+        RegistrationError::NoUses => (Code::InvalidArgument, "enrolment.no_uses", ""),
+        RegistrationError::ExpiresInThePast { .. } => (Code::InvalidArgument, "enrolment.expired_already", ""),
+        RegistrationError::TooManyLabels { .. } => (Code::InvalidArgument, "enrolment.too_many_labels", ""),
+        RegistrationError::UnknownToken { .. } => {
+            (Code::NotFound, "enrolment.token.unknown", "fleetd enroll token list")
+        }
+        RegistrationError::NotPending { .. } => (Code::NotFound, "enrolment.not_pending", "fleetd enroll list"),
+    };
+    Row(code, name, next.to_owned())
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        let Row(code, name, next_command) = error.row();
+        if matches!(code, Code::Internal | Code::Unavailable | Code::DataLoss) {
+            tracing::error!(error = %error, details = error.details(), "a call failed");
+        }
+        // What a device reads is the registration's own name for it.
+        let name = match &error {
+            CallError::Refused(refusal) => refusal.code.clone(),
+            _ => name.to_owned(),
+        };
+        let words = Error {
+            code: name,
+            message: error.to_string(),
+            details: error.details(),
+            next_command,
+            ..Error::default()
+        };
+        status(code, &words)
+    }
+}
+
+/// A field that a request must have.
+pub(crate) fn required<'a>(text: &'a str, field: &'static str) -> Result<&'a str, CallError> {
+    if text.is_empty() { Err(CallError::Missing { field }) } else { Ok(text) }
+}
+
+/// A field that a request must have, read as what it stands for.
+pub(crate) fn parsed<T>(text: &str, field: &'static str) -> Result<T, CallError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    required(text, field)?.parse().map_err(|error: T::Err| CallError::Invalid { field, cause: error.to_string() })
+}
+
+/// A field that a request may leave empty.
+pub(crate) fn optional<T>(text: &str, field: &'static str) -> Result<Option<T>, CallError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    if text.is_empty() { Ok(None) } else { parsed(text, field).map(Some) }
+}

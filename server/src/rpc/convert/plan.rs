@@ -1,0 +1,110 @@
+//! Plans.
+
+use fleetd_actors::rollout::plan::{self, Blocked};
+use fleetd_proto::fleetd::rollout::v1::{self as rollout, BlockedReason, Verdict};
+use fleetd_sync_core::id::ArtifactDigest;
+
+use super::{count, targets};
+use crate::record::rollout::SavedPlan;
+use crate::record::timestamp;
+
+/// A plan as the API shows it, with the digest of its document.
+pub(crate) fn plan((plan, created_at, created_by): &SavedPlan, document: ArtifactDigest) -> rollout::Plan {
+    let sites = plan.counts_by_site();
+    rollout::Plan {
+        id: plan.id.to_string(),
+        workload: plan.release.workload.to_string(),
+        version: plan.release.version.to_string(),
+        manifest_digest: plan.release.manifest.to_string(),
+        targets: Some(targets::show(&plan.targets)),
+        created_at: Some(timestamp(*created_at)),
+        created_by: created_by.clone(),
+        fence: fence(plan),
+        document_digest: document.to_string(),
+        attempt: plan.attempt,
+        counts: Some(counts(&plan.counts())),
+        traffic_bytes: plan.counts().traffic_bytes,
+        sites: sites
+            .into_iter()
+            .map(|(site, of_site)| rollout::PlanSite {
+                site: site.to_owned(),
+                counts: Some(counts(&of_site)),
+                traffic_bytes: of_site.traffic_bytes,
+            })
+            .collect(),
+    }
+}
+
+/// Names the revisions that a plan looked at, in one word.
+fn fence(plan: &plan::Plan) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (local, revision) in plan.fence() {
+        hasher.update(local.as_bytes()).update(&revision.0.to_be_bytes());
+    }
+    let mut word = [0; 16];
+    hasher.finalize_xof().fill(&mut word);
+    data_encoding::BASE32_NOPAD.encode(&word).to_ascii_lowercase()
+}
+
+fn counts(counts: &plan::PlanCounts) -> rollout::PlanCounts {
+    rollout::PlanCounts {
+        matched: count(counts.matched),
+        update: count(counts.update),
+        install: count(counts.install),
+        unchanged: count(counts.unchanged),
+        blocked: count(counts.blocked),
+        offline: count(counts.offline),
+    }
+}
+
+/// A plan's devices by their place in its list: blocked ones first, then by name.
+pub(crate) fn devices(plan: &plan::Plan, only: Verdict) -> Vec<(Vec<u8>, rollout::PlannedDevice)> {
+    let shown = plan.devices.iter().map(device);
+    let mut devices: Vec<_> = shown
+        .filter(|device| only == Verdict::Unspecified || device.verdict() == only)
+        .map(|device| {
+            let first = u8::from(device.verdict() != Verdict::Blocked);
+            let key = [&[first], device.name.as_bytes(), &[0], device.local_id.as_bytes()].concat();
+            (key, device)
+        })
+        .collect();
+    devices.sort_by(|(key, _), (other, _)| key.cmp(other));
+    devices
+}
+
+fn device(device: &plan::PlannedDevice) -> rollout::PlannedDevice {
+    let (verdict, blocked, reason) = match &device.verdict {
+        plan::Verdict::Update { .. } => (Verdict::Update, BlockedReason::Unspecified, ""),
+        plan::Verdict::Install => (Verdict::Install, BlockedReason::Unspecified, ""),
+        plan::Verdict::Unchanged => (Verdict::Unchanged, BlockedReason::Unspecified, ""),
+        plan::Verdict::Blocked { by, reason } => (Verdict::Blocked, blocked(*by), reason.as_str()),
+    };
+    let from_version = match &device.verdict {
+        plan::Verdict::Update { from } => from.to_string(),
+        plan::Verdict::Install | plan::Verdict::Unchanged | plan::Verdict::Blocked { .. } => String::new(),
+    };
+    rollout::PlannedDevice {
+        device_id: device.device.to_string(),
+        local_id: device.local.to_string(),
+        name: device.name.to_string(),
+        site: device.site.clone(),
+        verdict: verdict.into(),
+        blocked_reason: blocked.into(),
+        reason: reason.to_owned(),
+        from_version,
+        artifact_digest: device.artifact.map(|(digest, _)| digest.to_string()).unwrap_or_default(),
+        traffic_bytes: device.artifact.map_or(0, |(_, size_bytes)| size_bytes),
+        offline_since: device.offline_since.map(timestamp),
+    }
+}
+
+const fn blocked(by: Blocked) -> BlockedReason {
+    match by {
+        Blocked::Held => BlockedReason::Held,
+        Blocked::Platform => BlockedReason::Platform,
+        Blocked::Storage => BlockedReason::Storage,
+        Blocked::Membership => BlockedReason::Membership,
+        Blocked::Conflict => BlockedReason::Conflict,
+        Blocked::Busy => BlockedReason::Busy,
+    }
+}

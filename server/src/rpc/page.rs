@@ -1,0 +1,100 @@
+//! Pages of lists: how large one is, and where the next begins.
+
+use data_encoding::BASE32_NOPAD;
+use fleetd_sync_core::commit::Revision;
+
+use super::call_error::CallError;
+
+/// Entries of a page when the caller does not say.
+const PAGE_SIZE: usize = 100;
+/// The most entries of a page.
+const PAGE_SIZE_MAX: usize = 1000;
+
+/// Reads how many entries are asked for.
+pub(crate) fn page_size(asked: u32) -> Result<usize, CallError> {
+    match usize::try_from(asked).unwrap_or(usize::MAX) {
+        0 => Ok(PAGE_SIZE),
+        asked if asked <= PAGE_SIZE_MAX => Ok(asked),
+        asked => {
+            let cause = format!("{asked} entries; a page has at most {PAGE_SIZE_MAX}");
+            Err(CallError::Invalid { field: "page_size", cause })
+        }
+    }
+}
+
+/// Writes a token: opaque to callers, who only hand it back.
+pub(crate) fn encode_token(key: &[u8]) -> String {
+    BASE32_NOPAD.encode(key).to_ascii_lowercase()
+}
+
+/// Reads a token; `None` for an empty one.
+pub(crate) fn decode_token(text: &str, field: &'static str) -> Result<Option<Vec<u8>>, CallError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let decoded = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes());
+    decoded.map(Some).map_err(|error| CallError::Invalid { field, cause: error.to_string() })
+}
+
+/// Cuts one page out of entries that are in the order of their keys: what comes behind the token, at most so many.
+pub(crate) fn page<T>(
+    entries: impl IntoIterator<Item = (Vec<u8>, T)>,
+    size: u32,
+    token: &str,
+) -> Result<(Vec<T>, String), CallError> {
+    let size = page_size(size)?;
+    let after = decode_token(token, "page_token")?;
+    let mut rest = entries.into_iter().filter(|(key, _)| after.as_ref().is_none_or(|after| key > after));
+    let mut page = Vec::new();
+    let mut last = Vec::new();
+    for (key, entry) in rest.by_ref().take(size) {
+        last = key;
+        page.push(entry);
+    }
+    let next = if rest.next().is_some() { encode_token(&last) } else { String::new() };
+    Ok((page, next))
+}
+
+/// The key that puts later moments first.
+pub(crate) fn newest_first(at_ms: i64, id: &[u8]) -> Vec<u8> {
+    [(i64::MAX - at_ms.max(0)).to_be_bytes().as_slice(), id].concat()
+}
+
+/// A place in a watch: the newest change that was told.
+pub(crate) fn write_revision(revision: Revision) -> String {
+    encode_token(&revision.0.to_be_bytes())
+}
+
+/// Reads a place in a watch.
+pub(crate) fn read_revision(text: &str) -> Result<Option<Revision>, CallError> {
+    let field = "resume_token";
+    let Some(bytes) = decode_token(text, field)? else { return Ok(None) };
+    let revision = bytes.as_slice().try_into().map(u64::from_be_bytes);
+    let invalid = |_| CallError::Invalid { field, cause: "it is no place in a watch".to_owned() };
+    revision.map(|revision| Some(Revision(revision))).map_err(invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(size: u32, token: &str) -> (Vec<u8>, String) {
+        page((0_u8..5).map(|number| (vec![number], number)), size, token).unwrap()
+    }
+
+    #[test]
+    fn pages_follow_each_other_to_the_end() {
+        let (first, token) = numbers(2, "");
+        let (second, token) = numbers(2, &token);
+        let (third, token) = numbers(2, &token);
+        assert_eq!((first, second, third, token.as_str()), (vec![0, 1], vec![2, 3], vec![4], ""));
+        assert_eq!(numbers(5, "").1, "", "a full last page is the last");
+    }
+
+    #[test]
+    fn what_is_no_token_and_too_large_a_page_are_refused() {
+        assert!(matches!(page_size(1001), Err(CallError::Invalid { field: "page_size", .. })));
+        assert!(matches!(page([(vec![1], 1)], 0, "!"), Err(CallError::Invalid { field: "page_token", .. })));
+        assert!(newest_first(2, b"") < newest_first(1, b""));
+    }
+}

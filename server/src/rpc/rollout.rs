@@ -1,0 +1,174 @@
+//! `RolloutService`: plans rollouts, starts them, and shows how far they have come.
+
+mod planning;
+mod standing;
+mod watch;
+
+use fleetd_actors::rollout;
+use fleetd_actors::rollout::plan::Plan;
+use fleetd_proto::fleetd::rollout::v1 as api;
+use fleetd_proto::fleetd::rollout::v1::rollout_service_server::RolloutService;
+use fleetd_proto::fleetd::rollout::v1::start_rollout_request;
+use fleetd_sync_core::commit::Space;
+use fleetd_sync_core::id::{OperationId, PlanId, RolloutId};
+use fleetd_sync_core::name::{Version, WorkloadName};
+use fleetd_sync_store::state_store::KeyRange;
+use tonic::{Request, Response, Status};
+
+use self::standing::Standing;
+use super::backend::{ask, caller};
+use super::call_error::{CallError, optional, parsed};
+use super::convert::{self, targets};
+use super::follower::Messages;
+use super::page::{newest_first, page};
+use super::request_log::Kept;
+use crate::edge::authenticate::Caller;
+use crate::record;
+
+super::service!(
+    /// Plans rollouts, starts them, and shows how far they have come.
+    Rollouts
+);
+
+impl Rollouts {
+    async fn ask(
+        &self,
+        rollout: RolloutId,
+        input: impl FnOnce(OperationId) -> rollout::Input,
+    ) -> Result<(), CallError> {
+        let answers = &self.backend.shared().rollout_answers;
+        let send = |operation| self.backend.node.actors.rollouts.send(&rollout, input(operation));
+        Ok(ask(answers, send).await??)
+    }
+
+    async fn start(&self, caller: &Caller, plan: Plan) -> Result<api::Rollout, CallError> {
+        let _turn = self.backend.planning.lock().await;
+        planning::check_start(&self.backend, &plan).await?;
+        let rollout = RolloutId::random(&mut self.backend.shared().entropy());
+        let (caller, plan) = (caller.id.to_string(), Box::new(plan));
+        self.ask(rollout, |operation| rollout::Input::Start { operation, caller, plan }).await?;
+        Ok(Standing::load(&self.backend, rollout)?.rollout())
+    }
+}
+
+#[tonic::async_trait]
+impl RolloutService for Rollouts {
+    async fn plan_rollout(
+        &self,
+        request: Request<api::PlanRolloutRequest>,
+    ) -> Result<Response<api::PlanRolloutResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let planned = async {
+            let (workload, version): (WorkloadName, Version) =
+                (parsed(&asked.workload, "workload")?, parsed(&asked.version, "version")?);
+            let targets = targets::read(asked.targets.as_ref())?;
+            let _turn = self.backend.planning.lock().await;
+            let id = planning::plan(&self.backend, &caller, (&workload, &version), targets).await?;
+            let saved = self.backend.catalog.plan(id)?;
+            let (document_digest, document) = planning::document(&self.backend, &saved.0).await?;
+            let devices = convert::plan::devices(&saved.0, api::Verdict::Unspecified);
+            let (devices, next_page_token) = page(devices, 0, "")?;
+            let plan = Some(convert::plan::plan(&saved, document_digest));
+            Ok(api::PlanRolloutResponse { plan, devices, next_page_token, document })
+        };
+        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, planned).await
+    }
+
+    async fn get_plan(&self, request: Request<api::GetPlanRequest>) -> Result<Response<api::GetPlanResponse>, Status> {
+        let asked = request.into_inner();
+        let id: PlanId = parsed(&asked.plan_id, "plan_id")?;
+        let saved = self.backend.catalog.plan(id)?;
+        let (document_digest, document) = planning::document(&self.backend, &saved.0).await?;
+        let devices = convert::plan::devices(&saved.0, asked.verdict());
+        let (devices, next_page_token) = page(devices, asked.page_size, &asked.page_token)?;
+        let plan = Some(convert::plan::plan(&saved, document_digest));
+        Ok(Response::new(api::GetPlanResponse { plan, devices, next_page_token, document }))
+    }
+
+    async fn start_rollout(
+        &self,
+        request: Request<api::StartRolloutRequest>,
+    ) -> Result<Response<api::StartRolloutResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let started = async {
+            let plan = match &asked.plan {
+                Some(start_rollout_request::Plan::PlanId(id)) => {
+                    self.backend.catalog.plan(parsed(id, "plan_id")?)?.0.clone()
+                }
+                Some(start_rollout_request::Plan::Document(document)) => {
+                    planning::read_document(&self.backend, document)?
+                }
+                None => return Err(CallError::Missing { field: "plan" }),
+            };
+            Ok(api::StartRolloutResponse { rollout: Some(self.start(&caller, plan).await?) })
+        };
+        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, started).await
+    }
+
+    async fn get_rollout(
+        &self,
+        request: Request<api::GetRolloutRequest>,
+    ) -> Result<Response<api::GetRolloutResponse>, Status> {
+        let asked = request.into_inner();
+        let standing = Standing::load(&self.backend, parsed(&asked.rollout_id, "rollout_id")?)?;
+        let (devices, next_page_token) = page(standing.devices(asked.state()), asked.page_size, &asked.page_token)?;
+        let rollout = Some(standing.rollout());
+        Ok(Response::new(api::GetRolloutResponse { rollout, devices, next_page_token }))
+    }
+
+    async fn list_rollouts(
+        &self,
+        request: Request<api::ListRolloutsRequest>,
+    ) -> Result<Response<api::ListRolloutsResponse>, Status> {
+        let asked = request.into_inner();
+        let workload: Option<WorkloadName> = optional(&asked.workload, "workload")?;
+        let mut found = Vec::new();
+        self.backend.visit(Space::Rollout, KeyRange::all(), |_, value, _| {
+            let header = record::rollout::decode_header(value)?;
+            let state = record::rollout::state(header.phase);
+            let is_meant = asked.state() == api::RolloutState::Unspecified || asked.state() == state;
+            let is_of = |workload: &WorkloadName| {
+                Ok::<_, CallError>(self.backend.catalog.plan(header.plan)?.0.release.workload == *workload)
+            };
+            if is_meant && workload.as_ref().map_or(Ok(true), is_of)? {
+                found.push((newest_first(header.created_at.0, header.rollout.as_bytes()), header.rollout));
+            }
+            Ok(())
+        })?;
+        found.sort_unstable();
+        let (found, next_page_token) = page(found, asked.page_size, &asked.page_token)?;
+        let shown = found.into_iter().map(|rollout| Ok(Standing::load(&self.backend, rollout)?.rollout()));
+        let rollouts = shown.collect::<Result<_, CallError>>()?;
+        Ok(Response::new(api::ListRolloutsResponse { rollouts, next_page_token }))
+    }
+
+    type WatchRolloutStream = Messages<api::WatchRolloutResponse>;
+
+    async fn watch_rollout(
+        &self,
+        request: Request<api::WatchRolloutRequest>,
+    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        Ok(Response::new(watch::watch(&self.backend, request.get_ref())?))
+    }
+
+    async fn abort_rollout(
+        &self,
+        request: Request<api::AbortRolloutRequest>,
+    ) -> Result<Response<api::AbortRolloutResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let aborted = async {
+            let rollout: RolloutId = parsed(&asked.rollout_id, "rollout_id")?;
+            Standing::load(&self.backend, rollout)?;
+            let reason = match asked.reason.as_str() {
+                "" => format!("aborted by {}", caller.name),
+                reason => format!("aborted by {}: {reason}", caller.name),
+            };
+            self.ask(rollout, |operation| rollout::Input::Abort { operation, reason }).await?;
+            Ok(api::AbortRolloutResponse { rollout: Some(Standing::load(&self.backend, rollout)?.rollout()) })
+        };
+        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, aborted).await
+    }
+}

@@ -1,0 +1,298 @@
+//! A whole server in one process: keys, store, node, and both of its ports.
+//!
+//! ```text
+//! DATA/keys/        see [`crate::keys`]
+//! DATA/store/       records and logs
+//! DATA/artifacts/   see [`crate::artifact_store::disk`]
+//! ```
+//! A start takes up what the last run left, however that ended.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetd_actors::shell::{ShellEngine, StartEngineError};
+use fleetd_sync_core::commit::CommitError;
+use fleetd_sync_core::enrolment::{ParseAddressError, ServerAddress};
+use fleetd_sync_core::entropy::Entropy;
+use fleetd_sync_core::id::{BootId, FleetId};
+use fleetd_sync_core::time::Clock;
+use fleetd_sync_store::disk::{DiskStore, Profile, quarantine};
+pub use fleetd_sync_store::open_error::OpenStoreError;
+use fleetd_sync_store::state_store::StateStore;
+use fleetd_sync_transport::clock::{NoEntropyError, SystemClock, system_entropy};
+use fleetd_sync_transport::endpoint::{Endpoint, Settings};
+use fleetd_sync_transport::identity::{IssueError, ServerName, TlsError, api_server_tls};
+pub use fleetd_sync_transport::link::ListenError;
+use fleetd_sync_transport::link::Listener;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+
+use crate::access::{AccessTokens, AccessWish, OpenAccessError};
+use crate::artifact_store::ArtifactError;
+use crate::artifact_store::disk::DiskArtifactStore;
+use crate::blocking::RuntimeThreads;
+use crate::edge::authenticate::{Authenticator as _, Role};
+use crate::edge::limit::Limits;
+use crate::edge::{self, Api, OpenApiError};
+use crate::keys::{Keys, OpenKeysError, RoleError};
+use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
+use crate::rpc::backend::{Backend, Introduction};
+use crate::rpc::routes;
+
+/// Time in which devices are told that the server goes.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// What the token is called that the server's own operator gets.
+const OWN_TOKEN: &str = "local";
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// Where the API listens, by TCP; port 0 chooses a free one.
+    pub api_address: SocketAddr,
+    /// Where devices sync, by UDP; port 0 chooses a free one.
+    pub sync_address: SocketAddr,
+    /// Where devices find it, the best first; by default where it listens.
+    pub advertise: Vec<String>,
+    /// The access tokens that the operator on this machine has. When none of them is an admin's, one is made.
+    pub own_tokens: Vec<String>,
+}
+
+/// What a server says when it is up.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    /// Where the API listens.
+    pub api_address: SocketAddr,
+    /// Where devices sync.
+    pub sync_address: SocketAddr,
+    /// Where devices are told to find it.
+    pub advertised: Vec<ServerAddress>,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Whether this start has made the fleet.
+    pub is_new_fleet: bool,
+    /// Where the root's key lies, or lay before somebody moved it.
+    pub root_key_path: PathBuf,
+    /// Whether it still lies there.
+    pub has_root_key: bool,
+    /// The fleet's CA, in PEM.
+    pub ca_certificate_pem: String,
+    /// A new admin's token for the operator on this machine, when there was none that counts.
+    pub admin_token: Option<String>,
+    /// Where the former store was put aside, when it was damaged.
+    pub quarantined: Option<PathBuf>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The operating system has no randomness.
+    #[error("no key can be made")]
+    Entropy(#[from] NoEntropyError),
+    /// The data directory cannot be made.
+    #[error("the data directory {path} cannot be made")]
+    Data {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The keys cannot be opened.
+    #[error("the server's keys cannot be opened")]
+    Keys(#[from] OpenKeysError),
+    /// The store cannot be opened.
+    #[error("the store cannot be opened")]
+    Store(#[from] OpenStoreError),
+    /// The damaged store cannot be put aside.
+    #[error("the damaged store {path} cannot be put aside")]
+    Quarantine {
+        /// Where it is.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The artifacts cannot be opened.
+    #[error("the artifacts cannot be opened")]
+    Artifacts(#[from] ArtifactError),
+    /// The actors do not start.
+    #[error("the actors do not start")]
+    Engine(#[from] StartEngineError),
+    /// The server's certificate cannot be issued.
+    #[error("the server's certificate cannot be issued")]
+    Certificate(#[from] IssueError),
+    /// The node does not start.
+    #[error("what is stored cannot be taken up")]
+    Node(#[from] StartNodeError),
+    /// The root gives the keys other roles.
+    #[error("the server's keys do not count")]
+    Role(#[from] RoleError),
+    /// An address to advertise is none.
+    #[error("an address to advertise is none")]
+    Advertise(#[from] ParseAddressError),
+    /// Devices cannot be listened to.
+    #[error("devices cannot be listened to")]
+    Sync(#[from] ListenError),
+    /// Another process has the API's port.
+    #[error("another process listens on {address}")]
+    ApiInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The API's port cannot be opened.
+    #[error("the API cannot listen on {address}")]
+    ApiAddress {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The access tokens cannot be read.
+    #[error("the access tokens cannot be read")]
+    Access(#[from] OpenAccessError),
+    /// The operator's token cannot be kept.
+    #[error("the operator's token cannot be kept")]
+    Token(#[from] CommitError),
+    /// The API's TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
+    /// The API cannot be opened.
+    #[error("the API cannot be opened")]
+    Api(#[from] OpenApiError),
+}
+
+/// Serves until `shutdown` ends; `announce` is told once everything listens.
+///
+/// # Errors
+/// [`ServeError`] when the server does not start. What it had opened is closed then.
+pub async fn serve(
+    options: ServeOptions,
+    announce: impl FnOnce(Announcement),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let mut entropy = system_entropy()?;
+    let keys = open_keys(&options.data, &mut entropy)?;
+    let (store, quarantined) = open_store(&options.data.join("store"))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let tokens = Arc::new(AccessTokens::open(Arc::clone(&store) as Arc<dyn StateStore>, Arc::clone(&clock))?);
+
+    let engine = ShellEngine::start(Arc::clone(&clock), Arc::clone(&store) as _).await?;
+    let endpoint = Endpoint::new(Handle::current(), Settings::server(), Arc::clone(&clock), entropy.stream("link"));
+    let seams = Seams {
+        clock: Arc::clone(&clock),
+        store,
+        link: Arc::new(endpoint.clone()),
+        artifacts: Arc::new(DiskArtifactStore::open(&options.data.join("artifacts"))?),
+        blocking: Arc::new(RuntimeThreads(Handle::current())),
+        entropy: entropy.stream("node"),
+    };
+    let identity = ServerIdentity {
+        first_record: keys.first_record().clone(),
+        authority: keys.authority().clone(),
+        certificates: Arc::new(keys.certificate_authority()?),
+        boot: BootId::random(&mut entropy),
+    };
+    let node = Node::start(&engine, seams, identity)?;
+    keys.check_roles(&node.shared.trust().roster)?;
+
+    let listen_identity = keys.listen_identity(&names(&options)?, clock.now().wall, &mut entropy)?;
+    let listener = node.listen(&options.sync_address.to_string(), listen_identity.clone())?;
+    let api_listener = bind_api(options.api_address).await?;
+    let advertised = advertised(&options.advertise, listener.as_ref())?;
+    let admin_token = own_token(&tokens, &options.own_tokens, &mut entropy).await?;
+    let announcement = Announcement {
+        api_address: api_listener.local_addr().unwrap_or(options.api_address),
+        sync_address: listener.local_address(),
+        advertised: advertised.clone(),
+        fleet: keys.fleet(),
+        is_new_fleet: keys.is_new_fleet(),
+        root_key_path: keys.root_path(),
+        has_root_key: keys.root().is_some(),
+        ca_certificate_pem: node.shared.identity.certificates.certificate_pem(),
+        admin_token,
+        quarantined,
+    };
+    let introduction = Introduction { server_id: keys.server_id(), addresses: advertised };
+    let backend = Backend::new(node, Arc::clone(&tokens), introduction);
+    let api = Api::open(routes(&backend), tokens, Limits::default()).await?;
+    let tls = api_server_tls(&listen_identity)?;
+    announce(announcement);
+    edge::serve(api_listener, tls, api, shutdown).await;
+
+    drop(listener);
+    endpoint.shut_down(FAREWELL).await;
+    engine.stop();
+    Ok(())
+}
+
+fn open_keys(data: &Path, entropy: &mut Entropy) -> Result<Keys, ServeError> {
+    std::fs::create_dir_all(data).map_err(|source| ServeError::Data { path: data.to_owned(), source })?;
+    Ok(Keys::open_or_create(&data.join("keys"), entropy)?)
+}
+
+/// Opens the store. A damaged one is put aside: devices bring back what they know.
+fn open_store(path: &Path) -> Result<(Arc<DiskStore>, Option<PathBuf>), ServeError> {
+    match DiskStore::open(path, Profile::Server) {
+        Ok(store) => Ok((Arc::new(store), None)),
+        Err(error) if error.is_damage() => {
+            let aside = quarantine(path).map_err(|source| ServeError::Quarantine { path: path.to_owned(), source })?;
+            tracing::error!(%error, aside = %aside.display(), "the store is damaged; a new one takes its place");
+            Ok((Arc::new(DiskStore::open(path, Profile::Server)?), Some(aside)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn bind_api(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ServeError::ApiInUse { address },
+        _ => ServeError::ApiAddress { address, source },
+    })
+}
+
+/// The names under which clients that check names may dial the API.
+fn names(options: &ServeOptions) -> Result<Vec<ServerName>, ParseAddressError> {
+    let mut names = vec![ServerName::of_host("localhost"), ServerName::Ip(Ipv4Addr::LOCALHOST.into())];
+    for address in [options.api_address.ip(), options.sync_address.ip()] {
+        if !address.is_unspecified() {
+            names.push(ServerName::Ip(address));
+        }
+    }
+    for address in &options.advertise {
+        names.push(ServerName::of_host(address.parse::<ServerAddress>()?.host()));
+    }
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// Where devices find the server. Where it listens on all addresses, nobody else knows one of them.
+fn advertised(asked: &[String], listener: &dyn Listener) -> Result<Vec<ServerAddress>, ParseAddressError> {
+    if !asked.is_empty() {
+        return asked.iter().map(|address| address.parse()).collect();
+    }
+    let mut address = listener.local_address();
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    Ok(vec![address.to_string().parse()?])
+}
+
+/// Makes a token for whoever runs the server, unless that one has a good one: who can read its keys may do anything.
+async fn own_token(
+    tokens: &AccessTokens,
+    own: &[String],
+    entropy: &mut Entropy,
+) -> Result<Option<String>, CommitError> {
+    let is_admin = |token: &String| tokens.authenticate(token).is_ok_and(|caller| caller.role == Role::Admin);
+    if own.iter().any(is_admin) {
+        return Ok(None);
+    }
+    let wish = AccessWish { name: OWN_TOKEN.to_owned(), role: Role::Admin, expires_at: None, created_by: None };
+    Ok(Some(tokens.create(wish, entropy).await?.1))
+}
