@@ -221,7 +221,8 @@ impl Session {
         }
     }
 
-    /// Asks whether the peer is there, because somebody waits to know. The answer is [`Output::Probed`].
+    /// Asks whether the peer is there, because somebody waits to know. The answer is [`Output::Probed`]; with no answer
+    /// the session ends.
     pub fn probe(&mut self, now: Monotonic, out: &mut Vec<Output>) {
         if self.probe.is_some() || matches!(self.phase, Phase::Closed) {
             return;
@@ -247,8 +248,10 @@ impl Session {
     /// Gives up what took too long.
     pub fn handle_timeout(&mut self, now: Monotonic, out: &mut Vec<Output>) {
         if self.probe.is_some_and(|deadline| deadline <= now) {
-            self.probe = None;
             out.push(Output::Probed { answered: false });
+            // A connection on which nobody answers is given up, so that all who wait know it too. The peer, if it is
+            // there after all, dials again.
+            return self.close(CloseCode::Timeout, out);
         }
         match &self.phase {
             Phase::Greeting { deadline, .. } | Phase::Comparing { deadline } if *deadline <= now => {

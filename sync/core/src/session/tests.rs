@@ -397,6 +397,8 @@ fn a_probe_tells_within_three_seconds_whether_somebody_is_there() {
         told,
         [&(start + 100, Output::Probed { answered: true }), &(start + 3100, Output::Probed { answered: false })]
     );
+    // Whoever does not answer counts as gone for everybody, not for the one who asked alone.
+    assert_eq!(world.server.outputs.last(), Some(&(start + 3100, Output::Close(CloseCode::Timeout))));
 }
 
 #[test]
