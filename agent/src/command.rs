@@ -26,12 +26,20 @@ pub enum Command {
     /// Run this device's workloads, and keep them as their fleet wants them
     ///
     /// Without a token the device stays unconfigured: it runs what it has, and answers `status`.
+    #[command(after_help = "\
+Examples:
+  fleetd agent run --config ./agent.toml
+  fleetd agent run --enroll-token-file ./token --data-directory /srv/fleetd")]
     Run {
         /// Where everything is.
         #[command(flatten)]
         config: ConfigArguments,
     },
     /// Show what this device runs, and how it stands with its server
+    #[command(after_help = "\
+Examples:
+  fleetd agent status
+  fleetd agent status --watch --json")]
     Status {
         /// Where everything is.
         #[command(flatten)]
@@ -41,6 +49,9 @@ pub enum Command {
         watch: bool,
     },
     /// Start a workload that was stopped here
+    #[command(after_help = "\
+Examples:
+  fleetd agent start coffee")]
     Start {
         /// Where everything is.
         #[command(flatten)]
@@ -49,6 +60,9 @@ pub enum Command {
         workload: WorkloadName,
     },
     /// Stop a workload; it stays stopped across reboots, and its fleet sees that
+    #[command(after_help = "\
+Examples:
+  fleetd agent stop coffee")]
     Stop {
         /// Where everything is.
         #[command(flatten)]
@@ -57,6 +71,9 @@ pub enum Command {
         workload: WorkloadName,
     },
     /// Stop a workload and start it again
+    #[command(after_help = "\
+Examples:
+  fleetd agent restart coffee")]
     Restart {
         /// Where everything is.
         #[command(flatten)]
@@ -68,6 +85,10 @@ pub enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Check everything that the agent needs, and say what to do
+    #[command(after_help = "\
+Examples:
+  fleetd agent doctor
+  fleetd agent doctor --config ./agent.toml --json")]
     Doctor {
         /// Where everything is.
         #[command(flatten)]
@@ -82,6 +103,9 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Show every value: of the agent that runs, or as one would read them
+    #[command(after_help = "\
+Examples:
+  fleetd agent config show --origin")]
     Show {
         /// Where everything is.
         #[command(flatten)]

@@ -15,6 +15,7 @@ pub mod login;
 pub mod logs;
 pub mod release;
 pub mod rollout;
+pub mod serve;
 pub mod trust;
 pub mod value;
 pub mod wording;
@@ -42,7 +43,18 @@ pub struct Cli {
     pub options: Options,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub program: Program,
+}
+
+/// What this program is when it runs.
+#[derive(Debug, Subcommand)]
+pub enum Program {
+    /// An operator's tool, or a server.
+    #[command(flatten)]
+    Operate(Command),
+    /// What runs on a device, and its local commands: all of fleetd-agent
+    #[command(subcommand)]
+    Agent(fleetd_agent::command::Command),
 }
 
 /// Options of every command.
@@ -93,6 +105,10 @@ pub enum Command {
     Logs(logs::Logs),
     /// Check everything between here and the server, and say what to do
     Doctor(doctor::Doctor),
+    /// Serve a fleet from this machine
+    Serve(serve::Serve),
+    /// Play a whole fleet on this machine: a server, three devices, good and bad releases, a cut link
+    Demo(demo::Demo),
     /// Write a completion script for a shell
     Completion(completion::Completion),
 }
@@ -144,13 +160,17 @@ impl Session<'_> {
 ///
 /// # Errors
 /// [`CommandError`] says what went wrong and how the process should end.
-pub async fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
+pub async fn run(command: Command, options: Options, output: &Output) -> Result<(), CommandError> {
     let interrupt = Interrupt::listen();
-    let session = Session { output, interrupt: interrupt.clone(), context: cli.options.context };
+    let session = Session { output, interrupt: interrupt.clone(), context: options.context };
+    if let Command::Serve(command) = command {
+        // It ends in order when it is told to, and is not cut off meanwhile.
+        return command.run(&session).await;
+    }
     // A command that waits for something that goes on without it says so itself, so it is asked first.
     tokio::select! {
         biased;
-        result = dispatch(cli.command, &session) => result,
+        result = dispatch(command, &session) => result,
         () = interrupt.pressed() => {
             Err(CommandError::new("interrupted", "interrupted").exit(Exit::Interrupted))
         }
@@ -172,6 +192,8 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Rollout(command) => command.run(session).await,
         Command::Logs(command) => command.run(session).await,
         Command::Doctor(command) => command.run(session).await,
+        Command::Demo(command) => command.run(session).await,
+        Command::Serve(command) => command.run(session).await,
         Command::Completion(command) => command.run(session),
     }
 }

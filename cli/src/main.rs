@@ -3,19 +3,27 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use fleetd::command::Cli;
+use fleetd::command::{Cli, Command, Options, Program};
 use fleetd::error::CommandError;
 use fleetd::exit::Exit;
 use fleetd::output::Output;
+use fleetd_agent::command::Invocation;
 
 fn main() -> ExitCode {
-    start_tracing();
-    let cli = match Cli::try_parse() {
+    let Cli { options, program } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let output = Output::for_process(cli.options.json);
-    match run(cli, &output) {
+    let command = match program {
+        Program::Operate(command) => command,
+        // The agent has threads and a log of its own, as its configuration says, and a shim has neither.
+        Program::Agent(command) => {
+            return fleetd_agent::command::run(command, &Invocation::within_fleetd(options.json));
+        }
+    };
+    start_tracing();
+    let output = Output::for_process(options.json);
+    match run(command, options, &output) {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
             output.report(&error);
@@ -24,14 +32,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
+fn run(command: Command, options: Options, output: &Output) -> Result<(), CommandError> {
     // Both ring and another provider may be linked in, and then rustls cannot choose by itself. A provider that is
     // installed already is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         CommandError::new("process.runtime", "the process could not start its threads").caused_by(&error)
     })?;
-    let result = runtime.block_on(fleetd::command::run(cli, output));
+    let result = runtime.block_on(fleetd::command::run(command, options, output));
     // A read of standard input cannot be taken back; waiting for it would keep the terminal.
     runtime.shutdown_background();
     result

@@ -6,9 +6,10 @@ use clap::{Command, CommandFactory as _};
 use expect_test::expect_file;
 use fleetd::command::Cli;
 
-/// Gives each command that does something, with its whole name (`fleetd rollout start`).
+/// Gives each command that people call, with its whole name (`fleetd rollout start`).
 fn leaves(command: &Command, name: &str, found: &mut Vec<(String, Command)>) {
-    let children: Vec<&Command> = command.get_subcommands().filter(|child| child.get_name() != "help").collect();
+    let children: Vec<&Command> =
+        command.get_subcommands().filter(|child| child.get_name() != "help" && !child.is_hide_set()).collect();
     if children.is_empty() {
         found.push((name.to_owned(), command.clone()));
     }
@@ -43,7 +44,7 @@ fn every_example_is_understood() {
         for line in after.lines().skip(1).filter(|line| line.trim_start().starts_with("fleetd ")) {
             let line = line.split(" | ").next().unwrap().split(" > ").next().unwrap();
             let line = line.split(" < ").next().unwrap();
-            if line.contains("$(") || line.contains("\"$") || line.contains("fleetd agent") {
+            if line.contains("$(") || line.contains("\"$") {
                 continue;
             }
             let words = words(line);

@@ -51,7 +51,7 @@ pub enum Token {
 Examples:
   fleetd enroll token create
   fleetd enroll token create --uses 10 --label shop=7 --expires 7d --note 'shop 7'
-  fleetd agent run --token \"$(fleetd enroll token create --json | jq -r .text)\"")]
+  fleetd agent run --enroll-token \"$(fleetd enroll token create --json | jq -r .text)\"")]
 pub struct CreateToken {
     /// How many devices may register with it
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
@@ -209,7 +209,7 @@ impl CreateToken {
             needs_approval: self.approval,
         };
         let answer = session.client().await?.create_enrolment_token(request).await?;
-        session.output.note("This token cannot be shown again. On the device: fleetd agent run --token …");
+        session.output.note("This token cannot be shown again. On the device: fleetd agent run --enroll-token …");
         session.output.answer(&message_json(&answer), || answer.text.clone())
     }
 }
