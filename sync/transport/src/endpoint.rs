@@ -8,6 +8,7 @@
 mod connection;
 mod outbox;
 mod reader;
+mod reset;
 mod server;
 mod settings;
 
@@ -25,6 +26,7 @@ use fleetd_sync_core::id::ConnectionId;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::session::{Class, CloseCode, ServerEvidence};
 use fleetd_sync_core::time::Clock;
+use quinn::EndpointConfig;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -267,7 +269,7 @@ impl Inner {
         match socket {
             Some(socket) => Ok(socket.clone()),
             None => {
-                let bound = settings::bind(bind, None)?;
+                let bound = settings::bind(bind, EndpointConfig::default(), None)?;
                 *socket = Some(bound.clone());
                 Ok(bound)
             }

@@ -9,7 +9,7 @@ use fleetd_sync_core::session::CloseCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::{Inner, connection, lock, settings};
+use super::{Inner, connection, lock, reset, settings};
 use crate::link::{Accept, ListenError, ListenIdentity, Listener};
 
 pub(super) fn listen(
@@ -26,7 +26,7 @@ pub(super) fn listen(
         _ => ListenError::Socket { address, source },
     };
     let _runtime = inner.runtime.enter();
-    let socket = settings::bind(address, Some(config)).map_err(failed)?;
+    let socket = settings::bind(address, reset::listening(&identity.key_pkcs8), Some(config)).map_err(failed)?;
     let local_address = socket.local_addr().map_err(failed)?;
     lock(&inner.sockets).listening.insert(local_address, socket.clone());
     let task = inner.runtime.spawn(accept_all(Arc::downgrade(inner), socket.clone(), accept)).abort_handle();

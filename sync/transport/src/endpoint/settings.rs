@@ -101,8 +101,12 @@ pub(super) fn server_config(settings: &Settings, identity: &ListenIdentity) -> R
 }
 
 /// Binds a socket; the caller is inside the runtime that is to drive it.
-pub(super) fn bind(address: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(EndpointConfig::default(), server, UdpSocket::bind(address)?, Arc::new(TokioRuntime))
+pub(super) fn bind(
+    address: SocketAddr,
+    config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+) -> std::io::Result<quinn::Endpoint> {
+    quinn::Endpoint::new(config, server, UdpSocket::bind(address)?, Arc::new(TokioRuntime))
 }
 
 /// The other end's certificates, leaf first.

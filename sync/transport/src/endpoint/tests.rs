@@ -276,3 +276,27 @@ async fn a_new_identity_is_shown_to_new_connections_only() {
     world.world.dialling.send(world.device, Class::Actual, text("still here")).unwrap();
     assert_eq!(world.heard.frame().await.1, text("still here"));
 }
+
+#[tokio::test]
+async fn a_server_that_was_killed_says_so_when_it_is_back() {
+    let fleet = Fleet::new(1);
+    let world = World::new(&fleet);
+    let (runtime, server) = World::doomed(&fleet, "127.0.0.1:0");
+    let address = server.1.local_address().to_string();
+    let (device, mut told) = world.dial_at(&address, fleet.enrolled());
+    assert!(matches!(told.next().await, LinkEvent::Up { .. }));
+    let (again, server) = tokio::task::spawn_blocking(move || {
+        // With its tasks gone it can say no goodbye; then its port is free.
+        runtime.shutdown_timeout(Duration::from_secs(10));
+        drop(server);
+        World::doomed(&fleet, &address)
+    })
+    .await
+    .unwrap();
+    // What a device would say by itself at the next keep-alive.
+    world.dialling.send(device, Class::Control, text("are you there?")).unwrap();
+    let reason = told.down().await;
+    assert!(matches!(&reason, DownReason::Failed { cause } if cause.contains("reset")), "{reason:?}");
+    drop(server);
+    again.shutdown_background();
+}

@@ -129,6 +129,16 @@ impl World {
         Self { listening, dialling, listener, accepted, count: 0.into() }
     }
 
+    /// A server that accepts whoever comes, and runs on a runtime of its own with which it ends, saying nothing.
+    pub(super) fn doomed(fleet: &Fleet, address: &str) -> (tokio::runtime::Runtime, (Endpoint, Box<dyn Listener>)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (clock, entropy) = (Arc::new(StoppedClock(TODAY)), Entropy::from_seed([3; 32]));
+        let endpoint = Endpoint::new(runtime.handle().clone(), Settings::server(), clock, entropy);
+        let accept: Accept = Arc::new(|_, _, _| -> LinkEvents { Arc::new(|_, _| ()) });
+        let listener = endpoint.listen(address, fleet.server(), accept).unwrap();
+        (runtime, (endpoint, listener))
+    }
+
     pub(super) fn dial(&self, identity: DialIdentity) -> (ConnectionId, Told) {
         self.dial_at(&self.listener.local_address().to_string(), identity)
     }
@@ -148,7 +158,7 @@ impl World {
     /// A connection whose streams the test writes itself.
     pub(super) async fn raw(&self, fleet: &Fleet) -> quinn::Connection {
         let config = settings::client_config(&Settings::default(), &fleet.enrolled()).unwrap();
-        let socket = settings::bind("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let socket = settings::bind("127.0.0.1:0".parse().unwrap(), quinn::EndpointConfig::default(), None).unwrap();
         socket.connect_with(config, self.listener.local_address(), SERVER_NAME).unwrap().await.unwrap()
     }
 }
