@@ -222,8 +222,9 @@ pub async fn serve(
     announce(announcement);
     edge::serve(api_listener, tls, api, shutdown).await;
 
-    drop(listener);
+    // The listener goes last: with it would go its socket, and devices would not hear that the server ends.
     endpoint.shut_down(FAREWELL).await;
+    drop(listener);
     engine.stop();
     Ok(())
 }
