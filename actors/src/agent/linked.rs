@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{ConnectionId, FleetId};
+use fleetd_sync_core::limit;
 use fleetd_sync_core::replica::Replica;
 use fleetd_sync_core::session::dial::{DialOutput, Phase};
 use fleetd_sync_core::session::message::{Register, Registered, Renew, Renewed};
@@ -242,6 +243,10 @@ impl Agent {
                 turn.effect(Effect::Warn(format!("the server refuses this device: {}", refusal.message)));
                 self.record.membership = Membership::Refused { code: refusal.code, message: refusal.message };
                 self.persist(turn);
+                // The answer to the same token will be the same: another token comes with a new configuration.
+                if let Some(linked) = &self.linked {
+                    self.dialler.on_retry_after(linked.connection, limit::DIAL_BACKOFF_REFUSED);
+                }
                 self.close(now, CloseCode::Done, turn);
             }
         }
