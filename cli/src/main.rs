@@ -1,5 +1,6 @@
 //! The entry of `fleetd`: parse, run, report, and leave with the exit code that says what happened.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -49,7 +50,8 @@ fn run(command: Command, options: Options, output: &Output) -> Result<(), Comman
 fn start_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    events.with_ansi(std::io::stderr().is_terminal()).init();
 }
 
 /// Reports what clap did not understand. `--help` and `--version` come this way too, and are no errors.

@@ -29,7 +29,8 @@ pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
         &mut text,
         "blocked",
         devices.iter().filter(is(Verdict::Blocked)).map(|device| {
-            format!("{:<20} {}: {}", device.name, wording::blocked_reason(device.blocked_reason), device.reason)
+            let word = format!("{}: ", wording::blocked_reason(device.blocked_reason));
+            format!("{:<20} {word}{}", device.name, device.reason.strip_prefix(&word).unwrap_or(&device.reason))
         }),
     );
     section(
