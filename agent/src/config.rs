@@ -49,7 +49,7 @@ pub struct ConfigArguments {
     /// Enrols with the token in this file
     #[arg(long, value_name = "FILE", conflicts_with = "enroll_token", global = true)]
     pub enroll_token_file: Option<PathBuf>,
-    /// Also dials this server address (host:port); may be repeated
+    /// Dials this server address (host:port) in place of those in the token; may be repeated
     #[arg(long = "server", value_name = "ADDRESS", global = true)]
     pub servers: Vec<String>,
     /// What to log: error, warn, info, debug, trace, or a filter [default: info]
