@@ -58,6 +58,8 @@ pub struct Agent {
     replica: Option<Replica>,
     dialler: Dialler,
     linked: Option<Linked>,
+    /// Why the last connection ended, if waiting alone will not mend it.
+    turned_away: Option<CloseCode>,
     entropy: Entropy,
     facts: Facts,
     log_positions: BTreeMap<LogStream, u64>,
@@ -185,7 +187,7 @@ pub struct AgentStatus {
     pub link: &'static str,
     /// Whether somebody must approve it.
     pub is_pending: bool,
-    /// Why it was turned away, if it was.
+    /// Why it was turned away when it last dialled, if it was.
     pub refusal: Option<String>,
 }
 
@@ -227,6 +229,7 @@ impl Agent {
             replica,
             dialler,
             linked: None,
+            turned_away: None,
             entropy,
             facts: Facts::new(),
             log_positions: BTreeMap::new(),
@@ -402,7 +405,7 @@ impl Agent {
         };
         let refusal = match &self.record.membership {
             Membership::Refused { code, message } => Some(format!("{code}: {message}")),
-            _ => None,
+            _ => self.turned_away.map(|code| format!("the last connection ended: {code}")),
         };
         let is_pending = matches!(self.record.membership, Membership::Pending { .. });
         turn.effect(Effect::Show(AgentStatus { device, link: self.link_word(), is_pending, refusal }));

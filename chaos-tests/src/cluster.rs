@@ -36,10 +36,10 @@ pub fn with_cluster(test: impl FnOnce(&mut Cluster) -> anyhow::Result<()>) {
     let _turn = turn();
     let mut cluster = match Cluster::start() {
         Ok(cluster) => cluster,
-        Err(error) => panic!("the cluster did not start: {error:?}"),
+        Err(error) => panic!("the cluster did not start: {error:#}"),
     };
     if let Err(error) = test(&mut cluster) {
-        panic!("{error:?}\n{}", cluster.logs());
+        panic!("{error:#}\n{}", cluster.logs());
     }
 }
 

@@ -75,6 +75,9 @@ impl Agent {
             self.linked = None;
             turn.effect(Effect::Linked(None));
         }
+        if code.is_some_and(CloseCode::is_lasting) {
+            self.turned_away = code;
+        }
         let mut out = Vec::new();
         self.dialler.on_down(now.monotonic, connection, code, &mut out);
         self.dial(out, turn);
@@ -281,6 +284,7 @@ impl Agent {
     }
 
     fn on_live(&mut self, now: Now, connection: ConnectionId, turn: &mut AgentTurn) {
+        self.turned_away = None;
         let mut out = Vec::new();
         self.dialler.on_live(connection, &mut out);
         self.dial(out, turn);

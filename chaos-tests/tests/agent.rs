@@ -1,0 +1,163 @@
+//! Agents that are killed, again and again, and what runs under them.
+
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+use fleetd_chaos_tests::cluster::{Cluster, PATIENCE, is_online, runs, with_cluster, workload};
+use fleetd_chaos_tests::process::{is_alive, kill_all_of, processes_of, within};
+
+use crate::material::{COUNTING, brewing, brewing_large, check_counted, random};
+
+/// The artifact's size in the test of downloads.
+const LARGE_BYTES: usize = 4 << 20;
+/// Deaths in one download.
+const DEATHS: u64 = 3;
+
+#[test]
+fn an_agent_killed_in_mid_download_goes_on_where_it_was() {
+    with_cluster(|cluster| {
+        cluster.delegate()?;
+        cluster.push("1.0.0", &brewing_large("1.0.0", LARGE_BYTES), &["--grace", "1s"])?;
+        let number = cluster.add_agent()?;
+        let begin = cluster.agent(number)?.link.received_bytes();
+        let seed = random();
+        // Somewhere in each quarter of the artifact but the last.
+        let quarter = u64::try_from(LARGE_BYTES)? / (DEATHS + 1);
+        cluster.agent(number)?.link.cut_after(quarter / 2 + seed % (quarter / 2));
+        let rollout = cluster.roll_out("1.0.0")?;
+        for death in 0..DEATHS {
+            within(PATIENCE, "the download to have come so far", || {
+                Ok(cluster.agents[number].link.is_cut().then_some(()))
+            })?;
+            cluster.kill_agent(number)?;
+            let link = &cluster.agent(number)?.link;
+            link.heal();
+            if death + 1 < DEATHS {
+                link.cut_after(quarter / 2 + (seed >> (8 * death + 8)) % (quarter / 2));
+            }
+            cluster.start_agent(number)?;
+        }
+        let seen = cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"));
+        let device = seen.with_context(|| format!("the deaths were drawn from {seed}"))?;
+        cluster.until_rollout(&rollout, "the rollout to end well", |show| {
+            show["rollout"]["state"] == "ROLLOUT_STATE_SUCCEEDED"
+        })?;
+        ensure!(workload(&device)["restarts"] == 0, "it was started again: {device:#}");
+        // What each death may cost is a window that was on its way; starting over each time would cost much more.
+        let received = cluster.agent(number)?.link.received_bytes() - begin;
+        let limit = u64::try_from(LARGE_BYTES)? * 3 / 2;
+        ensure!(received < limit, "{received} bytes came for {LARGE_BYTES}; the deaths were drawn from {seed}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_workload_outlives_twenty_deaths_of_its_agent() {
+    with_cluster(|cluster| {
+        cluster.delegate()?;
+        cluster.push("1.0.0", COUNTING.as_bytes(), &["--grace", "1s"])?;
+        let number = cluster.add_agent()?;
+        cluster.roll_out("1.0.0")?;
+        cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"))?;
+        let pid = only_start(cluster, number)?;
+        for _death in 0..20 {
+            cluster.kill_agent(number)?;
+            ensure!(is_alive(pid), "the workload died with its agent");
+            cluster.start_agent(number)?;
+            within(PATIENCE, "the agent to answer again", || Ok(cluster.agents[number].answers().then_some(())))?;
+        }
+        cluster.until_device(number, "it to be online again", |device| is_online(device) && runs(device, "1.0.0"))?;
+        ensure!(only_start(cluster, number)? == pid, "another process runs");
+
+        // Its end, seen by nobody but its shim.
+        cluster.kill_agent(number)?;
+        fs::write(cluster.agent(number)?.workload_directory().join("end"), "")?;
+        within(PATIENCE, "the workload to end", || Ok((!is_alive(pid)).then_some(())))?;
+        cluster.start_agent(number)?;
+        cluster.until_device(number, "its exit code to be known", |device| workload(device)["exitStatus"] == 7)?;
+        let written = within(PATIENCE, "every line to arrive", || {
+            let lines = cluster.lines(number)?;
+            let (from, count) = check_counted(&lines)?;
+            ensure!(from == pid, "the lines are from {from}, not from {pid}");
+            // Twenty deaths take several seconds, in which it wrote ten lines each.
+            Ok((count >= 20).then_some(count))
+        })?;
+        ensure!(written >= 20, "{written} lines");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_reboot_with_no_link_brings_workloads_back() {
+    with_cluster(|cluster| {
+        cluster.delegate()?;
+        cluster.push("1.0.0", COUNTING.as_bytes(), &["--grace", "1s"])?;
+        let number = cluster.add_agent()?;
+        cluster.roll_out("1.0.0")?;
+        cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"))?;
+        let before = only_start(cluster, number)?;
+
+        let agent = cluster.agent(number)?;
+        agent.link.cut();
+        let (directory, run) = (agent.directory().to_owned(), agent.run_directory());
+        cluster.kill_agent(number)?;
+        kill_all_of(&directory, PATIENCE)?;
+        fs::remove_dir_all(&run)?;
+        fs::create_dir(&run)?;
+        cluster.start_agent(number)?;
+
+        let after = within(PATIENCE, "the workload to run again", || {
+            let starts = starts(cluster, number)?;
+            Ok(starts.get(1).copied().filter(|pid| is_alive(*pid)))
+        })?;
+        ensure!(after != before, "no process can have survived");
+        cluster.agent(number)?.link.heal();
+        cluster.until_device(number, "it to be back", |device| is_online(device) && runs(device, "1.0.0"))?;
+        ensure!(starts(cluster, number)? == [before, after], "it was started once more when it had its link again");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_an_operator_stopped_stays_stopped_across_a_reboot() {
+    with_cluster(|cluster| {
+        cluster.delegate()?;
+        cluster.push("1.0.0", &brewing("1.0.0"), &["--grace", "1s"])?;
+        let number = cluster.add_agent()?;
+        cluster.roll_out("1.0.0")?;
+        let device = cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"))?;
+        let name = device["name"].as_str().context("a device without a name")?.to_owned();
+        cluster.json(&["device", "stop", &format!("{name}/coffee")])?;
+        let is_stopped = |device: &serde_json::Value| workload(device)["runState"] == "RUN_STATE_STOPPED";
+        cluster.until_device(number, "it to be stopped", is_stopped)?;
+
+        let directory = cluster.agent(number)?.directory().to_owned();
+        cluster.kill_agent(number)?;
+        kill_all_of(&directory, PATIENCE)?;
+        fs::remove_dir_all(cluster.agent(number)?.run_directory())?;
+        cluster.start_agent(number)?;
+        cluster.until_device(number, "it to be back, stopped", |device| is_online(device) && is_stopped(device))?;
+        let shims: Vec<_> =
+            processes_of(&directory).into_iter().filter(|(_, command)| command.contains(" shim ")).collect();
+        ensure!(shims.is_empty(), "something runs: {shims:?}");
+
+        cluster.json(&["device", "start", &format!("{name}/coffee")])?;
+        cluster
+            .until_device(number, "it to run again", |device| workload(device)["runState"] == "RUN_STATE_RUNNING")?;
+        Ok(())
+    });
+}
+
+/// The processes as which the counting program was started, in their order.
+fn starts(cluster: &Cluster, number: usize) -> anyhow::Result<Vec<u32>> {
+    let path = cluster.agents[number].workload_directory().join("started");
+    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    text.lines().map(|line| Ok(line.parse()?)).collect()
+}
+
+fn only_start(cluster: &Cluster, number: usize) -> anyhow::Result<u32> {
+    match starts(cluster, number)?.as_slice() {
+        [pid] => Ok(*pid),
+        starts => anyhow::bail!("the workload was started as {starts:?}, not once"),
+    }
+}

@@ -1,0 +1,10 @@
+//! One binary for all tests with real processes; they take turns.
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod agent;
+mod demo;
+mod link;
+mod material;
+mod refused;
+mod server;
+mod store;

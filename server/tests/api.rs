@@ -1,0 +1,11 @@
+//! The services, called over the real port: a real node on real actors, with its store and artifacts in memory.
+
+mod access;
+mod device;
+mod enrolment;
+mod field;
+mod log;
+mod release;
+mod rollout;
+mod trust;
+mod world;

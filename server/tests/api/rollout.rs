@@ -1,0 +1,162 @@
+//! Plans and rollouts.
+
+use serde_json::{Value, json};
+
+use super::world::{Refused, World, base64, count, refuses, text};
+
+async fn on(world: &World, rpc: &str, request: Value) -> Result<Value, Refused> {
+    world.call(&format!("rollout.v1.RolloutService/{rpc}"), request).await
+}
+
+fn plan_of(targets: Value) -> Value {
+    json!({ "workload": "coffee", "version": "1.0.0", "targets": targets })
+}
+
+#[tokio::test]
+async fn a_plan_says_what_would_happen_to_each_device() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let names = world.devices(3).await;
+    let hold = json!({ "device": names[1], "reason": "trade fair" });
+    world.call("device.v1.DeviceService/HoldDevice", hold).await.expect("it is there");
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "selector": "shop=7" }))).await.expect("a plan");
+    let counts = &planned["plan"]["counts"];
+    assert_eq!((&counts["matched"], &counts["install"], &counts["blocked"]), (&3.into(), &2.into(), &1.into()));
+    assert_eq!((&counts["offline"], &planned["plan"]["attempt"]), (&2.into(), &1.into()));
+    let first = &planned["devices"][0];
+    assert_eq!((text(&first["name"]), text(&first["blockedReason"])), (names[1].as_str(), "BLOCKED_REASON_HELD"));
+    let id = &planned["plan"]["id"];
+    let again = on(&world, "GetPlan", json!({ "planId": id })).await.expect("it is saved");
+    assert_eq!((&again["plan"], &again["document"]), (&planned["plan"], &planned["document"]));
+    let blocked =
+        on(&world, "GetPlan", json!({ "planId": id, "verdict": "VERDICT_BLOCKED" })).await.expect("it is saved");
+    assert_eq!(count(&blocked["devices"]), 1);
+    let named = on(&world, "PlanRollout", plan_of(json!({ "devices": [names[0]] }))).await.expect("a plan");
+    assert_eq!((&named["plan"]["counts"]["matched"], &named["plan"]["attempt"]), (&1.into(), &2.into()));
+}
+
+#[tokio::test]
+async fn targets_that_mean_nothing_or_nobody_are_refused() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    world.devices(1).await;
+    for (targets, kind, code) in [
+        (json!({}), "invalid_argument", "request.field.missing"),
+        (json!({ "selector": "  " }), "invalid_argument", "selector.empty"),
+        (json!({ "selector": "shop=" }), "invalid_argument", "selector.invalid"),
+        (json!({ "all": true, "selector": "shop" }), "invalid_argument", "request.field.invalid"),
+        (json!({ "devices": [""] }), "invalid_argument", "request.field.missing"),
+        (json!({ "devices": ["nobody"] }), "not_found", "device.unknown"),
+        (json!({ "selector": "shop=8" }), "failed_precondition", "rollout.no_match"),
+    ] {
+        refuses(on(&world, "PlanRollout", plan_of(targets)).await, kind, code);
+    }
+    let unknown = json!({ "workload": "coffee", "version": "9", "targets": { "all": true } });
+    refuses(on(&world, "PlanRollout", unknown).await, "not_found", "release.unknown");
+    refuses(
+        on(&world, "GetPlan", json!({ "planId": "pln_0000000000000000" })).await,
+        "not_found",
+        "rollout.plan_unknown",
+    );
+    refuses(on(&world, "GetPlan", json!({ "planId": "x" })).await, "invalid_argument", "request.field.invalid");
+}
+
+#[tokio::test]
+async fn a_plan_starts_once() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let names = world.devices(2).await;
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "all": true }))).await.expect("a plan");
+    let request = json!({ "requestId": "go", "document": planned["document"] });
+    let started = on(&world, "StartRollout", request.clone()).await.expect("it fits");
+    assert_eq!(on(&world, "StartRollout", request).await, Ok(started.clone()), "repeated, it is the same rollout");
+    let rollout = &started["rollout"];
+    assert_eq!((text(&rollout["state"]), &rollout["counts"]["waiting"]), ("ROLLOUT_STATE_RUNNING", &2.into()));
+    let twice = on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await;
+    let refused = refuses(twice, "already_exists", "rollout.plan_started");
+    assert_eq!(refused.next_command, format!("fleetd rollout watch {}", text(&rollout["id"])));
+    let shown = on(&world, "GetRollout", json!({ "rolloutId": rollout["id"] })).await.expect("it is there");
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    let shown: Vec<&str> =
+        shown["devices"].as_array().expect("devices").iter().map(|device| text(&device["name"])).collect();
+    assert_eq!(shown, sorted);
+    let list = on(&world, "ListRollouts", json!({ "workload": "coffee" })).await.expect("a list");
+    assert_eq!(list["rollouts"][0]["id"], rollout["id"]);
+    assert!(count(&on(&world, "ListRollouts", json!({ "workload": "tea" })).await.expect("a list")["rollouts"]) == 0);
+    let device =
+        world.call("device.v1.DeviceService/GetDevice", json!({ "device": names[0] })).await.expect("it is there");
+    assert_eq!(device["device"]["workloads"][0]["desiredRelease"], "1.0.0");
+}
+
+#[tokio::test]
+async fn an_edited_plan_is_refused() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    world.devices(1).await;
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "all": true }))).await.expect("a plan");
+    let document = data_encoding::BASE64.decode(text(&planned["document"]).as_bytes()).expect("base 64");
+    let document = String::from_utf8(document).expect("text");
+    let edited = document.replace("attempt 1", "attempt 2");
+    let answer = on(&world, "StartRollout", json!({ "document": base64(edited.as_bytes()) })).await;
+    refuses(answer, "invalid_argument", "rollout.plan_edited");
+    let mut plan = fleetd_actors::rollout::plan::Plan::from_text(&document).expect("it is a plan");
+    plan.attempt = 2;
+    let forged = plan.to_text();
+    let answer = on(&world, "StartRollout", json!({ "document": base64(forged.as_bytes()) })).await;
+    refuses(answer, "invalid_argument", "rollout.plan_edited");
+    let answer = on(&world, "StartRollout", json!({ "document": base64(b"no plan") })).await;
+    refuses(answer, "invalid_argument", "rollout.plan_unreadable");
+}
+
+#[tokio::test]
+async fn a_plan_that_does_not_fit_the_fleet_any_more_is_refused() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let names = world.devices(2).await;
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "selector": "shop=7" }))).await.expect("a plan");
+    let labels = json!({ "device": names[0], "set": { "unrelated": "yes" } });
+    world.call("device.v1.DeviceService/UpdateLabels", labels).await.expect("it is there");
+    let hold = json!({ "device": names[1], "reason": "trade fair" });
+    world.call("device.v1.DeviceService/HoldDevice", hold).await.expect("it is there");
+    let answer = on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await;
+    let refused = refuses(answer, "failed_precondition", "rollout.plan_stale");
+    assert_eq!(refused.details, format!("{}: planned was install, now it is blocked: held: trade fair", names[1]));
+    assert!(count(&on(&world, "ListRollouts", json!({})).await.expect("a list")["rollouts"]) == 0);
+}
+
+#[tokio::test]
+async fn a_watch_tells_of_a_rollout_to_its_end() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    world.devices(2).await;
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "all": true }))).await.expect("a plan");
+    let started = on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await.expect("it fits");
+    let id = &started["rollout"]["id"];
+    let mut watch = world.open("rollout.v1.RolloutService/WatchRollout", &json!({ "rolloutId": id })).await;
+    assert_eq!(watch.entry().await["rollout"]["id"], *id);
+    let mut devices = 0;
+    let complete = loop {
+        let entry = watch.entry().await;
+        if entry["snapshotComplete"].is_object() {
+            break entry;
+        }
+        devices += 1;
+    };
+    assert_eq!(devices, 2);
+    let aborted =
+        on(&world, "AbortRollout", json!({ "rolloutId": id, "reason": "wrong shop" })).await.expect("it runs");
+    assert_eq!(aborted["rollout"]["state"], "ROLLOUT_STATE_ABORTED");
+    let rest = watch.rest().await;
+    let last = rest.iter().rev().find_map(|entry| entry.get("rollout")).expect("it ends with the rollout");
+    assert_eq!((text(&last["state"]), text(&last["reason"])), ("ROLLOUT_STATE_ABORTED", "aborted by ana: wrong shop"));
+    assert_eq!(last["counts"]["skipped"], 2);
+    let request = json!({ "rolloutId": id, "resumeToken": complete["resumeToken"] });
+    let again = world.open("rollout.v1.RolloutService/WatchRollout", &request).await.rest().await;
+    assert_eq!(again[0]["rollout"]["state"], "ROLLOUT_STATE_ABORTED", "one that has ended is told and ends");
+    let again = on(&world, "AbortRollout", json!({ "rolloutId": id })).await.expect("it is aborted already");
+    assert_eq!(again["rollout"]["reason"], "aborted by ana: wrong shop");
+    let unknown = json!({ "rolloutId": "rol_0000000000000000" });
+    refuses(on(&world, "AbortRollout", unknown.clone()).await, "not_found", "rollout.unknown");
+    refuses(on(&world, "GetRollout", unknown).await, "not_found", "rollout.unknown");
+}
