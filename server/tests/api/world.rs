@@ -75,7 +75,6 @@ pub(crate) struct World {
     pub(crate) store: MemoryStore,
     pub(crate) node: Node,
     pub(crate) clock: Arc<HandClock>,
-    pub(crate) tokens: Arc<AccessTokens>,
     admin: String,
     requests: AtomicU32,
     _folder: tempfile::TempDir,
@@ -123,7 +122,7 @@ impl World {
         tokio::spawn(serve(listener, api_server_tls(&identity).expect("TLS"), api, std::future::pending()));
         let tls = api_client_tls(keys.fleet(), [certificates.key()]).expect("TLS");
         let (tls, requests) = (Arc::new(one_http(tls)), AtomicU32::new(0));
-        Self { address, tls, keys, store, node, clock, tokens, admin, requests, _folder: folder }
+        Self { address, tls, keys, store, node, clock, admin, requests, _folder: folder }
     }
 
     /// An id that no request has had.
