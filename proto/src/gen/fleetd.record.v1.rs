@@ -1183,7 +1183,7 @@ pub struct AssignmentRecord {
     #[prost(bytes = "vec", tag = "2")]
     pub local_id: ::prost::alloc::vec::Vec<u8>,
     /// When its status changed.
-    #[prost(message, optional, tag = "13")]
+    #[prost(message, optional, tag = "14")]
     pub changed_at: ::core::option::Option<::prost_types::Timestamp>,
     /// How far the device has come, in a word (`installing`).
     #[prost(string, tag = "31")]
