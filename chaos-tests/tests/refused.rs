@@ -68,11 +68,14 @@ fn a_revoked_device_is_turned_away() {
         let text = fs::read_to_string(&path)?;
         let old = text.lines().find(|line| line.starts_with("enroll-token")).context("no token")?;
         fs::write(&path, text.replace(old, &format!("enroll-token = {token:?}")))?;
+        let refusals = |cluster: &Cluster| cluster.log_of(number).matches("revoked").count();
+        let before = refusals(cluster);
         cluster.start_agent(number)?;
-        let ended = |state: &Value| state == "DEVICE_STATE_REVOKED";
+        within(PATIENCE, "the agent to be turned away again", || Ok((refusals(cluster) > before).then_some(())))?;
         let devices = cluster.json(&["device", "list", "--ended"])?;
         let device = &devices["devices"][0];
-        ensure!(ended(&device["state"]) && device["presence"] != "PRESENCE_ONLINE", "{device:#}");
+        let is_out = device["state"] == "DEVICE_STATE_REVOKED" && device["presence"] != "PRESENCE_ONLINE";
+        ensure!(is_out && devices["devices"].as_array().is_some_and(|devices| devices.len() == 1), "{devices:#}");
         Ok(())
     });
 }

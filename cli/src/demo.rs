@@ -131,7 +131,7 @@ async fn keep(stage: Stage, story: &Story<'_>, server: &Server, devices: Devices
     for command in commands {
         text.push_str(&format!("  FLEETD_CONFIG_DIR={config} {program} {command}\n"));
     }
-    text.push_str(&format!("End it:\n  pkill -f {directory}; rm -r {directory}"));
+    text.push_str(&format!("End it:\n  pkill -9 -f {directory}; sleep 1; rm -r {directory}"));
     story.end(&text);
     stage.keep();
     Ok(())
