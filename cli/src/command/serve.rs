@@ -30,7 +30,7 @@ Examples:
   fleetd serve --data ./fleet --api-address 127.0.0.1:0 --sync-address 127.0.0.1:0 --json | jq -r .apiAddress")]
 pub struct Serve {
     /// Where keys, store and artifacts are kept; below the XDG data folder when left out
-    #[arg(long, value_name = "PATH", env = "FLEETD_DATA")]
+    #[arg(long, value_name = "PATH", env = "FLEETD_DATA", hide_env_values = true)]
     pub data: Option<PathBuf>,
     /// Where the API listens, by TCP; port 0 chooses a free one
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:4800")]
