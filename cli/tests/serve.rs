@@ -66,7 +66,7 @@ async fn a_data_folder_has_one_server_at_a_time() {
     let mut command = fleetd(folder.path());
     command.args(["serve", "--api-address", "127.0.0.1:0", "--sync-address", "127.0.0.1:0", "--data"]);
     let output = command.arg(folder.path().join("one")).output().await.unwrap();
-    let error: Value = serde_json::from_slice(&output.stderr.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    let error: Value = serde_json::from_slice(output.stderr.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
     assert_eq!((output.status.code(), &error["error"]["code"]), (Some(1), &"serve.data_in_use".into()), "{error}");
     end(server).await;
 }
