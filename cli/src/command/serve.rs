@@ -118,7 +118,7 @@ fn tell(output: &Output, announcement: &Announcement) -> Result<(), CommandError
 fn render(announcement: &Announcement, context: Option<&str>) -> String {
     let mut text = String::new();
     if let Some(path) = &announcement.quarantined {
-        text.push_str(&format!("the store was damaged and lies in {}; devices bring back theirs\n", path.display()));
+        text.push_str(&format!("the store was damaged and lies in {}; devices must join again\n", path.display()));
     }
     let made = if announcement.is_new_fleet { "  (made just now)" } else { "" };
     let advertised: Vec<String> = announcement.advertised.iter().map(ToString::to_string).collect();
