@@ -1,5 +1,7 @@
 //! A fleet in the world: a server's node and its devices' nodes, wired by the product itself on simulated seams.
 
+mod server;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +17,6 @@ use fleetd_agent::disk::memory::MemoryDisk;
 use fleetd_agent::install::memory::MemoryInstaller;
 use fleetd_agent::node as agent_node;
 use fleetd_server::artifact_store::ArtifactStore as _;
-use fleetd_server::artifact_store::memory::MemoryArtifactStore;
 use fleetd_server::{node as server_node, record};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::enrolment::EnrolmentToken;
@@ -25,18 +26,21 @@ use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::name::{Platform, WorkloadName};
 use fleetd_sync_core::release::{Artifact, Manifest, Probe, ProbeCheck, SignedManifest};
 use fleetd_sync_core::time::{ClockQuality, Wall};
-use fleetd_sync_core::trust::{Change, Rank, Role, RootChain, RootRecord, Sites};
+use fleetd_sync_core::trust::{Change, Role, RootChain};
 use fleetd_sync_store::memory::MemoryStore;
-use fleetd_sync_store::state_store::KeyRange;
+use fleetd_sync_store::state_store::{KeyRange, StateStore as _};
 use fleetd_sync_transport::endpoint::verify_server;
-use fleetd_sync_transport::identity::{CertificateAuthority, key_pkcs8, signing_request};
-use fleetd_sync_transport::link::{ListenIdentity, Listener};
+use fleetd_sync_transport::identity::signing_request;
 
+pub use self::server::{SERVER, SimulatedServer};
 use crate::blocking::NodeBlocking;
-use crate::clock::{NodeClock, new_year_2026};
+use crate::clock::NodeClock;
 use crate::engine::direct::DirectEngine;
 use crate::network::Network;
-use crate::runner::NodeRunner;
+use crate::observation::{Observation, Tap};
+use crate::run::Sample;
+use crate::runner::{Behaviour, NodeRunner};
+use crate::scenario::{Act, Program, Scenario};
 use crate::store::NodeStore;
 use crate::world::World;
 
@@ -54,6 +58,14 @@ const PAGE_RECORDS: usize = 4096;
 #[error("the scenario cannot go on: {0}")]
 pub struct ScenarioError(String);
 
+impl ScenarioError {
+    /// A scenario that stops with these words.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
 fn failed(error: impl fmt::Display) -> ScenarioError {
     ScenarioError(error.to_string())
 }
@@ -64,15 +76,18 @@ pub struct Fleet {
     pub world: World,
     /// Its network.
     pub network: Network,
-    /// The server's node.
-    pub server: server_node::Node,
+    /// The server.
+    pub server: SimulatedServer,
     /// The devices, in the order in which they were added.
     pub devices: Vec<SimulatedDevice>,
-    artifacts: Arc<MemoryArtifactStore>,
+    /// Where all of its seams report to.
+    pub tap: Tap,
+    sites: usize,
+    newest: Option<RolloutId>,
+    programs: BTreeMap<ArtifactDigest, Program>,
     root: SecretKey,
     release_key: SecretKey,
     entropy: Entropy,
-    _listener: Box<dyn Listener>,
 }
 
 /// A device in the world: its node while it is powered, and what outlives a power cut.
@@ -115,67 +130,63 @@ impl Fleet {
         let world = World::new(seed);
         let network = Network::new(world.clone(), latency);
         let mut entropy = world.entropy("fleet");
-        let [root, ca, authority, server, release_key] = std::array::from_fn(|_| SecretKey::generate(&mut entropy));
-        let roles = [
-            (ca.public(), Role::CertificateAuthority),
-            (authority.public(), Role::Authority { rank: Rank::CENTRAL, sites: Sites::All }),
-        ];
-        let first = RootRecord::draft(BTreeSet::from([root.public()]), 1, roles).map_err(failed)?.sign(&root);
-        let certificates = CertificateAuthority::new(first.body().fleet, &ca).map_err(failed)?;
-        let issued = certificates.issue_server(&server.public(), &[], new_year_2026(), &mut entropy).map_err(failed)?;
-        let listen = ListenIdentity {
-            certificates: issued.chain,
-            key_pkcs8: key_pkcs8(&server),
-            authorities: vec![certificates.certificate().to_vec()],
-        };
-        let artifacts = Arc::new(MemoryArtifactStore::default());
-        let clock = Arc::new(NodeClock::new(world.clone(), new_year_2026(), ClockQuality::Synced));
-        let store = Arc::new(NodeStore::new("server", world.clone(), Arc::new(MemoryStore::manual())));
-        let engine = DirectEngine::new(
-            "server",
-            world.clone(),
-            Arc::<NodeClock>::clone(&clock),
-            Arc::<NodeStore>::clone(&store),
-        );
-        let seams = server_node::Seams {
-            clock,
-            store,
-            link: network.link("server"),
-            artifacts: Arc::<MemoryArtifactStore>::clone(&artifacts),
-            blocking: Arc::new(NodeBlocking::new("server", world.clone())),
-            entropy: world.entropy("server"),
-        };
-        let boot = BootId::random(&mut entropy);
-        let identity = server_node::ServerIdentity {
-            first_record: first.clone(),
-            authority,
-            certificates: Arc::new(certificates),
-            boot,
-        };
-        let server = server_node::Node::start(&engine, seams, identity).map_err(failed)?;
-        let listener = server.listen(SERVER_ADDRESS, listen).map_err(failed)?;
+        let [root, release_key] = std::array::from_fn(|_| SecretKey::generate(&mut entropy));
+        let tap = Tap::default();
+        let mut server = SimulatedServer::new(&root, &mut entropy)?;
+        server.start(&world, &network, &tap)?;
         let mut fleet = Self {
             world,
             network,
             server,
             devices: Vec::new(),
-            artifacts,
+            tap,
+            sites: 1,
+            newest: None,
+            programs: BTreeMap::new(),
             root,
             release_key,
             entropy,
-            _listener: listener,
         };
-        fleet.delegate_release_key(&first)?;
+        fleet.delegate_release_key()?;
         Ok(fleet)
     }
 
+    /// The fleet of a scenario, every device of it enrolled.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when a node does not start, or a device does not enrol.
+    pub fn of(scenario: &Scenario, seed: u64) -> Result<Self, ScenarioError> {
+        let mut fleet = Self::new(seed, Duration::ZERO)?;
+        fleet.sites = usize::try_from(scenario.sites).unwrap_or(1);
+        let [from, to] = scenario.latency_ms;
+        for number in 0..scenario.devices {
+            let mut entropy = fleet.world.entropy(&format!("latency of device-{number}"));
+            let latency = Duration::from_millis(from + entropy.below(to - from + 1));
+            fleet.network.set_latency(&format!("device-{number}"), latency);
+            fleet.add_device()?;
+        }
+        fleet.wait_until("every device to enrol", |fleet| {
+            fleet.devices.iter().all(|device| device.node().is_some_and(|node| node.status().agent.device.is_some()))
+        })?;
+        Ok(fleet)
+    }
+
+    /// The server's node.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] while the server is down.
+    fn serving(&self) -> Result<server_node::Node, ScenarioError> {
+        self.server.node().cloned().ok_or_else(|| failed("the server is down"))
+    }
+
     /// Root lets the release key sign `coffee`, as `fleetd trust delegate` does.
-    fn delegate_release_key(&mut self, first: &RootRecord) -> Result<(), ScenarioError> {
+    fn delegate_release_key(&mut self) -> Result<(), ScenarioError> {
+        let first = &self.server.first_record;
         let chain = RootChain::found(first.body().fleet, first.clone()).map_err(failed)?;
         let workloads = BTreeSet::from([coffee()]);
         let change = Change::Delegate { key: self.release_key.public(), role: Role::Release { workloads } };
         let record = Box::new(chain.draft_next([change]).map_err(failed)?.sign(&self.root));
-        let server = self.server.clone();
+        let server = self.serving()?;
         self.ask("the authority", move |reply| {
             let operation = server.shared.authority_answers.open(Box::new(reply));
             server.actors.authority.send(authority::Input::AddRootRecord { operation, record });
@@ -193,7 +204,7 @@ impl Fleet {
         let name = format!("device-{number}");
         let mut entropy = self.world.entropy(&name);
         self.devices.push(SimulatedDevice {
-            runner: NodeRunner::new(&name, self.world.clone()),
+            runner: NodeRunner::new(&name, self.world.clone(), self.tap.clone()),
             disk: MemoryDisk::new(DISK_BYTES),
             store: Arc::new(MemoryStore::manual()),
             key: SecretKey::generate(&mut entropy),
@@ -214,11 +225,14 @@ impl Fleet {
     pub fn power_on(&mut self, number: usize) -> Result<(), ScenarioError> {
         let (world, network) = (self.world.clone(), self.network.clone());
         let device = self.devices.get_mut(number).ok_or_else(|| failed("there is no such device"))?;
+        if device.running.is_some() {
+            return Ok(());
+        }
         device.starts += 1;
         let entropy = world.entropy(&device.name).stream(&format!("start {}", device.starts));
         let boot = BootId::random(&mut world.entropy(&device.name).stream(&format!("boot {}", device.boots)));
         let clock = Arc::new(NodeClock::new(world.clone(), Wall(0), ClockQuality::None));
-        let store = Arc::new(NodeStore::new(&device.name, world.clone(), Arc::clone(&device.store)));
+        let store = Arc::new(NodeStore::new(&device.name, world.clone(), Arc::clone(&device.store), self.tap.clone()));
         let engine = DirectEngine::new(
             &device.name,
             world.clone(),
@@ -270,6 +284,143 @@ impl Fleet {
             device.store = Arc::new(store);
         }
         device.boots += 1;
+        let node: Arc<str> = device.name.as_str().into();
+        self.tap.note(|| Observation::Died { node });
+    }
+
+    /// Cuts the power of a node.
+    pub fn cut_power(&mut self, node: &str) {
+        match device_number(node) {
+            Some(number) => self.power_off(number),
+            None => self.end_server(|store, entropy| store.crash(entropy)),
+        }
+    }
+
+    /// Kills a node's process: programs go on, and so does what was written.
+    pub fn crash(&mut self, node: &str) {
+        let Some(number) = device_number(node) else { return self.end_server(|store, _| store.kill()) };
+        let Some(device) = self.devices.get_mut(number) else { return };
+        let Some((running, engine)) = device.running.take() else { return };
+        engine.kill();
+        drop(running);
+        self.network.kill(&device.name);
+        device.store.kill();
+        if let Ok(store) = device.store.reopen() {
+            device.store = Arc::new(store);
+        }
+        let node: Arc<str> = device.name.as_str().into();
+        self.tap.note(|| Observation::Died { node });
+    }
+
+    /// Starts a node that is down.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when it does not start.
+    pub fn start(&mut self, node: &str) -> Result<(), ScenarioError> {
+        match device_number(node) {
+            Some(number) => self.power_on(number)?,
+            None => self.server.start(&self.world, &self.network, &self.tap)?,
+        }
+        let node: Arc<str> = node.into();
+        self.tap.note(|| Observation::Booted { node });
+        Ok(())
+    }
+
+    fn end_server(&mut self, cut: impl FnOnce(&MemoryStore, &mut Entropy)) {
+        if !self.server.end() {
+            return;
+        }
+        let mut entropy = self.entropy.stream(&format!("server {:?}", self.world.monotonic()));
+        self.network.kill(SERVER);
+        cut(&self.server.store, &mut entropy);
+        // A store that does not open shows when the server is started.
+        let _ = self.server.reopen();
+        self.tap.note(|| Observation::Died { node: SERVER.into() });
+    }
+
+    /// Says whether the server's process is there.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.server.node().is_some()
+    }
+
+    /// The numbers of a site's devices.
+    pub fn devices_of_site(&self, site: usize) -> impl Iterator<Item = usize> + use<> {
+        (site..self.devices.len()).step_by(self.sites.max(1))
+    }
+
+    /// Does what an operator does.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the server refuses it.
+    pub fn act(&mut self, act: &Act) -> Result<(), ScenarioError> {
+        let bytes = format!("coffee {} {:?}", act.roll_out, act.program);
+        self.programs.insert(ArtifactDigest::of(bytes.as_bytes()), act.program);
+        for number in 0..self.devices.len() {
+            self.script(number);
+        }
+        let release = self.push(&act.roll_out, bytes.as_bytes())?;
+        self.newest = Some(self.roll_out(&release)?);
+        Ok(())
+    }
+
+    /// Tells a device's runner what each release's program does there.
+    fn script(&self, number: usize) {
+        let Some(device) = self.devices.get(number) else { return };
+        for (artifact, program) in &self.programs {
+            let crashes = Behaviour { crashes_after: Some(Duration::from_millis(300)), is_sick: true };
+            let behaviour = match program {
+                Program::Good => Behaviour::default(),
+                Program::Crashes => crashes,
+                Program::Hangs => Behaviour { is_sick: true, ..Behaviour::default() },
+                Program::CrashesOnSome if number % 2 == 1 => crashes,
+                Program::CrashesOnSome => Behaviour::default(),
+            };
+            device.runner.script(*artifact, behaviour);
+        }
+    }
+
+    /// The fleet's state now.
+    #[must_use]
+    pub fn sample(&self, at: Duration) -> Sample {
+        let sites = self.sites.max(1);
+        let (mut healthy, mut linked) = (vec![0; sites], vec![0; sites]);
+        for number in 0..self.devices.len() {
+            let is_healthy = self.report(number).is_some_and(|report| report.phase == Some(report::Phase::Healthy));
+            if let Some(count) = healthy.get_mut(number % sites) {
+                *count += usize::from(is_healthy);
+            }
+            if let Some(count) = linked.get_mut(number % sites) {
+                *count += usize::from(self.is_linked(number));
+            }
+        }
+        Sample { at_s: at.as_secs(), healthy, linked, frames: self.network.frames() }
+    }
+
+    /// Says whether the server has a live connection to a device.
+    #[must_use]
+    pub fn is_linked(&self, number: usize) -> bool {
+        let Some(device) = self.devices.get(number) else { return false };
+        self.server.node().is_some_and(|node| node.shared.connections.of_device(device.local()).is_some())
+    }
+
+    /// The devices that are not where they should be, each with the reason.
+    #[must_use]
+    pub fn laggards(&self) -> Vec<(String, String)> {
+        let mut laggards = Vec::new();
+        for (number, device) in self.devices.iter().enumerate() {
+            let phase = self.report(number).and_then(|report| report.phase);
+            let is_settled = match phase {
+                None => self.newest.is_none(),
+                Some(phase) => matches!(phase, report::Phase::Healthy | report::Phase::Restored),
+            };
+            if !self.is_linked(number) {
+                laggards.push((device.name.clone(), "it is not linked to the server".to_owned()));
+            } else if !is_settled {
+                laggards.push((device.name.clone(), format!("its workload is in phase {phase:?}")));
+            }
+        }
+        laggards
     }
 
     /// Signs a release of `coffee` and puts it on the server, as `fleetd release push` does.
@@ -281,7 +432,7 @@ impl Fleet {
         let size_bytes = u64::try_from(program.len()).map_err(failed)?;
         let artifact = Artifact { digest, size_bytes, file_name: "coffee".to_owned() };
         let manifest = Manifest {
-            fleet: self.server.shared.trust().chain.fleet(),
+            fleet: self.server.first_record.body().fleet,
             workload: coffee(),
             version: version.parse().map_err(failed)?,
             artifacts: BTreeMap::from([(platform(), artifact)]),
@@ -294,8 +445,8 @@ impl Fleet {
         let signed = manifest.sign(&self.release_key).map_err(failed)?;
         let bytes = signed.encode();
         let manifest_bytes = u64::try_from(bytes.len()).map_err(failed)?;
-        self.artifacts.append(digest, size_bytes, 0, program).map_err(failed)?;
-        self.artifacts.append(signed.digest(), manifest_bytes, 0, &bytes).map_err(failed)?;
+        self.server.artifacts.append(digest, size_bytes, 0, program).map_err(failed)?;
+        self.server.artifacts.append(signed.digest(), manifest_bytes, 0, &bytes).map_err(failed)?;
         Ok(signed)
     }
 
@@ -307,7 +458,7 @@ impl Fleet {
         let (id, rollout) = (PlanId::random(&mut self.entropy), RolloutId::random(&mut self.entropy));
         let planned = PlannedRelease::of(release.claims(), release.digest());
         let plan: Plan = plan(id, planned, Targets::All, 1, 0, &self.rows()?).map_err(failed)?;
-        let server = self.server.clone();
+        let server = self.serving()?;
         self.ask("the rollout", move |reply| {
             let operation = server.shared.rollout_answers.open(Box::new(reply));
             let input = rollout::Input::Start { operation, caller: "scenario".to_owned(), plan: Box::new(plan) };
@@ -320,7 +471,7 @@ impl Fleet {
     /// What the server's store says of a rollout.
     #[must_use]
     pub fn rollout(&self, rollout: RolloutId) -> Option<RolloutHeader> {
-        let found = self.server.shared.seams.store.get(Space::Rollout, rollout.as_bytes()).ok()??;
+        let found = self.server.store.get(Space::Rollout, rollout.as_bytes()).ok()??;
         record::rollout::decode_header(&found.value).ok()
     }
 
@@ -328,7 +479,7 @@ impl Fleet {
     #[must_use]
     pub fn report(&self, number: usize) -> Option<report::WorkloadReport> {
         let local = self.devices.get(number)?.local();
-        let found = self.server.shared.seams.store.get(Space::Device, local.as_bytes()).ok()??;
+        let found = self.server.store.get(Space::Device, local.as_bytes()).ok()??;
         record::device::decode(&found.value).ok()?.reports.remove(&coffee())
     }
 
@@ -350,7 +501,7 @@ impl Fleet {
     }
 
     fn create_token(&mut self) -> Result<EnrolmentToken, ScenarioError> {
-        let server = self.server.clone();
+        let server = self.serving()?;
         let wish = TokenWish {
             note: String::new(),
             labels: BTreeMap::new(),
@@ -369,7 +520,7 @@ impl Fleet {
             return Err(failed("the registration gave no token"));
         };
         let addresses = vec![SERVER_ADDRESS.parse().map_err(failed)?];
-        EnrolmentToken::new(addresses, self.server.shared.trust().chain.fleet(), token.token, secret).map_err(failed)
+        EnrolmentToken::new(addresses, self.server.first_record.body().fleet, token.token, secret).map_err(failed)
     }
 
     /// Asks an actor of the server, and runs the world until it answers.
@@ -391,8 +542,7 @@ impl Fleet {
     }
 
     fn rows(&self) -> Result<Vec<DeviceRow>, ScenarioError> {
-        let found =
-            self.server.shared.seams.store.scan(Space::Device, KeyRange::all(), PAGE_RECORDS).map_err(failed)?;
+        let found = self.server.store.scan(Space::Device, KeyRange::all(), PAGE_RECORDS).map_err(failed)?;
         let row = |(_, found): &(Vec<u8>, fleetd_sync_store::state_store::Versioned)| {
             let record = record::device::decode(&found.value).map_err(failed)?;
             let present = record.reports.iter().filter_map(|(name, report)| {
@@ -420,6 +570,11 @@ impl Fleet {
         };
         found.iter().map(row).collect()
     }
+}
+
+/// The number of a device by what traces call it; `None` for the server.
+fn device_number(node: &str) -> Option<usize> {
+    node.strip_prefix("device-")?.parse().ok()
 }
 
 /// The workload of every scenario.

@@ -7,11 +7,19 @@
 //! with delay and cuts), then the seam test under `tests/`.
 
 pub mod blocking;
+pub mod checker;
 pub mod clock;
 pub mod engine;
+pub mod fault;
 pub mod fleet;
+pub mod mark;
 pub mod network;
+pub mod observation;
+pub mod run;
 pub mod runner;
+pub mod scenario;
+pub mod span;
 pub mod store;
+pub mod swarm;
 pub mod trace;
 pub mod world;

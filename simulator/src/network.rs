@@ -50,6 +50,7 @@ struct Held {
 
 struct State {
     latency: Duration,
+    latencies: BTreeMap<String, Duration>,
     listeners: BTreeMap<String, Listening>,
     ends: BTreeMap<EndId, End>,
     cut: BTreeMap<String, u64>,
@@ -78,6 +79,7 @@ impl Network {
     pub fn new(world: World, latency: Duration) -> Self {
         let state = State {
             latency,
+            latencies: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ends: BTreeMap::new(),
             cut: BTreeMap::new(),
@@ -93,6 +95,30 @@ impl Network {
     #[must_use]
     pub fn link(&self, node: &str) -> Arc<NodeLink> {
         Arc::new(NodeLink { node: node.to_owned(), network: self.clone() })
+    }
+
+    /// Says how long a frame to or from a node takes one way, in place of the network's latency.
+    pub fn set_latency(&self, node: &str, latency: Duration) {
+        self.lock().latencies.insert(node.to_owned(), latency);
+    }
+
+    /// How long a frame takes one way between two nodes: the slower end decides.
+    fn latency(&self, nodes: [&str; 2]) -> Duration {
+        let state = self.lock();
+        let own = nodes.iter().filter_map(|node| state.latencies.get(*node)).max();
+        own.copied().unwrap_or(state.latency)
+    }
+
+    /// Ends every connection of a node at once; both ends hear of it.
+    pub fn reset(&self, node: &str) {
+        let ends: Vec<EndId> = {
+            let state = self.lock();
+            let ends = state.ends.iter().filter(|(id, end)| id.0 == node || end.peer.0 == node);
+            ends.map(|(id, _)| id.clone()).collect()
+        };
+        for end in ends {
+            self.end(&end, DownReason::TimedOut);
+        }
     }
 
     /// Cuts a node off from all others.
@@ -175,7 +201,7 @@ impl Network {
 
     /// Brings a frame to its end after the latency, or holds it while there is a cut.
     fn carry(&self, frame: Held) {
-        let latency = self.lock().latency;
+        let latency = self.latency([&frame.from, &frame.to.0]);
         let subject = format!("{}/{}", frame.to.0, frame.to.1);
         let what = *blake3::hash(&frame.frame).as_bytes();
         let network = self.clone();
@@ -271,7 +297,7 @@ pub struct NodeLink {
 impl Link for NodeLink {
     fn dial(&self, connection: ConnectionId, address: &str, identity: DialIdentity, events: LinkEvents) {
         let (network, node, address) = (self.network.clone(), self.node.clone(), address.to_owned());
-        let round_trip = self.network.lock().latency * 2;
+        let round_trip = self.network.latency([&self.node, ""]) * 2;
         self.network.world.schedule(round_trip, &self.node, b"dial", move || {
             network.join(&node, connection, &address, &identity, &events);
         });
@@ -303,7 +329,8 @@ impl Link for NodeLink {
     fn close(&self, connection: ConnectionId, code: CloseCode) {
         let near = (self.node.clone(), connection);
         let far = self.network.lock().ends.get(&near).map(|end| end.peer.clone());
-        let (network, latency) = (self.network.clone(), self.network.lock().latency);
+        let far_node = far.as_ref().map_or("", |(node, _)| node.as_str());
+        let (network, latency) = (self.network.clone(), self.network.latency([&self.node, far_node]));
         self.network.world.schedule(Duration::ZERO, &self.node, b"close", move || {
             network.end(&near, DownReason::ClosedHere { code });
         });

@@ -11,6 +11,7 @@ use fleetd_agent::runner::{ExitStatus, Found, RunSpec, Runner, RunnerEvent, Runn
 use fleetd_sync_core::id::{ArtifactDigest, OperationId};
 use fleetd_sync_core::name::WorkloadName;
 
+use crate::observation::{Observation, Tap};
 use crate::world::World;
 
 /// Time from a start until the program has been executed.
@@ -44,8 +45,9 @@ struct State {
 /// The programs of one device.
 #[derive(Clone)]
 pub struct NodeRunner {
-    node: String,
+    node: Arc<str>,
     world: World,
+    tap: Tap,
     state: Arc<Mutex<State>>,
 }
 
@@ -58,9 +60,9 @@ impl fmt::Debug for NodeRunner {
 impl NodeRunner {
     /// A device on which nothing runs.
     #[must_use]
-    pub fn new(node: &str, world: World) -> Self {
+    pub fn new(node: &str, world: World, tap: Tap) -> Self {
         let state = State { behaviours: BTreeMap::new(), runs: BTreeMap::new(), started: Vec::new(), next: 1 };
-        Self { node: node.to_owned(), world, state: Arc::new(Mutex::new(state)) }
+        Self { node: node.into(), world, tap, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Says what the program in an artifact does.
@@ -99,6 +101,7 @@ impl NodeRunner {
             return;
         }
         run.ended = Some(status);
+        self.tap.note(|| Observation::Ended { node: Arc::clone(&self.node), workload: workload.clone() });
         let (events, operation) = (Arc::clone(&run.events), run.operation);
         drop(state);
         let event = RunnerEvent { operation, workload: workload.clone(), kind: RunnerEventKind::Exited { status } };
@@ -119,6 +122,10 @@ impl Runner for NodeRunner {
         assert!(!is_running, "{} was started twice on {}", spec.workload, self.node);
         let pid = u32::try_from(number).unwrap_or(u32::MAX);
         state.started.push((spec.workload.clone(), spec.artifact));
+        self.tap.note(|| {
+            let node = Arc::clone(&self.node);
+            Observation::Started { node, workload: spec.workload.clone(), artifact: spec.artifact }
+        });
         let run = Run { operation, number, pid, behaviour, ended: None, events: Arc::clone(&events) };
         state.runs.insert(spec.workload.clone(), run);
         drop(state);

@@ -10,6 +10,7 @@ use fleetd_sync_store::state_store::{
     Cursor, Feed, FeedError, Found, KeyRange, LogPart, ReadError, StateStore, Versioned, Wake,
 };
 
+use crate::observation::{Observation, Tap};
 use crate::world::World;
 
 /// Time from a batch's submission until it is durable.
@@ -18,16 +19,17 @@ const COMMIT_DELAY: Duration = Duration::from_micros(200);
 /// A store whose commits take virtual time.
 #[derive(Clone)]
 pub struct NodeStore {
-    node: String,
+    node: Arc<str>,
     world: World,
     memory: Arc<MemoryStore>,
+    tap: Tap,
 }
 
 impl NodeStore {
     /// Puts a twin whose steps are taken by hand into the world.
     #[must_use]
-    pub fn new(node: &str, world: World, memory: Arc<MemoryStore>) -> Self {
-        Self { node: node.to_owned(), world, memory }
+    pub fn new(node: &str, world: World, memory: Arc<MemoryStore>, tap: Tap) -> Self {
+        Self { node: node.into(), world, memory, tap }
     }
 
     /// The twin itself, for faults and images.
@@ -37,9 +39,26 @@ impl NodeStore {
     }
 }
 
+impl NodeStore {
+    /// Lets checkers see a turn twice: when it is handed over, and when it is answered.
+    fn tapped(&self, batch: &Batch, done: Completion) -> Completion {
+        if !self.tap.is_open() {
+            return done;
+        }
+        let (node, batch, tap) = (Arc::clone(&self.node), Arc::new(batch.clone()), self.tap.clone());
+        tap.note(|| Observation::Submitted { node: Arc::clone(&node), batch: Arc::clone(&batch) });
+        Box::new(move |result| {
+            let is_durable = result.is_ok();
+            tap.note(|| Observation::Answered { node, batch, is_durable });
+            done(result);
+        })
+    }
+}
+
 impl Commit for NodeStore {
     fn submit(&self, batch: Batch, done: Completion) {
         let what = digest(&batch);
+        let done = self.tapped(&batch, done);
         self.memory.submit(batch, done);
         let memory = Arc::clone(&self.memory);
         self.world.schedule(COMMIT_DELAY, &self.node, &what, move || {

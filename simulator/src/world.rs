@@ -104,7 +104,17 @@ impl World {
         while self.next_at().is_some_and(|at| at <= end) {
             self.step();
         }
-        self.lock().now = end;
+        self.stand_at(end);
+    }
+
+    /// Lets the clock stand at a time before which nothing more happens.
+    ///
+    /// # Panics
+    /// When something would have happened before.
+    pub fn stand_at(&self, at: Monotonic) {
+        assert!(self.next_at().is_none_or(|next| next >= at), "the clock would pass over an event");
+        let mut queue = self.lock();
+        queue.now = queue.now.max(at);
     }
 
     /// How many events there were, and the hash over them.
@@ -114,7 +124,9 @@ impl World {
         (queue.trace.events(), queue.trace.hash())
     }
 
-    fn next_at(&self) -> Option<Monotonic> {
+    /// When the next event happens.
+    #[must_use]
+    pub fn next_at(&self) -> Option<Monotonic> {
         self.lock().events.first_key_value().map(|((at, _), _)| *at)
     }
 

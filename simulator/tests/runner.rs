@@ -3,4 +3,5 @@
 
 mod runner {
     mod seam;
+    mod swarm;
 }

@@ -1,0 +1,379 @@
+//! One run: a scenario and a seed, from the fleet's enrolment through its faults to its convergence.
+//!
+//! A run has two phases. In the first, faults and acts happen while every event is checked. Then all that can be
+//! healed is healed, what cannot be healed stays, and the rest of the fleet has a deadline to converge.
+
+mod injector;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use fleetd_sync_core::time::Monotonic;
+use serde::Serialize;
+
+use crate::checker::{Checkers, Violation};
+use crate::fault::Fault;
+use crate::fleet::{Fleet, ScenarioError};
+use crate::mark::Marks;
+use crate::scenario::Scenario;
+use crate::swarm;
+use crate::world::World;
+
+/// Events between two looks at whether the run goes on.
+const EVENTS_BETWEEN_LOOKS: u64 = 4096;
+/// How long an operator waits until a server that is down is tried again.
+const ACT_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Samples of the fleet's state over a run.
+const SAMPLES: u32 = 200;
+
+/// What is to be run: the same plan gives the same run, in every process.
+#[derive(Clone, Debug)]
+pub struct RunPlan {
+    /// The seed of everything that is drawn.
+    pub seed: u64,
+    /// The fleet, the acts, and how long.
+    pub scenario: Scenario,
+    /// The faults, in order of time.
+    pub faults: Vec<Fault>,
+    /// Where to stop, before the end.
+    pub until: Option<Duration>,
+}
+
+impl RunPlan {
+    /// The plan of a seed, whose faults are drawn.
+    #[must_use]
+    pub fn drawn(scenario: Scenario, seed: u64) -> Self {
+        let faults = swarm::draw(&scenario, &World::new(seed).entropy("swarm"));
+        Self { seed, scenario, faults, until: None }
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Virtual time since the fleet enrolled.
+    pub at: Duration,
+    /// Virtual time until the end of the deadline.
+    pub of: Duration,
+    /// Events so far.
+    pub events: u64,
+    /// Devices that run what they should.
+    pub converged: usize,
+    /// Faults that have begun.
+    pub faults: usize,
+    /// Marks that were reached.
+    pub marks: usize,
+}
+
+/// The fleet's state at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    /// Virtual time since the fleet enrolled, in seconds.
+    pub at_s: u64,
+    /// Devices whose report says that they are healthy on the newest release, by site.
+    pub healthy: Vec<usize>,
+    /// Devices that are linked to the server, by site.
+    pub linked: Vec<usize>,
+    /// Frames sent so far.
+    pub frames: u64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Its scenario's name.
+    pub scenario: String,
+    /// Events that happened.
+    pub events: u64,
+    /// The hash over all of them.
+    pub trace: String,
+    /// Virtual time, enrolment included, in milliseconds.
+    pub virtual_ms: u64,
+    /// Devices in the fleet.
+    pub devices: usize,
+    /// Devices of the healed core that run what they should.
+    pub converged: usize,
+    /// How long the healed core took, in milliseconds; nothing when it did not.
+    pub converged_after_ms: Option<u64>,
+    /// The faults that began.
+    pub faults: Vec<Fault>,
+    /// How often each mark was reached.
+    pub marks: BTreeMap<String, u64>,
+    /// The fleet's state over time.
+    pub samples: Vec<Sample>,
+    /// Why the run failed, if it did.
+    pub violation: Option<Failure>,
+    /// Whether somebody stopped it before its end.
+    pub is_partial: bool,
+}
+
+/// The first thing that went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Virtual time since the fleet enrolled, in milliseconds.
+    pub at_ms: u64,
+    /// Events until then.
+    pub event: u64,
+    /// What.
+    #[serde(flatten)]
+    pub violation: Violation,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = humantime::format_duration(Duration::from_millis(self.at_ms));
+        write!(f, "{} (at {at}, event {})", self.violation, self.event)
+    }
+}
+
+/// What a run's timetable says.
+#[derive(Clone, Debug)]
+enum Entry {
+    Act(usize),
+    Begin(usize),
+    End(usize),
+    Sample,
+}
+
+struct Run {
+    plan: RunPlan,
+    fleet: Fleet,
+    begin: Monotonic,
+    timetable: BTreeMap<(Monotonic, u64), Entry>,
+    entries: u64,
+    checkers: Checkers,
+    marks: Marks,
+    begun: Vec<Fault>,
+    samples: Vec<Sample>,
+}
+
+/// Why a run goes on no further.
+enum Stop {
+    Broken(Violation),
+    Asked,
+    Setup(ScenarioError),
+}
+
+impl From<ScenarioError> for Stop {
+    fn from(error: ScenarioError) -> Self {
+        Self::Setup(error)
+    }
+}
+
+/// Runs a plan to its end. `look` sees how far it is now and then, and may stop it.
+///
+/// # Errors
+/// [`ScenarioError`] when the fleet cannot be set up, or an act is refused that no fault explains.
+pub fn run(plan: RunPlan, look: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Outcome, ScenarioError> {
+    let marks = Marks::default();
+    let fleet = Fleet::of(&plan.scenario, plan.seed)?;
+    fleet.tap.open();
+    let begin = fleet.world.monotonic();
+    let mut run = Run {
+        timetable: BTreeMap::new(),
+        entries: 0,
+        checkers: Checkers::all(marks.clone()),
+        marks,
+        begun: Vec::new(),
+        samples: Vec::new(),
+        plan,
+        fleet,
+        begin,
+    };
+    run.fill_timetable();
+    let ended = run.both_phases(look);
+    run.outcome(ended)
+}
+
+impl Run {
+    fn fill_timetable(&mut self) {
+        let scenario = self.plan.scenario.clone();
+        for (index, act) in scenario.acts.iter().enumerate() {
+            self.enter(act.at, Entry::Act(index));
+        }
+        for index in 0..self.plan.faults.len() {
+            let at = self.plan.faults.get(index).map_or(Duration::ZERO, |fault| fault.at);
+            self.enter(at, Entry::Begin(index));
+        }
+        let step = (scenario.duration + scenario.deadline) / SAMPLES;
+        for index in 0..=SAMPLES {
+            self.enter(step * index, Entry::Sample);
+        }
+    }
+
+    fn enter(&mut self, at: Duration, entry: Entry) {
+        self.timetable.insert((self.begin + at, self.entries), entry);
+        self.entries += 1;
+    }
+
+    fn at(&self) -> Duration {
+        self.fleet.world.monotonic().since(self.begin)
+    }
+
+    fn both_phases(&mut self, look: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Duration, Stop> {
+        let duration = self.plan.scenario.duration;
+        self.advance(duration, look, |_| false)?;
+        self.heal()?;
+        let healed = self.at();
+        self.advance(duration + self.plan.scenario.deadline, look, Self::is_converged)?;
+        if !self.is_converged() {
+            return Err(Stop::Broken(self.not_converged()));
+        }
+        let took = self.at().saturating_sub(healed);
+        self.checkers.conclude(&self.fleet).map_err(Stop::Broken)?;
+        Ok(took)
+    }
+
+    /// Lets everything happen until `end`, or until `done` holds.
+    fn advance(
+        &mut self,
+        end: Duration,
+        look: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<(), Stop> {
+        let (end, mut events) = (self.begin + end, 0_u64);
+        let until = self.plan.until.map(|until| self.begin + until);
+        loop {
+            if until.is_some_and(|until| self.fleet.world.monotonic() >= until) {
+                return Err(Stop::Asked);
+            }
+            if events.is_multiple_of(EVENTS_BETWEEN_LOOKS) && look(&self.progress()).is_break() {
+                return Err(Stop::Asked);
+            }
+            events += 1;
+            let entry_at = self.timetable.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= end);
+            let event_at = self.fleet.world.next_at().filter(|at| *at <= end);
+            match (entry_at, event_at) {
+                (Some(entry), event) if event.is_none_or(|event| entry <= event) => {
+                    self.fleet.world.stand_at(entry);
+                    if let Some((_, entry)) = self.timetable.pop_first() {
+                        self.take(entry)?;
+                    }
+                    if done(self) {
+                        return Ok(());
+                    }
+                }
+                (_, Some(_)) => self.step()?,
+                (_, None) => {
+                    self.fleet.world.stand_at(end);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Lets one event happen, and shows the checkers what came of it.
+    fn step(&mut self) -> Result<(), Stop> {
+        let world = self.fleet.world.clone();
+        catch_unwind(AssertUnwindSafe(|| world.step()))
+            .map_err(|panic| Stop::Broken(broken_assertion(panic.as_ref())))?;
+        let seen = self.fleet.tap.drain();
+        self.checkers.observe(world.monotonic(), &seen).map_err(Stop::Broken)
+    }
+
+    fn take(&mut self, entry: Entry) -> Result<(), Stop> {
+        match entry {
+            Entry::Act(index) => {
+                if !self.fleet.is_serving() {
+                    self.enter(self.at() + ACT_AGAIN_AFTER, Entry::Act(index));
+                    return Ok(());
+                }
+                let act = self.plan.scenario.acts.get(index).cloned();
+                act.map_or(Ok(()), |act| self.fleet.act(&act)).map_err(Stop::from)
+            }
+            Entry::Begin(index) => {
+                let Some(fault) = self.plan.faults.get(index).cloned() else { return Ok(()) };
+                injector::begin(&mut self.fleet, &fault)?;
+                let ends = self.at() + fault.lasting;
+                self.begun.push(fault);
+                self.enter(ends, Entry::End(index));
+                Ok(())
+            }
+            Entry::End(index) => {
+                let Some(fault) = self.plan.faults.get(index).cloned() else { return Ok(()) };
+                injector::end(&mut self.fleet, &fault).map_err(Stop::from)
+            }
+            Entry::Sample => {
+                let sample = self.fleet.sample(self.at());
+                self.samples.push(sample);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends every fault that lasts, so that what can be healed is.
+    fn heal(&mut self) -> Result<(), Stop> {
+        let ends: Vec<_> = self.timetable.extract_if(.., |_, entry| matches!(entry, Entry::End(_))).collect();
+        for (_, entry) in ends {
+            self.take(entry)?;
+        }
+        Ok(())
+    }
+
+    fn is_converged(&self) -> bool {
+        self.fleet.laggards().is_empty()
+    }
+
+    fn not_converged(&self) -> Violation {
+        let laggards = self.fleet.laggards();
+        let (node, seen) = laggards.first().cloned().unwrap_or_default();
+        let seen =
+            format!("{} of {} devices did not converge; the first: {seen}", laggards.len(), self.fleet.devices.len());
+        Violation { invariant: 0, checker: "liveness".to_owned(), node, seen }
+    }
+
+    fn progress(&self) -> Progress {
+        let scenario = &self.plan.scenario;
+        let last = self.samples.last().map_or(0, |sample| sample.healthy.iter().sum());
+        Progress {
+            at: self.at(),
+            of: scenario.duration + scenario.deadline,
+            events: self.fleet.world.trace().0,
+            converged: last,
+            faults: self.begun.len(),
+            marks: self.marks.counts().len(),
+        }
+    }
+
+    fn outcome(self, ended: Result<Duration, Stop>) -> Result<Outcome, ScenarioError> {
+        let (events, hash) = self.fleet.world.trace();
+        let milliseconds = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let (took, broken, is_partial) = match ended {
+            Ok(took) => (Some(took), None, false),
+            Err(Stop::Broken(violation)) => (None, Some(violation), false),
+            Err(Stop::Asked) => (None, None, true),
+            Err(Stop::Setup(error)) => return Err(error),
+        };
+        let at_ms = milliseconds(self.at());
+        Ok(Outcome {
+            seed: self.plan.seed,
+            scenario: self.plan.scenario.name.clone(),
+            events,
+            trace: format!("{hash:016x}"),
+            virtual_ms: milliseconds(self.fleet.world.monotonic().since(Monotonic(0))),
+            devices: self.fleet.devices.len(),
+            converged: self.fleet.devices.len() - self.fleet.laggards().len(),
+            converged_after_ms: took.map(milliseconds),
+            faults: self.begun,
+            marks: self.marks.counts().into_iter().map(|(mark, count)| (mark.to_owned(), count)).collect(),
+            samples: self.samples,
+            violation: broken.map(|violation| Failure { at_ms, event: events, violation }),
+            is_partial,
+        })
+    }
+}
+
+fn broken_assertion(panic: &(dyn std::any::Any + Send)) -> Violation {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Violation {
+        invariant: 0,
+        checker: "assertion".to_owned(),
+        node: String::new(),
+        seen: text.unwrap_or("an assertion without a text").to_owned(),
+    }
+}

@@ -1,0 +1,192 @@
+//! A scenario: the fleet, what its operators do, and which faults a seed may draw. One file serves every engine.
+
+mod builtin;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::builtin::{builtin, builtin_names};
+use crate::fault::{Fault, FaultKind};
+
+/// Devices of one scenario: more do not fit the memory of any machine that we know.
+pub const DEVICES_MAX: u32 = 1_000_000;
+/// Virtual time of one run: ten years.
+pub const DURATION_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+
+/// A scenario as its file says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it is called.
+    pub name: String,
+    /// What it shows, in a sentence.
+    #[serde(default)]
+    pub about: String,
+    /// How many devices there are.
+    pub devices: u32,
+    /// Over how many sites they are spread, one after the other.
+    #[serde(default = "one")]
+    pub sites: u32,
+    /// How long faults and acts happen, after the fleet has enrolled.
+    #[serde(with = "crate::span")]
+    pub duration: Duration,
+    /// How long the healed fleet has to converge afterwards.
+    #[serde(with = "crate::span")]
+    pub deadline: Duration,
+    /// How long a frame takes one way, from and to, in milliseconds; each device draws its own.
+    #[serde(default = "latency_default_ms")]
+    pub latency_ms: [u64; 2],
+    /// What operators do.
+    #[serde(default, rename = "act", skip_serializing_if = "Vec::is_empty")]
+    pub acts: Vec<Act>,
+    /// Which faults a seed may draw.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub swarm: BTreeMap<FaultKind, SwarmRange>,
+    /// The faults themselves, in place of drawn ones.
+    #[serde(default, rename = "fault", skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn latency_default_ms() -> [u64; 2] {
+    [5, 45]
+}
+
+/// What an operator does, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Act {
+    /// When, after the fleet has enrolled.
+    #[serde(with = "crate::span")]
+    pub at: Duration,
+    /// Pushes this version of `coffee`, and rolls it out to every device.
+    pub roll_out: String,
+    /// What its program does.
+    #[serde(default)]
+    pub program: Program,
+}
+
+/// What a release's program does on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Program {
+    /// It runs.
+    #[default]
+    Good,
+    /// It ends with code 1 soon after its start, every time.
+    Crashes,
+    /// It runs and never becomes ready, and fails its probe.
+    Hangs,
+    /// It crashes on devices with an odd number only.
+    CrashesOnSome,
+}
+
+/// Between which bounds a seed draws how often a fault of a kind happens, how long it lasts and how much it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwarmRange {
+    /// Faults a day on each of the kind's targets, from and to.
+    pub per_day: [u64; 2],
+    /// How long each lasts, from and to, in seconds.
+    #[serde(default)]
+    pub lasting_s: [u64; 2],
+    /// How much, from and to, in the unit that the kind names.
+    #[serde(default)]
+    pub value: [u64; 2],
+    /// Whom it may hit.
+    #[serde(default)]
+    pub on: SwarmTargets,
+}
+
+/// Whom the faults of a kind may hit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwarmTargets {
+    /// Any device.
+    #[default]
+    Devices,
+    /// Any site.
+    Sites,
+    /// The server.
+    Server,
+}
+
+/// Why a text is no scenario.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseScenarioError {
+    /// It is no TOML, or says what no scenario may say. The text names line and key.
+    #[error("{0}")]
+    Syntax(#[from] Box<toml::de::Error>),
+    /// A value is out of its range.
+    #[error("line {line}: `{key}` {problem}")]
+    Range {
+        /// Where it stands, from 1; 0 when it stands nowhere.
+        line: usize,
+        /// Which value.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Scenario {
+    /// Reads a scenario file.
+    ///
+    /// # Errors
+    /// [`ParseScenarioError`].
+    pub fn parse(text: &str) -> Result<Self, ParseScenarioError> {
+        let scenario: Self = toml::from_str(text).map_err(Box::new)?;
+        scenario.check().map_err(|(key, problem)| ParseScenarioError::Range {
+            line: line_of(text, key),
+            key,
+            problem,
+        })?;
+        Ok(scenario)
+    }
+
+    /// Writes the scenario as a file.
+    ///
+    /// # Errors
+    /// A value that TOML cannot say.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+
+    /// Says which value is out of its range, and why.
+    ///
+    /// # Errors
+    /// The key, and what is wrong with its value.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.devices == 0 || self.devices > DEVICES_MAX {
+            return Err(("devices", format!("is {}, and has to be from 1 to {DEVICES_MAX}", self.devices)));
+        }
+        if self.sites == 0 || self.sites > self.devices {
+            return Err(("sites", format!("is {}, and has to be from 1 to the number of devices", self.sites)));
+        }
+        if self.duration > DURATION_MAX {
+            return Err(("duration", format!("is longer than {}", humantime::format_duration(DURATION_MAX))));
+        }
+        if self.latency_ms[0] > self.latency_ms[1] {
+            return Err(("latency_ms", "runs backwards: the first number is the lower one".to_owned()));
+        }
+        for (kind, range) in &self.swarm {
+            let bounds = [range.per_day, range.lasting_s, range.value];
+            if bounds.iter().any(|[from, to]| from > to) {
+                return Err(("swarm", format!("has a range of {kind:?} that runs backwards")));
+            }
+        }
+        if self.acts.iter().any(|act| act.at > self.duration) || self.faults.iter().any(|act| act.at > self.duration) {
+            return Err(("at", "is later than the scenario's duration".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn line_of(text: &str, key: &str) -> usize {
+    text.lines().position(|line| line.trim_start().starts_with(key)).map_or(0, |index| index + 1)
+}

@@ -1,0 +1,62 @@
+//! Draws a run's faults from its seed: first how often each kind happens in this run, then when and on whom.
+//!
+//! # Source
+//! Groce et al., "Swarm Testing", ISSTA 2012: runs that each lack some features find more than runs that have all.
+
+use std::time::Duration;
+
+use fleetd_sync_core::entropy::Entropy;
+
+use crate::fault::{Fault, FaultKind, Target};
+use crate::scenario::{Scenario, SwarmRange, SwarmTargets};
+
+/// One run in so many has no fault of a kind at all.
+const OFF_ONE_IN: u64 = 4;
+const DAY_MS: u128 = 86_400_000;
+
+/// The faults of a run. They depend on the scenario and the seed alone, and each kind on its own stream.
+#[must_use]
+pub fn draw(scenario: &Scenario, entropy: &Entropy) -> Vec<Fault> {
+    if !scenario.faults.is_empty() {
+        return scenario.faults.clone();
+    }
+    let mut faults = Vec::new();
+    for (kind, range) in &scenario.swarm {
+        let mut stream = entropy.stream(&format!("swarm {kind:?}"));
+        if stream.below(OFF_ONE_IN) > 0 {
+            draw_kind(scenario, *kind, range, &mut stream, &mut faults);
+        }
+    }
+    faults.sort();
+    faults
+}
+
+fn draw_kind(scenario: &Scenario, kind: FaultKind, range: &SwarmRange, entropy: &mut Entropy, faults: &mut Vec<Fault>) {
+    let per_day = between(range.per_day, entropy);
+    let targets = match range.on {
+        SwarmTargets::Devices => scenario.devices,
+        SwarmTargets::Sites => scenario.sites,
+        SwarmTargets::Server => 1,
+    };
+    let duration_ms = scenario.duration.as_millis();
+    // The fraction that is left decides by a draw, so that a rare fault is rare and not absent.
+    let expected_parts = u128::from(per_day) * u128::from(targets) * duration_ms;
+    let whole = u64::try_from(expected_parts / DAY_MS).unwrap_or(u64::MAX);
+    let rest = u64::try_from(expected_parts % DAY_MS).unwrap_or(0);
+    let extra = u64::from(entropy.below(u64::try_from(DAY_MS).unwrap_or(u64::MAX)) < rest);
+    for _ in 0..whole.saturating_add(extra) {
+        let at = Duration::from_millis(entropy.below(u64::try_from(duration_ms).unwrap_or(u64::MAX)));
+        let number = usize::try_from(entropy.below(u64::from(targets))).unwrap_or(0);
+        let on = match range.on {
+            SwarmTargets::Devices => Target::Device(number),
+            SwarmTargets::Sites => Target::Site(number),
+            SwarmTargets::Server => Target::Server,
+        };
+        let lasting = Duration::from_secs(between(range.lasting_s, entropy));
+        faults.push(Fault { at, on, kind, lasting, value: between(range.value, entropy) });
+    }
+}
+
+fn between([from, to]: [u64; 2], entropy: &mut Entropy) -> u64 {
+    from + entropy.below((to - from).saturating_add(1))
+}
