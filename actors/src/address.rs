@@ -3,8 +3,31 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Called once when an input has been taken from the mailbox: a connection's credit comes back this way.
-pub type Taken = Box<dyn FnOnce() + Send>;
+/// Called once when an input has been taken from the mailbox, or was dropped with it: a connection's credit comes
+/// back this way, and is never lost.
+pub struct Taken(Option<Box<dyn FnOnce() + Send>>);
+
+impl Taken {
+    /// Calls `back` when it is dropped.
+    #[must_use]
+    pub fn new(back: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(back)))
+    }
+}
+
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Taken")
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(back) = self.0.take() {
+            back();
+        }
+    }
+}
 
 type Deliver<I> = dyn Fn(I, Option<Taken>) + Send + Sync;
 

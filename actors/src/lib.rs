@@ -14,6 +14,7 @@ pub mod cell;
 pub mod device;
 pub mod directory;
 pub mod driver;
+pub mod engine;
 pub mod lobby;
 mod log_layout;
 pub mod log_record;

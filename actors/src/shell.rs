@@ -4,6 +4,7 @@
 //! comes back as a message and releases the turn's effects. When a commit fails, or a machine's assertion does, the
 //! actor stops with everything that it had queued, and its supervisor loads it again from the store.
 
+mod post;
 mod slot;
 mod supervisor;
 
@@ -19,13 +20,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use crate::address::Taken;
 use crate::cell::{Cell, Submission};
 use crate::driver::Driver;
+use crate::engine::REST_AFTER;
 use crate::release_queue::TurnNumber;
 use crate::spawn::{Load, Spawn, Spawned};
+pub use post::Post;
+use post::PostOffice;
 use slot::Slot;
 use supervisor::SupervisorMessage;
-
-/// Time without an input after which an idle actor is put to rest: long enough that a busy one never is.
-const REST_AFTER: Duration = Duration::from_secs(30);
 
 /// What an actor in a shell finds in its mailbox.
 enum ShellMessage<I> {
@@ -39,6 +40,7 @@ enum ShellMessage<I> {
 struct Shared {
     clock: Arc<dyn Clock>,
     commit: Arc<dyn Commit>,
+    post: PostOffice,
     supervisor: ActorRef<SupervisorMessage>,
 }
 
@@ -67,8 +69,29 @@ impl ShellEngine {
     /// # Errors
     /// [`StartEngineError`] when the runtime does not run the supervisor.
     pub async fn start(clock: Arc<dyn Clock>, commit: Arc<dyn Commit>) -> Result<Self, StartEngineError> {
+        Self::start_on(clock, commit, PostOffice::AtOnce).await
+    }
+
+    /// Starts an engine on the present runtime all of whose messages, timers and restarts go through `post`, which
+    /// runs each on that runtime.
+    ///
+    /// # Errors
+    /// [`StartEngineError`] when the runtime does not run the supervisor.
+    pub async fn start_through(
+        clock: Arc<dyn Clock>,
+        commit: Arc<dyn Commit>,
+        post: Arc<dyn Post>,
+    ) -> Result<Self, StartEngineError> {
+        Self::start_on(clock, commit, PostOffice::Through(post)).await
+    }
+
+    async fn start_on(
+        clock: Arc<dyn Clock>,
+        commit: Arc<dyn Commit>,
+        post: PostOffice,
+    ) -> Result<Self, StartEngineError> {
         let supervisor = supervisor::start().await.map_err(|error| StartEngineError { cause: error.to_string() })?;
-        Ok(Self { shared: Arc::new(Shared { clock, commit, supervisor }) })
+        Ok(Self { shared: Arc::new(Shared { clock, commit, post, supervisor }) })
     }
 
     /// Stops every actor, without waiting for what they have open: the store has all that counts.
@@ -94,6 +117,8 @@ struct Loaded<M: Machine, D: Driver<M>> {
     cell: Cell<M, D>,
     armed: Option<Monotonic>,
     last_input: Monotonic,
+    /// Whether somebody will ask whether the actor may rest.
+    rest_asked: bool,
     taken: u64,
 }
 
@@ -133,9 +158,9 @@ impl<M: Machine, D: Driver<M>> Actor for ShellActor<M, D> {
         let now = slot.shared.clock.now();
         let mut cell = Cell::new(slot.key.clone(), machine, driver);
         let owed = cell.handle_timeout(now);
-        state.loaded = Some(Loaded { cell, armed: None, last_input: now.monotonic, taken: 0 });
+        let loaded = Loaded { cell, armed: None, last_input: now.monotonic, rest_asked: false, taken: 0 };
+        state.loaded = Some(loaded);
         state.after_turn(&myself, owed);
-        drop(myself.send_after(REST_AFTER, || ShellMessage::Rest));
         Ok(())
     }
 
@@ -172,9 +197,7 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         loaded.taken += 1;
         let submission = loaded.cell.handle(now, input);
         self.after_turn(myself, submission);
-        if let Some(taken) = taken {
-            taken();
-        }
+        drop(taken);
     }
 
     fn on_committed(
@@ -205,21 +228,24 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
 
     fn on_rest(&mut self, myself: &ActorRef<ShellMessage<M::Input>>) {
         let now = self.slot.shared.clock.now();
-        let Some(loaded) = &self.loaded else { return };
-        let quiet = now.monotonic.since(loaded.last_input) >= REST_AFTER;
-        if quiet && loaded.cell.is_idle() && self.slot.rest(myself, loaded.taken) {
+        let Some(loaded) = &mut self.loaded else { return };
+        loaded.rest_asked = false;
+        let quiet = now.monotonic.since(loaded.last_input);
+        if quiet >= REST_AFTER && loaded.cell.is_idle() && self.slot.rest(myself, loaded.taken) {
             myself.stop(None);
             return;
         }
-        drop(myself.send_after(REST_AFTER, || ShellMessage::Rest));
+        self.ask_for_rest(myself);
     }
 
-    /// Submits what a turn left to store, and arms the timer that the machine now wants.
+    /// Submits what a turn left to store, arms the timer that the machine now wants, and lets it rest later.
     fn after_turn(&mut self, myself: &ActorRef<ShellMessage<M::Input>>, submission: Option<Submission>) {
         if let Some(Submission { turn, batch }) = submission {
-            let actor = myself.clone();
+            let (actor, slot) = (myself.clone(), Arc::clone(&self.slot));
             let done = move |result| {
-                let _ = actor.cast(ShellMessage::Committed(turn, result)); // An actor that has ended needs no word.
+                // An actor that has ended needs no word.
+                let tell = move || drop(actor.cast(ShellMessage::Committed(turn, result)));
+                slot.post("committed", Duration::ZERO, tell);
             };
             self.slot.shared.commit.submit(batch, Box::new(done));
         }
@@ -229,8 +255,24 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
             loaded.armed = wanted;
             if let Some(due) = wanted {
                 let wait = due.since(self.slot.shared.clock.now().monotonic);
-                drop(myself.send_after(wait, move || ShellMessage::Due(due)));
+                let actor = myself.clone();
+                self.slot.post("due", wait, move || drop(actor.cast(ShellMessage::Due(due))));
             }
         }
+        self.ask_for_rest(myself);
+    }
+
+    /// Sees to it that somebody asks whether an actor that is idle now may rest.
+    fn ask_for_rest(&mut self, myself: &ActorRef<ShellMessage<M::Input>>) {
+        let Some(loaded) = &mut self.loaded else { return };
+        if loaded.rest_asked || !loaded.cell.is_idle() {
+            return;
+        }
+        loaded.rest_asked = true;
+        let quiet = self.slot.shared.clock.now().monotonic.since(loaded.last_input);
+        // An input that is on its way keeps the actor: whoever asks then asks again, and not at once.
+        let wait = REST_AFTER.checked_sub(quiet).filter(|wait| !wait.is_zero()).unwrap_or(REST_AFTER);
+        let actor = myself.clone();
+        self.slot.post("rest", wait, move || drop(actor.cast(ShellMessage::Rest)));
     }
 }

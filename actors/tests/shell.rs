@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fleetd_actors::address::Address;
+use fleetd_actors::address::{Address, Taken};
 use fleetd_actors::driver::Driver;
 use fleetd_actors::shell::ShellEngine;
 use fleetd_actors::spawn::{Load, Spawn};
@@ -255,7 +255,18 @@ async fn an_actor_with_an_open_turn_does_not_rest() {
 async fn a_sender_learns_when_its_input_was_taken() {
     let mut world = world().await;
     let (taken, told) = tokio::sync::oneshot::channel();
-    world.address.send_then(Input::Peek, Box::new(move || taken.send(()).unwrap()));
+    world.address.send_then(Input::Peek, Taken::new(move || taken.send(()).unwrap()));
     told.await.unwrap();
     world.hears("loaded 0").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_gets_its_credit_back_for_an_input_that_fell_with_its_actor() {
+    let mut world = world().await;
+    world.address.send(Input::Peek);
+    world.hears("loaded 0").await;
+    let (taken, told) = tokio::sync::oneshot::channel();
+    world.address.send(Input::Panic);
+    world.address.send_then(Input::Peek, Taken::new(move || taken.send(()).unwrap()));
+    told.await.unwrap();
 }

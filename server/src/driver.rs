@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fleetd_actors::address::Taken;
 use fleetd_actors::device::{Connected, Input as DeviceInput};
 use fleetd_actors::lobby::Input as LobbyInput;
 use fleetd_sync_core::id::{ConnectionId, LocalId};
@@ -64,7 +65,7 @@ fn on_device(node: &Node, connection: ConnectionId, peer: &PeerIdentity, address
             match frame::decode(&bytes) {
                 Ok(Some(message)) => {
                     let link = Arc::clone(&shared.seams.link);
-                    let taken = Box::new(move || link.grant(connection, 1));
+                    let taken = Taken::new(move || link.grant(connection, 1));
                     node.actors.devices.send_then(&device, DeviceInput::Message { connection, message }, taken);
                 }
                 // A kind that this version does not know is passed over.
@@ -86,7 +87,7 @@ fn on_stranger(node: &Node, connection: ConnectionId, event: LinkEvent) {
         LinkEvent::Frame { bytes, .. } => match frame::decode(&bytes) {
             Ok(Some(message)) => {
                 let link = Arc::clone(&node.shared.seams.link);
-                let taken = Box::new(move || link.grant(connection, 1));
+                let taken = Taken::new(move || link.grant(connection, 1));
                 lobby.send_then(LobbyInput::Message { connection, message }, taken);
             }
             Ok(None) => node.shared.seams.link.grant(connection, 1),

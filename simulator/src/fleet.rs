@@ -1,5 +1,6 @@
 //! A fleet in the world: a server's node and its devices' nodes, wired by the product itself on simulated seams.
 
+mod engines;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,10 +33,11 @@ use fleetd_sync_store::state_store::{KeyRange, StateStore as _};
 use fleetd_sync_transport::endpoint::verify_server;
 use fleetd_sync_transport::identity::signing_request;
 
+use self::engines::Engines;
 pub use self::server::{SERVER, SimulatedServer};
 use crate::blocking::NodeBlocking;
 use crate::clock::NodeClock;
-use crate::engine::direct::DirectEngine;
+use crate::engine::{EngineKind, NodeEngine};
 use crate::network::Network;
 use crate::observation::{Observation, Tap};
 use crate::run::Sample;
@@ -82,6 +84,7 @@ pub struct Fleet {
     pub devices: Vec<SimulatedDevice>,
     /// Where all of its seams report to.
     pub tap: Tap,
+    engines: Engines,
     sites: usize,
     newest: Option<RolloutId>,
     programs: BTreeMap<ArtifactDigest, Program>,
@@ -102,7 +105,7 @@ pub struct SimulatedDevice {
     pub store: Arc<MemoryStore>,
     key: SecretKey,
     token: EnrolmentToken,
-    running: Option<(agent_node::Node, DirectEngine)>,
+    running: Option<(agent_node::Node, NodeEngine)>,
     starts: u32,
     boots: u32,
 }
@@ -127,19 +130,29 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when the server does not start.
     pub fn new(seed: u64, latency: Duration) -> Result<Self, ScenarioError> {
+        Self::on(EngineKind::Direct, seed, latency)
+    }
+
+    /// A fleet with a server and no device, on an engine.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the server does not start.
+    pub fn on(engine: EngineKind, seed: u64, latency: Duration) -> Result<Self, ScenarioError> {
         let world = World::new(seed);
+        let engines = Engines::new(engine, &world)?;
         let network = Network::new(world.clone(), latency);
         let mut entropy = world.entropy("fleet");
         let [root, release_key] = std::array::from_fn(|_| SecretKey::generate(&mut entropy));
         let tap = Tap::default();
         let mut server = SimulatedServer::new(&root, &mut entropy)?;
-        server.start(&world, &network, &tap)?;
+        server.start(&world, &network, &engines, &tap)?;
         let mut fleet = Self {
             world,
             network,
             server,
             devices: Vec::new(),
             tap,
+            engines,
             sites: 1,
             newest: None,
             programs: BTreeMap::new(),
@@ -155,8 +168,8 @@ impl Fleet {
     ///
     /// # Errors
     /// [`ScenarioError`] when a node does not start, or a device does not enrol.
-    pub fn of(scenario: &Scenario, seed: u64) -> Result<Self, ScenarioError> {
-        let mut fleet = Self::new(seed, Duration::ZERO)?;
+    pub fn of(scenario: &Scenario, engine: EngineKind, seed: u64) -> Result<Self, ScenarioError> {
+        let mut fleet = Self::on(engine, seed, Duration::ZERO)?;
         fleet.sites = usize::try_from(scenario.sites).unwrap_or(1);
         let [from, to] = scenario.latency_ms;
         for number in 0..scenario.devices {
@@ -233,12 +246,8 @@ impl Fleet {
         let boot = BootId::random(&mut world.entropy(&device.name).stream(&format!("boot {}", device.boots)));
         let clock = Arc::new(NodeClock::new(world.clone(), Wall(0), ClockQuality::None));
         let store = Arc::new(NodeStore::new(&device.name, world.clone(), Arc::clone(&device.store), self.tap.clone()));
-        let engine = DirectEngine::new(
-            &device.name,
-            world.clone(),
-            Arc::<NodeClock>::clone(&clock),
-            Arc::<NodeStore>::clone(&store),
-        );
+        let engine =
+            self.engines.engine(&device.name, Arc::<NodeClock>::clone(&clock), Arc::<NodeStore>::clone(&store))?;
         let seams = agent_node::Seams {
             clock,
             store,
@@ -319,7 +328,7 @@ impl Fleet {
     pub fn start(&mut self, node: &str) -> Result<(), ScenarioError> {
         match device_number(node) {
             Some(number) => self.power_on(number)?,
-            None => self.server.start(&self.world, &self.network, &self.tap)?,
+            None => self.server.start(&self.world, &self.network, &self.engines, &self.tap)?,
         }
         let node: Arc<str> = node.into();
         self.tap.note(|| Observation::Booted { node });

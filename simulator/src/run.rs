@@ -4,6 +4,7 @@
 //! healed is healed, what cannot be healed stays, and the rest of the fleet has a deadline to converge.
 
 mod injector;
+mod panics;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use fleetd_sync_core::time::Monotonic;
 use serde::Serialize;
 
 use crate::checker::{Checkers, Violation};
+use crate::engine::EngineKind;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, ScenarioError};
 use crate::mark::Marks;
@@ -38,6 +40,8 @@ pub struct RunPlan {
     pub scenario: Scenario,
     /// The faults, in order of time.
     pub faults: Vec<Fault>,
+    /// What runs the actors. It changes nothing of what happens.
+    pub engine: EngineKind,
     /// Where to stop, before the end.
     pub until: Option<Duration>,
 }
@@ -47,7 +51,7 @@ impl RunPlan {
     #[must_use]
     pub fn drawn(scenario: Scenario, seed: u64) -> Self {
         let faults = swarm::draw(&scenario, &World::new(seed).entropy("swarm"));
-        Self { seed, scenario, faults, until: None }
+        Self { seed, scenario, faults, engine: EngineKind::Direct, until: None }
     }
 }
 
@@ -170,8 +174,9 @@ impl From<ScenarioError> for Stop {
 /// # Errors
 /// [`ScenarioError`] when the fleet cannot be set up, or an act is refused that no fault explains.
 pub fn run(plan: RunPlan, look: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Outcome, ScenarioError> {
+    panics::listen();
     let marks = Marks::default();
-    let fleet = Fleet::of(&plan.scenario, plan.seed)?;
+    let fleet = Fleet::of(&plan.scenario, plan.engine, plan.seed)?;
     fleet.tap.open();
     let begin = fleet.world.monotonic();
     let mut run = Run {
@@ -270,8 +275,12 @@ impl Run {
     /// Lets one event happen, and shows the checkers what came of it.
     fn step(&mut self) -> Result<(), Stop> {
         let world = self.fleet.world.clone();
-        catch_unwind(AssertUnwindSafe(|| world.step()))
-            .map_err(|panic| Stop::Broken(broken_assertion(panic.as_ref())))?;
+        let step = catch_unwind(AssertUnwindSafe(|| world.step()));
+        // An engine with a supervisor catches a panic itself, and starts the actor again: here it ends the run.
+        if let Some(text) = panics::take() {
+            return Err(Stop::Broken(broken_assertion(text)));
+        }
+        step.map_err(|_| Stop::Broken(broken_assertion("a panic without a text".to_owned())))?;
         let seen = self.fleet.tap.drain();
         self.checkers.observe(world.monotonic(), &seen).map_err(Stop::Broken)
     }
@@ -368,12 +377,6 @@ impl Run {
     }
 }
 
-fn broken_assertion(panic: &(dyn std::any::Any + Send)) -> Violation {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Violation {
-        invariant: 0,
-        checker: "assertion".to_owned(),
-        node: String::new(),
-        seen: text.unwrap_or("an assertion without a text").to_owned(),
-    }
+fn broken_assertion(seen: String) -> Violation {
+    Violation { invariant: 0, checker: "assertion".to_owned(), node: String::new(), seen }
 }

@@ -11,6 +11,8 @@ use fleetd_sync_core::time::Monotonic;
 use crate::trace::Trace;
 
 type Action = Box<dyn FnOnce() + Send>;
+/// Who lets an event happen, in place of a plain call.
+type Taker = Arc<dyn Fn(Action) + Send + Sync>;
 
 struct Event {
     subject: String,
@@ -23,6 +25,7 @@ struct Queue {
     next: u64,
     events: BTreeMap<(Monotonic, u64), Event>,
     trace: Trace,
+    taker: Option<Taker>,
 }
 
 /// The world of one run. Clones are the same world.
@@ -42,7 +45,7 @@ impl World {
     /// A world that depends on `seed` alone.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let queue = Queue { now: Monotonic(0), next: 0, events: BTreeMap::new(), trace: Trace::default() };
+        let queue = Queue { now: Monotonic(0), next: 0, events: BTreeMap::new(), trace: Trace::default(), taker: None };
         let mut bytes = [0; 32];
         bytes.iter_mut().zip(seed.to_le_bytes()).for_each(|(byte, seed)| *byte = seed);
         Self { queue: Arc::new(Mutex::new(queue)), entropy: Entropy::from_seed(bytes) }
@@ -70,16 +73,24 @@ impl World {
         queue.events.insert((at, order), event);
     }
 
+    /// Lets `taker` make each event happen from now on.
+    pub fn take_events_with(&self, taker: Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>) {
+        self.lock().taker = Some(taker);
+    }
+
     /// Lets the next event happen; false when there is none.
     pub fn step(&self) -> bool {
-        let action = {
+        let (action, taker) = {
             let mut queue = self.lock();
             let Some(((at, _), event)) = queue.events.pop_first() else { return false };
             queue.now = at;
             queue.trace.record(at, &event.subject, &event.what);
-            event.action
+            (event.action, queue.taker.clone())
         };
-        action();
+        match taker {
+            Some(taker) => taker(action),
+            None => action(),
+        }
         true
     }
 

@@ -1,6 +1,7 @@
 //! Where an actor stands between its incarnations: messages for one that rests or has failed start the next.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fleetd_sync_core::commit::ActorKey;
 use fleetd_sync_core::machine::Machine;
@@ -17,57 +18,84 @@ struct Incarnation<I> {
     sent: u64,
 }
 
+struct Present<I> {
+    /// How many incarnations there have been.
+    incarnations: u64,
+    /// The last of them, until it is put to rest. It may have failed, and then takes nothing until the next is there.
+    incarnation: Option<Incarnation<I>>,
+}
+
 /// One actor's place.
 pub(super) struct Slot<M: Machine, D: Driver<M>> {
     pub(super) shared: Arc<Shared>,
     pub(super) key: ActorKey,
     pub(super) load: Load<M, D>,
-    present: Mutex<Option<Incarnation<M::Input>>>,
+    present: Mutex<Present<M::Input>>,
 }
 
 impl<M: Machine, D: Driver<M>> Slot<M, D> {
     pub(super) fn new(shared: Arc<Shared>, key: ActorKey, load: Load<M, D>) -> Arc<Self> {
-        Arc::new(Self { shared, key, load, present: Mutex::new(None) })
+        Arc::new(Self { shared, key, load, present: Mutex::new(Present { incarnations: 0, incarnation: None }) })
     }
 
     pub(super) fn address(self: &Arc<Self>) -> Address<M::Input> {
         let slot = Arc::clone(self);
-        Address::new(move |input, taken| slot.deliver(input, taken))
+        Address::new(move |input, taken| {
+            let (target, queued_for) = (Arc::clone(&slot), slot.incarnation());
+            slot.post("input", Duration::ZERO, move || target.deliver(queued_for, input, taken));
+        })
+    }
+
+    /// Lets something happen to the actor, now or later.
+    pub(super) fn post(&self, what: &'static str, after: Duration, run: impl FnOnce() + Send + 'static) {
+        self.shared.post.post(&self.key, what, after, run);
     }
 
     pub(super) fn is_loaded(&self) -> bool {
-        self.lock().is_some()
+        self.lock().incarnation.is_some()
     }
 
     /// Loads the actor if it rests.
     pub(super) fn wake(self: &Arc<Self>) {
-        let mut present = self.lock();
-        if present.is_none() {
-            *present = self.incarnate();
-        }
+        let slot = Arc::clone(self);
+        self.post("wake", Duration::ZERO, move || slot.ensure_present(&mut slot.lock()));
     }
 
     /// Puts the actor to rest, unless an input is on its way to it.
     pub(super) fn rest(&self, actor: &ActorRef<ShellMessage<M::Input>>, taken: u64) -> bool {
         let mut present = self.lock();
-        match &*present {
+        match &present.incarnation {
             Some(incarnation) if incarnation.actor.get_id() == actor.get_id() && incarnation.sent == taken => {
-                *present = None;
+                present.incarnation = None;
                 true
             }
             Some(_) | None => false,
         }
     }
 
-    fn deliver(self: &Arc<Self>, input: M::Input, taken: Option<Taken>) {
+    /// The incarnation that an input is queued for: it is dropped with the queue of that one.
+    fn incarnation(&self) -> Option<u64> {
+        let present = self.lock();
+        present.incarnation.as_ref().map(|_| present.incarnations)
+    }
+
+    fn deliver(self: &Arc<Self>, queued_for: Option<u64>, input: M::Input, taken: Option<Taken>) {
         let mut present = self.lock();
-        if present.is_none() {
-            *present = self.incarnate();
+        if queued_for.is_some_and(|incarnation| incarnation != present.incarnations) {
+            return;
         }
-        if let Some(incarnation) = &mut *present {
+        self.ensure_present(&mut present);
+        if let Some(incarnation) = &mut present.incarnation {
             incarnation.sent += 1;
             // A failed send means that the actor has just ended: its queue is dropped, and this input with it.
             let _ = incarnation.actor.cast(ShellMessage::Input(input, taken));
+        }
+    }
+
+    fn ensure_present(self: &Arc<Self>, present: &mut Present<M::Input>) {
+        if present.incarnation.is_none() {
+            present.incarnation = self.incarnate();
+            present.incarnations += 1;
         }
     }
 
@@ -88,7 +116,7 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Incarnation<M::Input>>> {
+    fn lock(&self) -> MutexGuard<'_, Present<M::Input>> {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,10 +126,18 @@ impl<M: Machine, D: Driver<M>> Respawn for Slot<M, D> {
         &self.key
     }
 
-    fn respawn(self: Arc<Self>, failed: ractor::ActorId) {
+    fn respawn_after(self: Arc<Self>, pause: Duration, failed: ractor::ActorId) {
+        let slot = Arc::clone(&self);
+        self.post("restart", pause, move || slot.respawn(failed));
+    }
+}
+
+impl<M: Machine, D: Driver<M>> Slot<M, D> {
+    fn respawn(self: &Arc<Self>, failed: ractor::ActorId) {
         let mut present = self.lock();
-        if present.as_ref().is_some_and(|incarnation| incarnation.actor.get_id() == failed) {
-            *present = self.incarnate();
+        if present.incarnation.as_ref().is_some_and(|incarnation| incarnation.actor.get_id() == failed) {
+            present.incarnation = None;
+            self.ensure_present(&mut present);
         }
     }
 }

@@ -7,20 +7,16 @@ use std::time::Duration;
 use fleetd_sync_core::commit::ActorKey;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 
-/// First pause before an actor that failed twice in a row is started again.
-const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(50);
-/// Longest pause before an actor is started again.
-const RESTART_PAUSE_LAST: Duration = Duration::from_secs(10);
+use crate::engine::restart_pause;
 
 /// A place where an actor can be started again.
 pub(super) trait Respawn: Send + Sync {
     fn key(&self) -> &ActorKey;
-    fn respawn(self: Arc<Self>, failed: ActorId);
+    fn respawn_after(self: Arc<Self>, pause: Duration, failed: ActorId);
 }
 
 pub(super) enum SupervisorMessage {
     Watch(ActorId, Arc<dyn Respawn>),
-    Restart(ActorId, Arc<dyn Respawn>),
 }
 
 #[derive(Default)]
@@ -51,18 +47,14 @@ impl Actor for Supervisor {
         message: Self::Msg,
         watched: &mut Watched,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            SupervisorMessage::Watch(actor, slot) => {
-                watched.slots.insert(actor.pid(), slot);
-            }
-            SupervisorMessage::Restart(failed, slot) => slot.respawn(failed),
-        }
+        let SupervisorMessage::Watch(actor, slot) = message;
+        watched.slots.insert(actor.pid(), slot);
         Ok(())
     }
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<Self::Msg>,
+        _myself: ActorRef<Self::Msg>,
         event: SupervisionEvent,
         watched: &mut Watched,
     ) -> Result<(), ActorProcessingErr> {
@@ -74,7 +66,7 @@ impl Actor for Supervisor {
             }
             SupervisionEvent::ActorFailed(actor, error) => {
                 if let Some(slot) = watched.slots.remove(&actor.get_id().pid()) {
-                    watched.restart(&myself, actor.get_id(), slot, &error);
+                    watched.restart(actor.get_id(), slot, &error);
                 }
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
@@ -84,20 +76,11 @@ impl Actor for Supervisor {
 }
 
 impl Watched {
-    fn restart(
-        &mut self,
-        myself: &ActorRef<SupervisorMessage>,
-        failed: ActorId,
-        slot: Arc<dyn Respawn>,
-        error: &ActorProcessingErr,
-    ) {
+    fn restart(&mut self, failed: ActorId, slot: Arc<dyn Respawn>, error: &ActorProcessingErr) {
         let failures = self.failures.entry(slot.key().clone()).or_default();
-        let pause = match *failures {
-            0 => Duration::ZERO,
-            n => (RESTART_PAUSE_FIRST * 2_u32.saturating_pow(n.min(16))).min(RESTART_PAUSE_LAST),
-        };
+        let pause = restart_pause(*failures);
         *failures += 1;
         tracing::warn!(actor = %slot.key(), %error, ?pause, "an actor failed and starts again from the store");
-        drop(myself.send_after(pause, move || SupervisorMessage::Restart(failed, slot)));
+        slot.respawn_after(pause, failed);
     }
 }

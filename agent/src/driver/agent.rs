@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use fleetd_actors::address::Address;
+use fleetd_actors::address::{Address, Taken};
 use fleetd_actors::agent::record::AgentRecord;
 use fleetd_actors::agent::{Agent, Effect, Identity, Input, Record};
 use fleetd_actors::driver::Driver;
@@ -148,7 +148,7 @@ fn on_event(agent: &Address<Input>, link: &Arc<dyn Link>, connection: Connection
         LinkEvent::Frame { bytes, .. } => match frame::decode(&bytes) {
             Ok(Some(message)) => {
                 let link = Arc::clone(link);
-                let taken = Box::new(move || link.grant(connection, 1));
+                let taken = Taken::new(move || link.grant(connection, 1));
                 agent.send_then(Input::Message { connection, message }, taken);
             }
             Ok(None) => link.grant(connection, 1),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleetd_actors::address::{Address, Taken};
 use fleetd_actors::cell::{Cell, Submission};
 use fleetd_actors::driver::Driver;
+use fleetd_actors::engine::{REST_AFTER, restart_pause};
 use fleetd_actors::release_queue::TurnNumber;
 use fleetd_actors::spawn::{Load, Spawn, Spawned};
 use fleetd_sync_core::commit::{ActorKey, Commit, CommitError};
@@ -13,9 +14,6 @@ use fleetd_sync_core::machine::Machine;
 use fleetd_sync_core::time::{Clock, Monotonic};
 
 use crate::world::World;
-
-/// Pause before an actor that could not be loaded is loaded again.
-const RELOAD_PAUSE: Duration = Duration::from_millis(50);
 
 struct Shared {
     node: String,
@@ -48,21 +46,38 @@ impl DirectEngine {
 impl Spawn for DirectEngine {
     fn spawn<M: Machine, D: Driver<M>>(&self, key: ActorKey, eager: bool, load: Load<M, D>) -> Spawned<M::Input> {
         let subject = format!("{}/{key}", self.shared.node);
-        let state = Mutex::new(State { incarnation: 0, cell: None, armed: None });
+        let state = Mutex::new(State { incarnations: 0, failures: 0, stage: Stage::Resting });
         let slot = Arc::new(Slot { shared: Arc::clone(&self.shared), key, subject, load, state });
         if eager {
             let wake = Arc::clone(&slot);
             self.shared.world.schedule(Duration::ZERO, &slot.subject, b"wake", move || wake.wake());
         }
         let loaded = Arc::clone(&slot);
-        Spawned { address: slot.address(), is_loaded: Arc::new(move || loaded.lock().cell.is_some()) }
+        Spawned { address: slot.address(), is_loaded: Arc::new(move || loaded.is_loaded()) }
     }
 }
 
-struct State<M: Machine, D: Driver<M>> {
-    incarnation: u64,
-    cell: Option<Cell<M, D>>,
+/// An actor that has been loaded.
+struct Loaded<M: Machine, D: Driver<M>> {
+    cell: Cell<M, D>,
     armed: Option<Monotonic>,
+    last_input: Monotonic,
+    /// Whether somebody will ask whether the actor may rest.
+    rest_asked: bool,
+}
+
+/// Where an actor stands, by the rules of [`fleetd_actors::engine`].
+enum Stage<M: Machine, D: Driver<M>> {
+    Resting,
+    Loaded(Loaded<M, D>),
+    /// It has failed, and starts again later. What is sent to it until then is dropped.
+    Failed,
+}
+
+struct State<M: Machine, D: Driver<M>> {
+    incarnations: u64,
+    failures: u32,
+    stage: Stage<M, D>,
 }
 
 struct Slot<M: Machine, D: Driver<M>> {
@@ -78,108 +93,162 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         let slot = Arc::clone(self);
         Address::new(move |input, taken| {
             let target = Arc::clone(&slot);
-            let incarnation = slot.incarnation_if_loaded();
-            slot.shared.world.schedule(Duration::ZERO, &slot.subject, b"input", move || {
-                target.on_input(incarnation, input, taken);
-            });
+            let incarnation = slot.incarnation();
+            slot.schedule(Duration::ZERO, b"input", move || target.on_input(incarnation, input, taken));
         })
     }
 
+    fn schedule(&self, after: Duration, what: &[u8], action: impl FnOnce() + Send + 'static) {
+        self.shared.world.schedule(after, &self.subject, what, action);
+    }
+
     /// The incarnation that an input is queued for: it is dropped with the queue of that one.
-    fn incarnation_if_loaded(&self) -> Option<u64> {
+    fn incarnation(&self) -> Option<u64> {
         // An actor that sends to itself holds its own lock; it is loaded then, and its incarnation cannot change.
-        let state = self.state.try_lock().ok()?;
-        state.cell.as_ref().map(|_| state.incarnation)
+        let Ok(state) = self.state.try_lock() else { return None };
+        (!matches!(state.stage, Stage::Resting)).then_some(state.incarnations)
+    }
+
+    fn is_loaded(&self) -> bool {
+        !matches!(self.lock().stage, Stage::Resting)
     }
 
     fn wake(self: &Arc<Self>) {
-        let mut state = self.lock();
-        self.ensure_loaded(&mut state);
+        if self.is_alive() {
+            self.ensure_loaded(&mut self.lock());
+        }
     }
 
     fn on_input(self: &Arc<Self>, queued_for: Option<u64>, input: M::Input, taken: Option<Taken>) {
-        {
-            let mut state = self.lock();
-            let is_past = queued_for.is_some_and(|incarnation| incarnation != state.incarnation);
-            if self.is_alive() && !is_past && self.ensure_loaded(&mut state) {
-                let now = self.shared.clock.now();
-                let submission = state.cell.as_mut().and_then(|cell| cell.handle(now, input));
-                self.after_turn(&mut state, submission);
-            }
+        let mut state = self.lock();
+        let is_past = queued_for.is_some_and(|incarnation| incarnation != state.incarnations);
+        if !self.is_alive() || is_past {
+            return;
         }
-        if let Some(taken) = taken {
-            taken();
-        }
+        self.ensure_loaded(&mut state);
+        let Stage::Loaded(loaded) = &mut state.stage else { return };
+        let now = self.shared.clock.now();
+        loaded.last_input = now.monotonic;
+        let submission = loaded.cell.handle(now, input);
+        self.after_turn(&mut state, submission);
+        drop(taken);
     }
 
     fn on_due(self: &Arc<Self>, incarnation: u64, due: Monotonic) {
         let mut state = self.lock();
-        if !self.is_alive() || state.incarnation != incarnation || state.armed != Some(due) {
+        let now = self.shared.clock.now();
+        let Some(loaded) = self.loaded(&mut state, incarnation) else { return };
+        if loaded.armed != Some(due) {
             return;
         }
-        state.armed = None;
-        let now = self.shared.clock.now();
-        let submission = state.cell.as_mut().and_then(|cell| cell.handle_timeout(now));
+        loaded.armed = None;
+        let submission = loaded.cell.handle_timeout(now);
         self.after_turn(&mut state, submission);
     }
 
     fn on_committed(self: &Arc<Self>, incarnation: u64, turn: TurnNumber, result: &Result<(), CommitError>) {
         let mut state = self.lock();
-        if !self.is_alive() || state.incarnation != incarnation {
-            return;
-        }
-        if result.is_err() {
-            state.cell = None;
-            state.armed = None;
-            self.ensure_loaded(&mut state);
-            return;
-        }
         let now = self.shared.clock.now();
-        if let Some(cell) = state.cell.as_mut() {
-            cell.committed(now, turn);
+        let Some(loaded) = self.loaded(&mut state, incarnation) else { return };
+        if result.is_err() {
+            self.fail(&mut state);
+            return;
         }
+        loaded.cell.committed(now, turn);
         self.after_turn(&mut state, None);
     }
 
-    fn ensure_loaded(self: &Arc<Self>, state: &mut State<M, D>) -> bool {
-        if state.cell.is_some() {
-            return true;
+    fn on_rest(self: &Arc<Self>, incarnation: u64) {
+        let mut state = self.lock();
+        let now = self.shared.clock.now();
+        let Some(loaded) = self.loaded(&mut state, incarnation) else { return };
+        loaded.rest_asked = false;
+        if now.monotonic.since(loaded.last_input) >= REST_AFTER && loaded.cell.is_idle() {
+            state.stage = Stage::Resting;
+            state.failures = 0;
+            return;
         }
+        self.ask_for_rest(&mut state);
+    }
+
+    fn on_restart(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if self.is_alive() && matches!(state.stage, Stage::Failed) {
+            state.stage = Stage::Resting;
+            self.ensure_loaded(&mut state);
+        }
+    }
+
+    /// The present incarnation, if it is the one that was meant.
+    fn loaded<'a>(&self, state: &'a mut State<M, D>, incarnation: u64) -> Option<&'a mut Loaded<M, D>> {
+        let is_meant = self.is_alive() && state.incarnations == incarnation;
+        match &mut state.stage {
+            Stage::Loaded(loaded) if is_meant => Some(loaded),
+            Stage::Loaded(_) | Stage::Resting | Stage::Failed => None,
+        }
+    }
+
+    fn ensure_loaded(self: &Arc<Self>, state: &mut State<M, D>) {
+        if !matches!(state.stage, Stage::Resting) {
+            return;
+        }
+        state.incarnations += 1;
         self.shared.commit.reloaded(&self.key);
         let Ok((machine, driver)) = (self.load)(&self.address()) else {
-            let again = Arc::clone(self);
-            self.shared.world.schedule(RELOAD_PAUSE, &self.subject, b"reload", move || again.wake());
-            return false;
+            self.fail(state);
+            return;
         };
-        state.incarnation += 1;
+        let now = self.shared.clock.now();
         let mut cell = Cell::new(self.key.clone(), machine, driver);
-        let owed = cell.handle_timeout(self.shared.clock.now());
-        state.cell = Some(cell);
+        let owed = cell.handle_timeout(now);
+        state.stage = Stage::Loaded(Loaded { cell, armed: None, last_input: now.monotonic, rest_asked: false });
         self.after_turn(state, owed);
-        true
+    }
+
+    /// Drops the actor with all that it had not released, and starts it again later.
+    fn fail(self: &Arc<Self>, state: &mut State<M, D>) {
+        let pause = restart_pause(state.failures);
+        state.failures += 1;
+        state.stage = Stage::Failed;
+        let slot = Arc::clone(self);
+        self.schedule(pause, b"restart", move || slot.on_restart());
     }
 
     fn after_turn(self: &Arc<Self>, state: &mut State<M, D>, submission: Option<Submission>) {
-        let incarnation = state.incarnation;
+        let incarnation = state.incarnations;
         if let Some(Submission { turn, batch }) = submission {
             let slot = Arc::clone(self);
             let done = move |result| {
                 let target = Arc::clone(&slot);
-                slot.shared.world.schedule(Duration::ZERO, &slot.subject, b"committed", move || {
-                    target.on_committed(incarnation, turn, &result);
-                });
+                slot.schedule(Duration::ZERO, b"committed", move || target.on_committed(incarnation, turn, &result));
             };
             self.shared.commit.submit(batch, Box::new(done));
         }
-        let wanted = state.cell.as_ref().and_then(Cell::poll_timeout);
-        if wanted != state.armed {
-            state.armed = wanted;
+        let Stage::Loaded(loaded) = &mut state.stage else { return };
+        let wanted = loaded.cell.poll_timeout();
+        if wanted != loaded.armed {
+            loaded.armed = wanted;
             if let Some(due) = wanted {
                 let wait = due.since(self.shared.clock.now().monotonic);
                 let slot = Arc::clone(self);
-                self.shared.world.schedule(wait, &self.subject, b"due", move || slot.on_due(incarnation, due));
+                self.schedule(wait, b"due", move || slot.on_due(incarnation, due));
             }
         }
+        self.ask_for_rest(state);
+    }
+
+    /// Sees to it that somebody asks whether an actor that is idle now may rest.
+    fn ask_for_rest(self: &Arc<Self>, state: &mut State<M, D>) {
+        let incarnation = state.incarnations;
+        let Stage::Loaded(loaded) = &mut state.stage else { return };
+        if loaded.rest_asked || !loaded.cell.is_idle() {
+            return;
+        }
+        loaded.rest_asked = true;
+        let quiet = self.shared.clock.now().monotonic.since(loaded.last_input);
+        let wait = REST_AFTER.checked_sub(quiet).filter(|wait| !wait.is_zero()).unwrap_or(REST_AFTER);
+        let slot = Arc::clone(self);
+        self.schedule(wait, b"rest", move || slot.on_rest(incarnation));
     }
 
     fn is_alive(&self) -> bool {

@@ -14,10 +14,11 @@ use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_transport::identity::{CertificateAuthority, key_pkcs8};
 use fleetd_sync_transport::link::{ListenIdentity, Listener};
 
+use super::engines::Engines;
 use super::{SERVER_ADDRESS, ScenarioError, failed};
 use crate::blocking::NodeBlocking;
 use crate::clock::{NodeClock, new_year_2026};
-use crate::engine::direct::DirectEngine;
+use crate::engine::NodeEngine;
 use crate::network::Network;
 use crate::observation::Tap;
 use crate::store::NodeStore;
@@ -41,7 +42,7 @@ pub struct SimulatedServer {
 
 struct Running {
     node: server_node::Node,
-    engine: DirectEngine,
+    engine: NodeEngine,
     _listener: Box<dyn Listener>,
 }
 
@@ -80,7 +81,13 @@ impl SimulatedServer {
     }
 
     /// Starts it.
-    pub(super) fn start(&mut self, world: &World, network: &Network, tap: &Tap) -> Result<(), ScenarioError> {
+    pub(super) fn start(
+        &mut self,
+        world: &World,
+        network: &Network,
+        engines: &Engines,
+        tap: &Tap,
+    ) -> Result<(), ScenarioError> {
         if self.running.is_some() {
             return Ok(());
         }
@@ -88,8 +95,7 @@ impl SimulatedServer {
         let entropy = world.entropy(SERVER).stream(&format!("start {}", self.starts));
         let clock = Arc::new(NodeClock::new(world.clone(), new_year_2026(), ClockQuality::Synced));
         let store = Arc::new(NodeStore::new(SERVER, world.clone(), Arc::clone(&self.store), tap.clone()));
-        let engine =
-            DirectEngine::new(SERVER, world.clone(), Arc::<NodeClock>::clone(&clock), Arc::<NodeStore>::clone(&store));
+        let engine = engines.engine(SERVER, Arc::<NodeClock>::clone(&clock), Arc::<NodeStore>::clone(&store))?;
         let boot = BootId::random(&mut entropy.stream("boot"));
         let seams = server_node::Seams {
             clock,

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::run::{RunPlan, run};
 use fleetd_simulator::scenario::{builtin, builtin_names};
 
@@ -32,4 +33,18 @@ fn every_scenario_holds_all_invariants_and_converges() {
 fn a_seed_gives_the_same_run_twice_and_another_seed_another() {
     assert_eq!(outcome_of("calm", 5).trace, outcome_of("calm", 5).trace);
     assert_ne!(outcome_of("calm", 5).trace, outcome_of("calm", 6).trace);
+}
+
+#[test]
+fn bare_cells_and_ractor_actors_run_alike() {
+    for (name, seeds) in [("calm", 0..2), ("day", 0..4)] {
+        for seed in seeds {
+            let traces = [EngineKind::Direct, EngineKind::Ractor].map(|engine| {
+                let plan = RunPlan { engine, ..RunPlan::drawn(builtin(name).unwrap(), seed) };
+                let outcome = run(plan, &mut |_| ControlFlow::Continue(())).unwrap();
+                (outcome.events, outcome.trace)
+            });
+            assert_eq!(traces[0], traces[1], "fleetd sim check --engines --scenario {name} --seed {seed}");
+        }
+    }
 }
