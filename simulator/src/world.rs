@@ -10,9 +10,10 @@ use fleetd_sync_core::time::Monotonic;
 
 use crate::trace::Trace;
 
-type Action = Box<dyn FnOnce() + Send>;
+/// What happens at an event.
+pub type Action = Box<dyn FnOnce() + Send>;
 /// Who lets an event happen, in place of a plain call.
-type Taker = Arc<dyn Fn(Action) + Send + Sync>;
+pub type Taker = Arc<dyn Fn(Action) + Send + Sync>;
 
 struct Event {
     subject: String,
@@ -74,7 +75,7 @@ impl World {
     }
 
     /// Lets `taker` make each event happen from now on.
-    pub fn take_events_with(&self, taker: Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>) {
+    pub fn take_events_with(&self, taker: Taker) {
         self.lock().taker = Some(taker);
     }
 
