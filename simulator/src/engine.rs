@@ -1,7 +1,7 @@
 //! How the actors of a simulated node are run: bare, or as the product's own ractor actors.
 
+pub mod actors;
 pub mod direct;
-pub mod ractor;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +11,8 @@ use fleetd_actors::spawn::{Load, Spawn, Spawned};
 use fleetd_sync_core::commit::ActorKey;
 use fleetd_sync_core::machine::Machine;
 
+use self::actors::ActorEngine;
 use self::direct::DirectEngine;
-use self::ractor::RactorEngine;
 
 /// Which engine runs a fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -57,7 +57,7 @@ pub enum NodeEngine {
     /// Bare cells.
     Direct(DirectEngine),
     /// Ractor actors.
-    Ractor(RactorEngine),
+    Ractor(ActorEngine),
 }
 
 impl NodeEngine {

@@ -6,8 +6,8 @@ use fleetd_sync_core::commit::Commit;
 use fleetd_sync_core::time::Clock;
 
 use super::{ScenarioError, failed};
+use crate::engine::actors::{ActorEngine, Director};
 use crate::engine::direct::DirectEngine;
-use crate::engine::ractor::{Director, RactorEngine};
 use crate::engine::{EngineKind, NodeEngine};
 use crate::world::World;
 
@@ -37,7 +37,7 @@ impl Engines {
         Ok(match &self.director {
             None => NodeEngine::Direct(DirectEngine::new(node, world, clock, commit)),
             Some(director) => {
-                let engine = RactorEngine::new(node, world, director.clone(), clock, commit);
+                let engine = ActorEngine::new(node, world, director.clone(), clock, commit);
                 NodeEngine::Ractor(engine.map_err(failed)?)
             }
         })

@@ -64,13 +64,13 @@ impl Director {
 
 /// The engine of one node in the world.
 #[derive(Clone)]
-pub struct RactorEngine {
+pub struct ActorEngine {
     shell: ShellEngine,
     post: Arc<WorldPost>,
     director: Director,
 }
 
-impl RactorEngine {
+impl ActorEngine {
     /// An engine for the node that traces call `node`.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl RactorEngine {
     }
 }
 
-impl Spawn for RactorEngine {
+impl Spawn for ActorEngine {
     fn spawn<M: Machine, D: Driver<M>>(&self, key: ActorKey, eager: bool, load: Load<M, D>) -> Spawned<M::Input> {
         self.shell.spawn(key, eager, load)
     }
