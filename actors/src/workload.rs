@@ -387,7 +387,24 @@ impl Workload {
             report.attempt = target.attempt;
             report.digest = Some(target.manifest);
         }
+        if let Some((phase, failed)) = self.withdrawn_failure() {
+            report.phase = Some(phase);
+            report.error = Some(failed.fault.clone());
+            report.rollout = failed.rollout;
+            report.attempt = failed.attempt;
+            report.digest = Some(failed.manifest);
+        }
         report
+    }
+
+    /// The failure of a try whose assignment was taken back before it ended, while nothing else is assigned.
+    fn withdrawn_failure(&self) -> Option<(Phase, &Failed)> {
+        let record = &self.record;
+        let is_unassigned = self.assignment.as_ref().is_some_and(|assignment| assignment.target.is_none());
+        let is_at_rest = record.install.is_none() && record.removal != Removal::Removed;
+        let failed = record.failed.as_ref().filter(|failed| failed.rollout.is_some())?;
+        let phase = if record.current.is_some() { Phase::Restored } else { Phase::Failed };
+        (is_unassigned && is_at_rest).then_some((phase, failed))
     }
 
     /// How far the workload is with which release, and what is wrong.

@@ -336,7 +336,12 @@ impl Workload {
         self.cancel_work(turn);
         self.end_vigil(turn);
         let Some(Install { target, step }) = self.record.install.take() else { return };
-        let failed = Failed { manifest: target.manifest, attempt: target.attempt, fault: fault.clone() };
+        let failed = Failed {
+            manifest: target.manifest,
+            attempt: target.attempt,
+            rollout: target.rollout,
+            fault: fault.clone(),
+        };
         match step {
             Step::Watch { .. } => {
                 self.record.failed = Some(failed);
@@ -364,6 +369,9 @@ impl Workload {
             if self.record.failed.as_ref().is_some_and(|failed| failed.manifest == current.digest) {
                 self.record.failed = None;
             }
+        }
+        if let Some(failed) = &mut self.record.failed {
+            failed.rollout = None;
         }
         self.collect(turn);
     }

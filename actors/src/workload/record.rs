@@ -215,6 +215,9 @@ pub struct Failed {
     pub manifest: ArtifactDigest,
     /// The try that failed; no try up to it is made again.
     pub attempt: u32,
+    /// The rollout whose try it was, as long as nothing has proven itself since: it is told how that ended, even when
+    /// it took its assignment back meanwhile.
+    pub rollout: Option<RolloutId>,
     /// Why.
     pub fault: Fault,
 }

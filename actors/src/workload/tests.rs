@@ -10,7 +10,7 @@ use fleetd_sync_core::release::{Probe, ProbeCheck};
 
 use super::*;
 use crate::report::Exit;
-use bench::{Bench, Trust, assignment, release};
+use bench::{Bench, Trust, assignment, release, rollout};
 
 #[test]
 fn a_release_comes_in_step_by_step_and_proves_itself() {
@@ -89,7 +89,7 @@ fn what_failed_is_tried_again_only_when_the_attempt_rises() {
     bench.run_all();
     bench.advance(Duration::from_secs(10));
     assert_eq!(bench.report().phase, Some(Phase::Healthy));
-    assert!(bench.report().is_about(bench::rollout(), 2, release("2.0").digest()));
+    assert!(bench.report().is_about(rollout(), 2, release("2.0").digest()));
 }
 
 #[test]
@@ -150,6 +150,36 @@ fn a_conflict_keeps_what_runs_and_says_so() {
     bench.run_all();
     assert_eq!(bench.report().error, Some(Fault::new(FaultKind::Conflict, "")));
     assert_eq!(bench.running().as_deref(), Some("1.0"));
+}
+
+#[test]
+fn a_try_that_was_taken_back_too_late_still_says_how_it_ended() {
+    let mut bench = Bench::with("1.0");
+    bench.assign(assignment("2.0", 1));
+    bench.run_all();
+    assert_eq!(bench.report().phase, Some(Phase::Watch));
+    bench.assign(Assignment::default());
+    bench.run_all();
+    bench.exit(Exit::Code(1));
+    bench.run_all();
+    let digest = release("2.0").digest();
+    let is_restored = |report: &WorkloadReport| {
+        report.phase == Some(Phase::Restored) && report.is_about(rollout(), 1, digest) && report.error.is_some()
+    };
+    assert!(bench.told().is_some_and(is_restored), "{:?}", bench.told());
+    assert_eq!(bench.running().as_deref(), Some("1.0"));
+    bench.kill_agent();
+    bench.assign(Assignment::default());
+    bench.run_all();
+    assert!(is_restored(&bench.report()), "and says so after a restart: {:?}", bench.report());
+
+    bench.assign(assignment("3.0", 1));
+    bench.run_all();
+    bench.advance(Duration::from_secs(10));
+    bench.assign(Assignment::default());
+    bench.run_all();
+    let report = bench.report();
+    assert_eq!((report.phase, report.digest), (Some(Phase::Healthy), Some(release("3.0").digest())));
 }
 
 #[test]
@@ -464,5 +494,5 @@ fn a_workload_whose_record_was_lost_runs_on_from_its_folder() {
     bench.run_all();
     assert!(!bench.story().contains("start") && !bench.story().contains("stop"), "{}", bench.story());
     assert_eq!(bench.running().as_deref(), Some("1.0"));
-    assert!(bench.report().is_about(bench::rollout(), 1, release("1.0").digest()));
+    assert!(bench.report().is_about(rollout(), 1, release("1.0").digest()));
 }

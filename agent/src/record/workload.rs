@@ -25,6 +25,7 @@ pub fn encode_workload(record: &WorkloadRecord) -> Vec<u8> {
             manifest_digest: failed.manifest.as_bytes().to_vec(),
             attempt: failed.attempt,
             fault: Some(fault(&failed.fault)),
+            tried_rollout_id: failed.rollout.map(|rollout| rollout.as_bytes().to_vec()).unwrap_or_default(),
         }),
         install: record.install.as_ref().map(install),
         stopped_locally: record.stopped_locally,
@@ -184,6 +185,7 @@ fn read_failed(message: stored::FailedReleaseRecord) -> Result<Failed, DecodeRec
     Ok(Failed {
         manifest: ArtifactDigest::from_bytes(fixed("failed.manifest_digest", &message.manifest_digest)?),
         attempt: message.attempt,
+        rollout: read_rollout("failed.tried_rollout_id", &message.tried_rollout_id)?,
         fault: read_fault(&required("failed.fault", message.fault)?),
     })
 }
@@ -273,7 +275,12 @@ mod tests {
                 ..signed_release("1")
             }),
             previous: Some(Release { rollout: Some(RolloutId::from_bytes([5; 10])), ..signed_release("0") }),
-            failed: Some(Failed { manifest: next.digest, attempt: 3, fault: fault.clone() }),
+            failed: Some(Failed {
+                manifest: next.digest,
+                attempt: 3,
+                rollout: Some(RolloutId::from_bytes([8; 10])),
+                fault: fault.clone(),
+            }),
             run: Some(Run {
                 operation: OperationId::from_bytes([6; 8]),
                 manifest: (at.is_multiple_of(2)).then_some(next.digest),

@@ -287,6 +287,9 @@ pub struct FailedReleaseRecord {
     /// Why.
     #[prost(message, optional, tag = "11")]
     pub fault: ::core::option::Option<FaultRecord>,
+    /// The rollout whose try it was, 10 bytes, as long as nothing has proven itself since.
+    #[prost(bytes = "vec", tag = "12")]
+    pub tried_rollout_id: ::prost::alloc::vec::Vec<u8>,
 }
 impl ::prost::Name for FailedReleaseRecord {
     const NAME: &'static str = "FailedReleaseRecord";
@@ -1022,6 +1025,10 @@ pub struct RequestRecord {
     /// When it was answered.
     #[prost(message, optional, tag = "11")]
     pub answered_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether only this is known, that the mutation was made: it is written in one batch with the mutation, and the
+    /// response after it.
+    #[prost(bool, tag = "12")]
+    pub is_receipt: bool,
 }
 impl ::prost::Name for RequestRecord {
     const NAME: &'static str = "RequestRecord";
@@ -1162,6 +1169,9 @@ pub struct RolloutRecord {
     /// Who started it, as an access id.
     #[prost(string, tag = "16")]
     pub created_by_id: ::prost::alloc::string::String,
+    /// Whether something is still owed to a device, or awaited of one, though the rollout itself has ended.
+    #[prost(bool, tag = "17")]
+    pub is_open: bool,
 }
 impl ::prost::Name for RolloutRecord {
     const NAME: &'static str = "RolloutRecord";

@@ -35,6 +35,7 @@ pub fn put(key: Vec<u8>, answer: &GivenAnswer) -> Mutation {
         request_hash: answer.request_hash.clone(),
         response: answer.response.clone(),
         answered_at: Some(timestamp(answer.answered_at)),
+        ..stored::RequestRecord::default()
     };
     Mutation::Put { space: Space::Request, key, value: record.encode_to_vec() }
 }
