@@ -90,6 +90,7 @@ impl<M: Machine, D: Driver<M>> Cell<M, D> {
             }
             return None;
         }
+        self.driver.accompany(&effects, &mut mutations);
         let turn = self.queue.push_pending(effects);
         Some(Submission { turn, batch: Batch { actor: self.key.clone(), mutations } })
     }

@@ -12,6 +12,10 @@ pub trait Driver<M: Machine>: Send + 'static {
     /// Appends the mutations that make `record` durable.
     fn store(&mut self, record: M::Record, mutations: &mut Vec<Mutation>);
 
+    /// Appends what must become durable with a turn because of what its effects answer. Called after
+    /// [`Driver::store`], and only for a turn that stores something.
+    fn accompany(&mut self, _effects: &[M::Effect], _mutations: &mut Vec<Mutation>) {}
+
     /// Starts what `effect` asks for. Called in order, and only once the effect's turn is durable.
     fn start(&mut self, now: Now, effect: M::Effect);
 }

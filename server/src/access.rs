@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use data_encoding::BASE32_NOPAD;
-use fleetd_sync_core::commit::{ActorKey, CommitError, Space};
+use fleetd_sync_core::commit::{ActorKey, CommitError, Mutation, Space};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::AccessId;
 use fleetd_sync_core::time::{Clock, Wall};
@@ -15,6 +15,7 @@ use fleetd_sync_store::state_store::{KeyRange, ReadError, StateStore};
 
 use crate::commit::commit;
 use crate::edge::authenticate::{AuthenticateError, Authenticator, Caller, Role};
+use crate::receipt::receipt;
 use crate::record::{self, ReadRecordError};
 
 /// What every token's text starts with.
@@ -131,7 +132,7 @@ impl AccessTokens {
             revoked_at: None,
             created_by: wish.created_by,
         };
-        commit(self.store.as_ref(), &self.actor, vec![record::access::put(&token)]).await?;
+        commit(self.store.as_ref(), &self.actor, with_receipt_of(&token)).await?;
         self.insert(token.clone());
         let id = token.id.to_string();
         let digits = id.strip_prefix(AccessId::PREFIX).unwrap_or(&id);
@@ -149,7 +150,7 @@ impl AccessTokens {
             token.revoked_at = Some(self.clock.now().wall);
             // Refused from now on, whatever becomes of the record: a caller that is cut off has still revoked it.
             self.insert(token.clone());
-            commit(self.store.as_ref(), &self.actor, vec![record::access::put(&token)]).await?;
+            commit(self.store.as_ref(), &self.actor, with_receipt_of(&token)).await?;
         }
         Ok(Some(token))
     }
@@ -184,6 +185,13 @@ impl Authenticator for AccessTokens {
         }
         Ok(Caller { id, name: token.name, role: token.role })
     }
+}
+
+/// A token's record, with the receipt of the request that changed it.
+fn with_receipt_of(token: &AccessToken) -> Vec<Mutation> {
+    let mut mutations = receipt();
+    mutations.push(record::access::put(token));
+    mutations
 }
 
 fn read(text: &str) -> Option<(AccessId, [u8; SECRET_BYTES])> {

@@ -16,6 +16,7 @@ pub mod driver;
 pub mod edge;
 pub mod keys;
 pub mod node;
+mod receipt;
 pub mod record;
 pub mod rpc;
 pub mod serve;

@@ -49,6 +49,14 @@ impl Driver<Authority> for AuthorityDriver {
         });
     }
 
+    fn accompany(&mut self, effects: &[Effect], mutations: &mut Vec<Mutation>) {
+        for effect in effects {
+            if let Effect::Answer { operation, result: Ok(_) } = effect {
+                mutations.extend(self.shared.authority_answers.take_receipt(*operation));
+            }
+        }
+    }
+
     fn start(&mut self, _now: Now, effect: Effect) {
         match effect {
             Effect::Announce(trust) => self.announce(&trust),

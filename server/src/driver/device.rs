@@ -100,6 +100,14 @@ impl Driver<Device> for DeviceDriver {
         }
     }
 
+    fn accompany(&mut self, effects: &[Effect], mutations: &mut Vec<Mutation>) {
+        for effect in effects {
+            if let Effect::Answer { operation, result: Ok(_) } = effect {
+                mutations.extend(self.shared.device_answers.take_receipt(*operation));
+            }
+        }
+    }
+
     fn start(&mut self, _now: Now, effect: Effect) {
         let link = self.shared.seams.link.as_ref();
         match effect {

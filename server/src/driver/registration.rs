@@ -64,6 +64,14 @@ impl Driver<Registration> for RegistrationDriver {
         mutations.push(record::registration::mutation(record));
     }
 
+    fn accompany(&mut self, effects: &[Effect], mutations: &mut Vec<Mutation>) {
+        for effect in effects {
+            if let Effect::Answer { operation, result: Ok(_) } = effect {
+                mutations.extend(self.shared.registration_answers.take_receipt(*operation));
+            }
+        }
+    }
+
     fn start(&mut self, now: Now, effect: Effect) {
         match effect {
             Effect::Find { operation, device, name } => {

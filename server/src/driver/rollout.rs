@@ -32,6 +32,14 @@ impl Driver<Rollout> for RolloutDriver {
         record::rollout::put(self.rollout, record, mutations);
     }
 
+    fn accompany(&mut self, effects: &[Effect], mutations: &mut Vec<Mutation>) {
+        for effect in effects {
+            if let Effect::Answer { operation, result: Ok(_) } = effect {
+                mutations.extend(self.shared.rollout_answers.take_receipt(*operation));
+            }
+        }
+    }
+
     fn start(&mut self, _now: Now, effect: Effect) {
         let Some(actors) = self.later.actors() else { return };
         match effect {

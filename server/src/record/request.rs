@@ -15,8 +15,9 @@ pub struct GivenAnswer {
     pub method: String,
     /// The BLAKE3 hash of the request.
     pub request_hash: Vec<u8>,
-    /// The encoded response; empty where it held a secret, which is kept nowhere.
-    pub response: Vec<u8>,
+    /// The encoded response; empty where it held a secret, which is kept nowhere. `None`: all that is known is that
+    /// the change was made.
+    pub response: Option<Vec<u8>>,
     /// When it was given.
     pub answered_at: Wall,
 }
@@ -33,9 +34,9 @@ pub fn put(key: Vec<u8>, answer: &GivenAnswer) -> Mutation {
     let record = stored::RequestRecord {
         method: answer.method.clone(),
         request_hash: answer.request_hash.clone(),
-        response: answer.response.clone(),
+        is_receipt: answer.response.is_none(),
+        response: answer.response.clone().unwrap_or_default(),
         answered_at: Some(timestamp(answer.answered_at)),
-        ..stored::RequestRecord::default()
     };
     Mutation::Put { space: Space::Request, key, value: record.encode_to_vec() }
 }
@@ -49,7 +50,7 @@ pub fn decode(bytes: &[u8]) -> Result<GivenAnswer, ReadRecordError> {
     Ok(GivenAnswer {
         method: record.method,
         request_hash: record.request_hash,
-        response: record.response,
+        response: (!record.is_receipt).then_some(record.response),
         answered_at: record.answered_at.as_ref().map(wall).unwrap_or_default(),
     })
 }

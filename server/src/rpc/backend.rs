@@ -10,6 +10,7 @@ use fleetd_proto::fleetd::device::v1 as device;
 use fleetd_sync_core::commit::{ActorKey, Mutation, Revision, Space};
 use fleetd_sync_core::enrolment::ServerAddress;
 use fleetd_sync_core::id::{KeyId, LocalId, OperationId};
+use fleetd_sync_core::name::DeviceName;
 use fleetd_sync_core::time::Wall;
 use fleetd_sync_store::state_store::{KeyRange, StateStore};
 use prost::{Message, Name};
@@ -26,6 +27,7 @@ use crate::answers::Answers;
 use crate::commit::commit;
 use crate::edge::authenticate::Caller;
 use crate::node::{Node, Shared};
+use crate::receipt::receipt;
 use crate::record;
 
 /// Time in which an actor must have answered.
@@ -49,6 +51,8 @@ pub struct Backend {
     pub(super) catalog: Catalog,
     /// Held while a rollout is planned or started, so that no two take one attempt, and no plan starts twice.
     pub(super) planning: tokio::sync::Mutex<()>,
+    /// Held while a device is renamed, so that whoever comes second is told that the name is taken.
+    pub(super) naming: tokio::sync::Mutex<()>,
     requests: RequestLog,
     actor: ActorKey,
 }
@@ -65,8 +69,9 @@ impl Backend {
     pub fn new(node: Node, tokens: Arc<AccessTokens>, introduction: Introduction) -> Arc<Self> {
         let store = || Arc::clone(&node.shared.seams.store);
         let (index, catalog, requests) = (DeviceIndex::new(store()), Catalog::new(store()), RequestLog::new(store()));
-        let (planning, actor) = (tokio::sync::Mutex::new(()), ActorKey::only("api"));
-        Arc::new(Self { node, tokens, introduction, index, catalog, planning, requests, actor })
+        let (planning, naming) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
+        let actor = ActorKey::only("api");
+        Arc::new(Self { node, tokens, introduction, index, catalog, planning, naming, requests, actor })
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -81,8 +86,9 @@ impl Backend {
         self.node.shared.seams.clock.now().wall
     }
 
-    /// Waits until records of the API's own are durable.
-    pub(super) async fn commit(&self, mutations: Vec<Mutation>) -> Result<(), CallError> {
+    /// Waits until records of the API's own are durable, with the receipt that is in scope.
+    pub(super) async fn commit(&self, mut mutations: Vec<Mutation>) -> Result<(), CallError> {
+        mutations.extend(receipt());
         Ok(commit(self.store(), &self.actor, mutations).await?)
     }
 
@@ -101,16 +107,39 @@ impl Backend {
         result
     }
 
-    /// Answers a request that changes something, once.
+    /// Answers a request that changes something, once. When the change is known to have been made and its answer is
+    /// not, its repetition is told so.
     pub(super) async fn once<Q: Message + Name, R: Message + Default>(
+        &self,
+        who: (&Caller, Kept),
+        request_id: &str,
+        asked: &Q,
+        answer: impl Future<Output = Result<R, CallError>>,
+    ) -> Result<Response<R>, Status> {
+        let lost = || Err(CallError::AnswerLost { request_id: request_id.to_owned() });
+        self.once_or(who, request_id, asked, answer, lost).await
+    }
+
+    /// Answers a request that changes something, once. `again` gives the answer when the change is known to have been
+    /// made and its answer is not: the server may have ended between the two.
+    pub(super) async fn once_or<Q: Message + Name, R: Message + Default>(
         &self,
         (caller, kept): (&Caller, Kept),
         request_id: &str,
         asked: &Q,
         answer: impl Future<Output = Result<R, CallError>>,
+        again: impl Fn() -> Result<R, CallError>,
     ) -> Result<Response<R>, Status> {
-        let response = self.requests.once((caller, self.now(), kept), request_id, asked, answer).await?;
+        let response = self.requests.once((caller, self.now(), kept), request_id, asked, answer, again).await?;
         Ok(Response::new(response))
+    }
+
+    /// What refuses a batch when a name has found another bearer than it had when this was asked. Ask this first, and
+    /// whether the name is free then: what changes between the two is noticed.
+    pub(super) fn fence_name(&self, name: &DeviceName) -> Result<Mutation, CallError> {
+        let key = name.as_str().as_bytes().to_vec();
+        let revision = self.store().get(Space::Name, &key)?.map_or(Revision(0), |found| found.revision);
+        Ok(Mutation::Expect { space: Space::Name, key, revision })
     }
 
     /// Finds the device that a request names.

@@ -34,6 +34,8 @@ pub(crate) enum CallError {
     Selector(#[from] ParseSelectorError),
     #[error("request {request_id:?} was made before, with other content")]
     OtherRequest { request_id: String },
+    #[error("request {request_id:?} was carried out before, and its answer was lost")]
+    AnswerLost { request_id: String },
     #[error("request {request_id:?} was answered before, with a secret that is shown once")]
     SecretShown { request_id: String },
     #[error("there is no device {device:?}")]
@@ -109,6 +111,7 @@ impl CallError {
             Self::Selector(ParseSelectorError::Empty) => row(Code::InvalidArgument, "selector.empty", ""),
             Self::Selector(_) => row(Code::InvalidArgument, "selector.invalid", ""),
             Self::OtherRequest { .. } => row(Code::AlreadyExists, "request.repeated_otherwise", ""),
+            Self::AnswerLost { .. } => row(Code::AlreadyExists, "request.answer_lost", ""),
             Self::SecretShown { .. } => row(Code::AlreadyExists, "request.secret_shown", ""),
             Self::UnknownDevice { .. } => row(Code::NotFound, "device.unknown", "fleetd device list"),
             Self::NameTaken { .. } => row(Code::AlreadyExists, "device.name_taken", "fleetd device list"),
@@ -165,6 +168,7 @@ impl CallError {
                 lines.join("\n")
             }
             Self::Refused(refusal) => refusal.message.clone(),
+            Self::AnswerLost { .. } => "the change was made, and is not made again: look at what it changed".to_owned(),
             Self::SecretShown { .. } => "revoke what was made then, and ask under another request id".to_owned(),
             _ => sources(self),
         }

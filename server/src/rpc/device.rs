@@ -26,6 +26,7 @@ use super::follower::Messages;
 use super::page::{decode_token, encode_token, page_size};
 use super::request_log::Kept;
 use crate::edge::authenticate::Caller;
+use crate::receipt::with_more;
 use crate::record::timestamp;
 
 /// Events of an explanation when the caller does not say.
@@ -59,7 +60,8 @@ impl Devices {
             self.backend.ask_device(local, caller, command()?).await?;
             self.backend.show_device(local)
         };
-        Ok(self.backend.once((caller, Kept::Whole), request_id, asked, obeyed).await?.into_inner())
+        let again = || self.backend.show_device(self.backend.find_device(named)?);
+        Ok(self.backend.once_or((caller, Kept::Whole), request_id, asked, obeyed, again).await?.into_inner())
     }
 
     /// Reads a device if it is one of those that are meant.
@@ -246,13 +248,28 @@ impl DeviceService for Devices {
     ) -> Result<Response<device::RenameDeviceResponse>, Status> {
         let caller = caller(&request)?;
         let asked = request.into_inner();
-        let command = || {
+        let renamed = async {
             let name: DeviceName = parsed(&asked.name, "name")?;
-            self.require_free(&name, self.backend.find_device(&asked.device)?)?;
-            Ok(Command::Rename(name))
+            let _turn = self.backend.naming.lock().await;
+            let local = self.backend.find_device(&asked.device)?;
+            let fence = self.backend.fence_name(&name)?;
+            self.require_free(&name, local)?;
+            let is_its_own = self.backend.device_record(local)?.0.name == name;
+            let asking = self.backend.ask_device(local, &caller, Command::Rename(name.clone()));
+            // A device writes its own name again with each of its records: that is no other bearer.
+            let answer = if is_its_own { asking.await } else { with_more(fence, asking).await };
+            if matches!(answer, Err(CallError::TimedOut)) {
+                self.require_free(&name, local)?;
+            }
+            answer?;
+            Ok(device::RenameDeviceResponse { device: Some(self.backend.show_device(local)?) })
         };
-        let device = Some(self.obey(&caller, (&asked.request_id, &asked.device), &asked, command).await?);
-        Ok(Response::new(device::RenameDeviceResponse { device }))
+        // By its former name it is found no more.
+        let again = || {
+            let found = self.backend.find_device(&asked.name).or_else(|_| self.backend.find_device(&asked.device))?;
+            Ok(device::RenameDeviceResponse { device: Some(self.backend.show_device(found)?) })
+        };
+        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, renamed, again).await
     }
 
     async fn start_workload(

@@ -1,5 +1,9 @@
 //! Answers to changes, so that repeating a request changes nothing more.
 //!
+//! A change and its receipt are one batch: after a crash either both are there or neither is. The answer follows the
+//! receipt, and where a crash lost it, it is made anew from what is stored, or its loss is told. The receipt is
+//! fenced: of two changes for one request, however they came about, the store takes one.
+//!
 //! Answers are kept for a day. Two requests with one id at once wait for each other. A secret in an answer is kept
 //! in memory only: after a restart its repetition is told that it was shown.
 
@@ -9,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fleetd_sync_core::commit::{ActorKey, Mutation, Space};
+use fleetd_sync_core::commit::{ActorKey, Mutation, Revision, Space};
 use fleetd_sync_core::time::Wall;
 use fleetd_sync_store::state_store::{KeyRange, StateStore};
 use prost::{Message, Name};
@@ -17,6 +21,7 @@ use prost::{Message, Name};
 use super::call_error::{CallError, required};
 use crate::commit::commit;
 use crate::edge::authenticate::Caller;
+use crate::receipt::with_receipt;
 use crate::record::request::{self, GivenAnswer};
 
 /// Time for which an answer is kept: a client that repeats a request later has long given up.
@@ -60,13 +65,15 @@ impl RequestLog {
         Self { store, actor, lanes, secrets: Mutex::default(), until_sweep: AtomicU32::new(0) }
     }
 
-    /// Answers a request: as before when it is repeated, and else with what `answer` comes to.
+    /// Answers a request: as before when it is repeated, with `again` when that answer was lost, and else with what
+    /// `answer` comes to.
     pub(crate) async fn once<Q: Message + Name, R: Message + Default>(
         &self,
         (caller, now, kept): (&Caller, Wall, Kept),
         request_id: &str,
         asked: &Q,
         answer: impl Future<Output = Result<R, CallError>>,
+        again: impl Fn() -> Result<R, CallError>,
     ) -> Result<R, CallError> {
         let length = required(request_id, "request_id")?.chars().count();
         if length > REQUEST_ID_CHARS_MAX {
@@ -80,13 +87,25 @@ impl RequestLog {
             None => None,
         };
         let (method, request_hash) = (Q::full_name(), blake3::hash(&asked.encode_to_vec()).as_bytes().to_vec());
-        if let Some(found) = self.store.get(Space::Request, &key)? {
-            let given = request::decode(&found.value)?;
-            if now - given.answered_at < KEPT_FOR {
-                return self.repeat((&method, &request_hash, kept), request_id, &key, &given);
-            }
+        let fresh = || Ok::<_, CallError>(self.given(&key)?.filter(|(given, _)| now - given.answered_at < KEPT_FOR));
+        if let Some((given, _)) = fresh()? {
+            return self.repeat((&method, &request_hash, kept), request_id, &key, &given, again);
         }
-        let response = answer.await?;
+        let revision = self.given(&key)?.map_or(Revision(0), |(_, revision)| revision);
+        let fence = Mutation::Expect { space: Space::Request, key: key.clone(), revision };
+        let receipt = GivenAnswer { method, request_hash, response: None, answered_at: now };
+        let answered = with_receipt(vec![fence, request::put(key.clone(), &receipt)], answer).await;
+        let GivenAnswer { method, request_hash, .. } = receipt;
+        let response = match answered {
+            Ok(response) => response,
+            // An earlier try of the same request may have come through meanwhile, though nobody waited for it.
+            Err(error) => match fresh()? {
+                Some((given, _)) => {
+                    return self.repeat((&method, &request_hash, kept), request_id, &key, &given, again);
+                }
+                None => return Err(error),
+            },
+        };
         let bytes = response.encode_to_vec();
         let stored = match kept {
             Kept::Whole => bytes,
@@ -95,13 +114,19 @@ impl RequestLog {
                 Vec::new()
             }
         };
-        let given = GivenAnswer { method, request_hash, response: stored, answered_at: now };
+        let given = GivenAnswer { method, request_hash, response: Some(stored), answered_at: now };
         if let Err(error) = commit(self.store.as_ref(), &self.actor, vec![request::put(key, &given)]).await {
-            // The change itself is durable; only its repetition would not be known for one.
+            // The change is durable with its receipt: its repetition is known for one, and changes nothing.
             tracing::warn!(%error, request_id, "an answer could not be kept for its repetition");
         }
         self.sweep(now);
         Ok(response)
+    }
+
+    /// What is stored of a request, and its revision.
+    fn given(&self, key: &[u8]) -> Result<Option<(GivenAnswer, Revision)>, CallError> {
+        let Some(found) = self.store.get(Space::Request, key)? else { return Ok(None) };
+        Ok(Some((request::decode(&found.value)?, found.revision)))
     }
 
     fn repeat<R: Message + Default>(
@@ -110,14 +135,16 @@ impl RequestLog {
         request_id: &str,
         key: &[u8],
         given: &GivenAnswer,
+        again: impl Fn() -> Result<R, CallError>,
     ) -> Result<R, CallError> {
         let request_id = || request_id.to_owned();
         if given.method != method || given.request_hash != request_hash {
             return Err(CallError::OtherRequest { request_id: request_id() });
         }
-        let response = match kept {
-            Kept::Whole => given.response.clone(),
-            Kept::Secret => {
+        let response = match (kept, &given.response) {
+            (Kept::Whole, None) => return again(),
+            (Kept::Whole, Some(response)) => response.clone(),
+            (Kept::Secret, _) => {
                 let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
                 let (_, response) =
                     secrets.get(key).ok_or_else(|| CallError::SecretShown { request_id: request_id() })?;

@@ -41,6 +41,17 @@ impl Rollouts {
         Ok(ask(answers, send).await??)
     }
 
+    /// The saved plan that a request means.
+    fn plan_of(&self, asked: Option<&start_rollout_request::Plan>) -> Result<Plan, CallError> {
+        match asked {
+            Some(start_rollout_request::Plan::PlanId(id)) => {
+                Ok(self.backend.catalog.plan(parsed(id, "plan_id")?)?.0.clone())
+            }
+            Some(start_rollout_request::Plan::Document(document)) => planning::read_document(&self.backend, document),
+            None => Err(CallError::Missing { field: "plan" }),
+        }
+    }
+
     async fn start(&self, caller: &Caller, plan: Plan) -> Result<api::Rollout, CallError> {
         let _turn = self.backend.planning.lock().await;
         planning::check_start(&self.backend, &plan).await?;
@@ -93,18 +104,16 @@ impl RolloutService for Rollouts {
         let caller = caller(&request)?;
         let asked = request.into_inner();
         let started = async {
-            let plan = match &asked.plan {
-                Some(start_rollout_request::Plan::PlanId(id)) => {
-                    self.backend.catalog.plan(parsed(id, "plan_id")?)?.0.clone()
-                }
-                Some(start_rollout_request::Plan::Document(document)) => {
-                    planning::read_document(&self.backend, document)?
-                }
-                None => return Err(CallError::Missing { field: "plan" }),
-            };
+            let plan = self.plan_of(asked.plan.as_ref())?;
             Ok(api::StartRolloutResponse { rollout: Some(self.start(&caller, plan).await?) })
         };
-        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, started).await
+        let again = || {
+            let plan = self.plan_of(asked.plan.as_ref())?;
+            let lost = || CallError::AnswerLost { request_id: asked.request_id.clone() };
+            let rollout = planning::rollout_of(&self.backend, plan.id)?.ok_or_else(lost)?;
+            Ok(api::StartRolloutResponse { rollout: Some(Standing::load(&self.backend, rollout)?.rollout()) })
+        };
+        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, started, again).await
     }
 
     async fn get_rollout(
@@ -169,6 +178,10 @@ impl RolloutService for Rollouts {
             self.ask(rollout, |operation| rollout::Input::Abort { operation, reason }).await?;
             Ok(api::AbortRolloutResponse { rollout: Some(Standing::load(&self.backend, rollout)?.rollout()) })
         };
-        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, aborted).await
+        let again = || {
+            let rollout: RolloutId = parsed(&asked.rollout_id, "rollout_id")?;
+            Ok(api::AbortRolloutResponse { rollout: Some(Standing::load(&self.backend, rollout)?.rollout()) })
+        };
+        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, aborted, again).await
     }
 }

@@ -116,7 +116,7 @@ fn last_attempt(backend: &Backend, manifest: ArtifactDigest) -> Result<u32, Call
 }
 
 /// The rollout that carries a plan out, if one does.
-fn rollout_of(backend: &Backend, plan: PlanId) -> Result<Option<RolloutId>, CallError> {
+pub(super) fn rollout_of(backend: &Backend, plan: PlanId) -> Result<Option<RolloutId>, CallError> {
     let mut found = None;
     backend.visit(Space::Rollout, KeyRange::all(), |_, value, _| {
         let header = record::rollout::decode_header(value)?;
