@@ -80,6 +80,13 @@ pub enum Input {
         /// The workload.
         workload: WorkloadName,
     },
+    /// A rollout wants to know how the device stands.
+    Ask {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The workload.
+        workload: WorkloadName,
+    },
     /// An operator wants something.
     Command {
         /// Answered by [`Effect::Answer`].
@@ -260,6 +267,7 @@ impl Machine for Device {
             Input::Trust(trust) => self.on_trust(now, trust, turn),
             Input::Assign(assignment) => self.on_assign(now, &assignment, turn),
             Input::Withdraw { rollout, workload } => self.on_withdraw(now, rollout, &workload, turn),
+            Input::Ask { rollout, workload } => self.on_ask(now, rollout, &workload, turn),
             Input::Command { operation, caller, command } => self.on_command(now, operation, &caller, command, turn),
             Input::Renewed { connection, message } => self.on_renewed(connection, message, turn),
         }
@@ -347,6 +355,37 @@ impl Device {
         turn.effect(Effect::TellRollout { rollout, news: RolloutNews::Withdrawn });
     }
 
+    fn on_ask(&self, now: Now, rollout: RolloutId, workload: &WorkloadName, turn: &mut DeviceTurn) {
+        let mut tell = |news| turn.effect(Effect::TellRollout { rollout, news });
+        let Some(record) = self.record.as_ref().filter(|record| record.membership != Membership::Revoked) else {
+            return tell(RolloutNews::Gone);
+        };
+        tell(match wanted::assigned_rollout(&record.wanted, workload) {
+            Some(standing) if standing == rollout => RolloutNews::Assigned,
+            Some(other) => RolloutNews::Superseded(other),
+            None => RolloutNews::Withdrawn,
+        });
+        let offline_since = record.last_heard_at.unwrap_or(now.wall);
+        tell(RolloutNews::Presence(self.serving.is_none().then_some(offline_since)));
+        if let Some(report) = record.reports.get(workload) {
+            tell(RolloutNews::Reported(Box::new(report.clone())));
+        }
+    }
+
+    /// Tells the rollouts whose assignments stand among the wishes what the device says of them: a word of it may have
+    /// been lost on its way to them.
+    fn tell_reports(&self, turn: &mut DeviceTurn) {
+        let Some(record) = &self.record else { return };
+        for (workload, report) in &record.reports {
+            if let Some(rollout) = report.rollout
+                && wanted::assigned_rollout(&record.wanted, workload) == Some(rollout)
+            {
+                let news = RolloutNews::Reported(Box::new(report.clone()));
+                turn.effect(Effect::TellRollout { rollout, news });
+            }
+        }
+    }
+
     /// Tells every rollout whose assignment stands among the wishes.
     fn tell_rollouts(&self, news: &RolloutNews, turn: &mut DeviceTurn) {
         let Some(record) = &self.record else { return };
@@ -427,7 +466,9 @@ impl Device {
                 let (kind, message) = describe(name, report);
                 record.note(now.wall, kind, Some(name), message, &rollout);
             }
-            if let Some(rollout) = report.rollout {
+            // One that it spoke of before, and no more, learns that too.
+            let former = record.reports.get(name).and_then(|before| before.rollout);
+            for rollout in former.filter(|former| report.rollout != Some(*former)).into_iter().chain(report.rollout) {
                 told.push(Effect::TellRollout { rollout, news: RolloutNews::Reported(Box::new(report.clone())) });
             }
         }

@@ -5,6 +5,9 @@
 //! assignment is *offline*: it is counted apart, keeps nobody waiting, and follows later under the same decision. One
 //! that acknowledged and then fell silent has *failed*.
 //!
+//! An end of the rollout is not the end of its devices: those that were away follow later, and those that an abort
+//! found at work say what became of that. Both are still listened to, and stand in the rollout.
+//!
 //! [`plan`] computes what is to be done before anything starts. Waves and gates are to stand beside it.
 
 mod deadline;
@@ -16,15 +19,16 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use fleetd_sync_core::counted::Counted;
 use fleetd_sync_core::id::{LocalId, OperationId, PlanId, RolloutId};
 use fleetd_sync_core::machine::{Machine, Turn};
-use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::name::{DeviceName, WorkloadName};
 use fleetd_sync_core::time::{Monotonic, Now, Wall};
 
 use crate::device::wanted::RolloutAssignment;
 use crate::report::{FaultKind, Phase, RunState, WorkloadReport};
 use deadline::Deadlines;
-use plan::Plan;
+use plan::{Plan, Verdict};
 use status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, Skip};
 
 /// Assignments that one turn sends: a batch that a commit bears, and an operator's abort does not wait behind.
@@ -54,6 +58,8 @@ struct RolloutRun {
     counts: RolloutCounts,
     /// Devices to which something is to be sent.
     unsent: BTreeSet<LocalId>,
+    /// Devices that are to be asked how they stand: what they said may have been lost with the last load.
+    unasked: BTreeSet<LocalId>,
     /// What was sent and not confirmed: when it is sent again, and how often it was.
     resend_at: Deadlines,
     resends: BTreeMap<LocalId, u32>,
@@ -167,6 +173,16 @@ pub enum Effect {
         /// The workload.
         workload: WorkloadName,
     },
+    /// Have the device's actor say how the device stands: whose assignment it has, whether it can be reached, and what
+    /// it says of the workload.
+    Ask {
+        /// The device.
+        device: LocalId,
+        /// The rollout that asks.
+        rollout: RolloutId,
+        /// The workload.
+        workload: WorkloadName,
+    },
     /// Tell those who watch: a device has come further.
     DeviceChanged {
         /// The device.
@@ -203,6 +219,18 @@ pub enum RolloutError {
         /// The plan that it carries out.
         running: PlanId,
     },
+    /// Nobody would get the release.
+    #[error("each device that lacks the release is blocked: {}", blocked.join("; "))]
+    Blocked {
+        /// The rollout that there is not.
+        rollout: RolloutId,
+        /// The plan.
+        plan: PlanId,
+        /// The first devices that are blocked, each with the reason.
+        blocked: Vec<String>,
+        /// The name of the first.
+        first: DeviceName,
+    },
     /// It was never started.
     #[error("{rollout} was not started")]
     NotStarted {
@@ -237,6 +265,7 @@ impl Rollout {
             run.put(device, progress);
         }
         run.owe_again();
+        run.ask_again();
         Self { id, run: Some(run) }
     }
 
@@ -299,7 +328,7 @@ impl Machine for Rollout {
 
     fn poll_timeout(&self) -> Option<Monotonic> {
         let run = self.run.as_ref()?;
-        if !run.unsent.is_empty() {
+        if !(run.unsent.is_empty() && run.unasked.is_empty()) {
             return Some(Monotonic(0));
         }
         [&run.resend_at, &run.due_at].into_iter().filter_map(|deadlines| deadlines.earliest()).min()
@@ -319,6 +348,10 @@ impl Rollout {
             turn.effect(Effect::Answer { operation, result: if is_same { Ok(()) } else { Err(refusal) } });
             return;
         }
+        if let Some(refusal) = refuse_blocked(self.id, &plan) {
+            turn.effect(Effect::Answer { operation, result: Err(refusal) });
+            return;
+        }
         let header = RolloutHeader {
             rollout: self.id,
             plan: plan.id,
@@ -327,6 +360,7 @@ impl Rollout {
             created_at: now.wall,
             created_by: caller,
             ended_at: None,
+            is_open: true,
         };
         turn.persist(Record::Started { header: Box::new(header.clone()), plan: Box::new(plan.clone()) });
         let mut run = RolloutRun::new(header, plan);
@@ -399,7 +433,13 @@ impl Rollout {
         let Some(run) = &mut self.run else { return };
         // An old "healthy" never counts for a new try, and another rollout's never for this one.
         if !report.is_about(self.id, run.plan.attempt, run.plan.release.manifest) {
-            return;
+            // One that was at work and now speaks of something else has taken back what the abort found half done.
+            let is_other = report.rollout != Some(self.id);
+            return run.change(now, device, turn, |progress| {
+                if is_other && progress.status == DeviceStatus::Skipped(Skip::AbortedAtWork) {
+                    progress.status = DeviceStatus::Skipped(Skip::Aborted);
+                }
+            });
         }
         let Some(status) = status_of(report) else { return };
         let aborted = run.header.phase == RolloutPhase::Aborted;
@@ -407,9 +447,11 @@ impl Rollout {
             if progress.owed == Owed::Assign {
                 progress.owed = Owed::Nothing;
             }
-            // After an abort only an end still says something: the device was too far to be called back.
             if !aborted || status.is_final() {
                 progress.status = status;
+            } else if status.is_at_work() && progress.status == DeviceStatus::Skipped(Skip::Aborted) {
+                // It had begun before it heard of the abort.
+                progress.status = DeviceStatus::Skipped(Skip::AbortedAtWork);
             }
         });
     }
@@ -450,6 +492,7 @@ impl Rollout {
             run.arm(now);
             run.send(now, turn);
             run.end_if_done(now, turn);
+            run.close_if_settled(turn);
             run.assert_invariants();
         }
     }
@@ -470,6 +513,7 @@ impl RolloutRun {
             devices,
             counts,
             unsent: BTreeSet::new(),
+            unasked: BTreeSet::new(),
             resend_at: Deadlines::default(),
             resends: BTreeMap::new(),
             due_at: Deadlines::default(),
@@ -481,6 +525,18 @@ impl RolloutRun {
     fn owe_again(&mut self) {
         let owing = self.devices.iter().filter(|(_, progress)| progress.owed != Owed::Nothing);
         self.unsent = owing.map(|(device, _)| *device).collect();
+    }
+
+    /// Queues those of whom more is awaited to be asked: a word of theirs may have been lost with what was in memory.
+    /// Whoever is away speaks by itself when it is back.
+    fn ask_again(&mut self) {
+        let is_running = self.header.phase == RolloutPhase::Running;
+        let is_awaited = |progress: &DeviceProgress| {
+            let is_expected = progress.status.waits_for_device() && !progress.is_offline();
+            progress.status.is_at_work() || (is_running && (is_expected || progress.status.is_passing()))
+        };
+        let awaited = self.devices.iter().filter(|(_, progress)| is_awaited(progress));
+        self.unasked = awaited.map(|(device, _)| *device).collect();
     }
 
     fn put(&mut self, device: LocalId, progress: DeviceProgress) {
@@ -557,8 +613,13 @@ impl RolloutRun {
         }
     }
 
-    /// Sends what is owed, so many a turn.
+    /// Sends what is owed, and asks who is to be asked, so many a turn.
     fn send(&mut self, now: Now, turn: &mut RolloutTurn) {
+        for _ in 0..SENT_PER_TURN {
+            let Some(device) = self.unasked.pop_first() else { break };
+            let (rollout, workload) = (self.header.rollout, self.plan.release.workload.clone());
+            turn.effect(Effect::Ask { device, rollout, workload });
+        }
         for _ in 0..SENT_PER_TURN {
             let Some(device) = self.unsent.pop_first() else { return };
             let release = &self.plan.release;
@@ -595,31 +656,43 @@ impl RolloutRun {
         turn.persist(Record::Rollout(Box::new(self.header.clone())));
         let open: Vec<_> = self.plan.assigned().map(|device| device.local).collect();
         for device in open {
-            self.change(now, device, turn, |progress| {
-                if !progress.status.is_final() {
-                    progress.status = DeviceStatus::Skipped(Skip::Aborted);
-                    progress.owed = Owed::Withdraw;
-                }
-            });
+            self.change(now, device, turn, call_back);
         }
         self.tell(turn);
     }
 
-    /// Ends the rollout when no device that it can reach is still on its way, and at least one has come to an end.
+    /// Ends the rollout when no device that it can reach is still on its way. Success is a device's own word: without
+    /// one the rollout waits for those that may follow, and has failed when there are none.
     fn end_if_done(&mut self, now: Now, turn: &mut RolloutTurn) {
         let counts = self.counts;
-        if self.header.phase != RolloutPhase::Running || counts.under_way() > 0 || counts.ended() == 0 {
+        if self.header.phase != RolloutPhase::Running || counts.under_way() > 0 {
             return;
         }
         let failures = counts.restored + counts.failed;
         let is_within_budget = failures <= usize::try_from(self.plan.failures_max).unwrap_or(usize::MAX);
-        self.header.phase = if is_within_budget { RolloutPhase::Succeeded } else { RolloutPhase::Failed };
-        if !is_within_budget {
-            self.header.reason = format!("{failures} devices failed; {} may", self.plan.failures_max);
-        }
+        let some_follow = counts.offline + counts.passing > 0;
+        let (phase, reason) = match (is_within_budget, counts.succeeded()) {
+            (true, 0) if some_follow => return,
+            (true, 0) => (RolloutPhase::Failed, "no device took the release".to_owned()),
+            (true, _) => (RolloutPhase::Succeeded, String::new()),
+            (false, _) => {
+                let reason = format!("{} failed; {} may", Counted(failures, "device"), self.plan.failures_max);
+                (RolloutPhase::Failed, reason)
+            }
+        };
+        (self.header.phase, self.header.reason) = (phase, reason);
         self.header.ended_at = Some(now.wall);
         turn.persist(Record::Rollout(Box::new(self.header.clone())));
         self.tell(turn);
+    }
+
+    /// Notes whether a restart has to take the rollout up again.
+    fn close_if_settled(&mut self, turn: &mut RolloutTurn) {
+        let is_open = self.header.phase == RolloutPhase::Running || self.counts.open > 0;
+        if self.header.is_open != is_open {
+            self.header.is_open = is_open;
+            turn.persist(Record::Rollout(Box::new(self.header.clone())));
+        }
     }
 
     fn tell(&self, turn: &mut RolloutTurn) {
@@ -639,6 +712,54 @@ impl RolloutRun {
             self.header.rollout
         );
     }
+}
+
+/// Blocked devices that a refusal names.
+const BLOCKED_NAMED: usize = 5;
+
+/// Refuses a plan of which nobody would get the release: its rollout would succeed without having done anything.
+fn refuse_blocked(rollout: RolloutId, plan: &Plan) -> Option<RolloutError> {
+    if !plan.is_blocked() {
+        return None;
+    }
+    let blocked = plan.devices.iter().filter_map(|device| match &device.verdict {
+        Verdict::Blocked { reason, .. } => Some((&device.name, reason)),
+        Verdict::Update { .. } | Verdict::Install | Verdict::Unchanged => None,
+    });
+    let blocked: Vec<_> = blocked.collect();
+    let first = blocked.first()?.0.clone();
+    let mut named: Vec<_> =
+        blocked.iter().take(BLOCKED_NAMED).map(|(name, reason)| format!("{name}: {reason}")).collect();
+    if blocked.len() > BLOCKED_NAMED {
+        named.push(format!("and {} more", blocked.len() - BLOCKED_NAMED));
+    }
+    Some(RolloutError::Blocked { rollout, plan: plan.id, blocked: named, first })
+}
+
+/// Calls a device back for an abort, unless it has come to its end.
+fn call_back(progress: &mut DeviceProgress) {
+    let skip = match &progress.status {
+        DeviceStatus::Healthy
+        | DeviceStatus::Restored(_)
+        | DeviceStatus::Failed(Failure::Reported(_))
+        | DeviceStatus::Unchanged
+        | DeviceStatus::Skipped(
+            Skip::Planned(_) | Skip::Superseded(_) | Skip::Gone | Skip::Aborted | Skip::AbortedAtWork,
+        ) => return,
+        DeviceStatus::Pending | DeviceStatus::Assigned | DeviceStatus::Skipped(Skip::Held | Skip::Conflict) => {
+            Some(Skip::Aborted)
+        }
+        // What was stopped was switched to already, and proves itself once it is started.
+        DeviceStatus::Acknowledged | DeviceStatus::Installing(_) | DeviceStatus::Skipped(Skip::Stopped) => {
+            Some(Skip::AbortedAtWork)
+        }
+        // That it failed, or that the workload is gone, stays true; the assignment goes all the same.
+        DeviceStatus::Failed(Failure::Silent) | DeviceStatus::Skipped(Skip::Removed) => None,
+    };
+    if let Some(skip) = skip {
+        progress.status = DeviceStatus::Skipped(skip);
+    }
+    progress.owed = Owed::Withdraw;
 }
 
 /// What a device's report about this rollout means for it.

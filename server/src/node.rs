@@ -195,14 +195,15 @@ impl Node {
         self.shared.seams.link.listen(bind, identity, crate::driver::accept(self.clone()))
     }
 
-    /// Wakes the rollouts that had not ended: they may owe effects from before a restart.
+    /// Wakes the rollouts that had not ended, and those that still owe a device something: an abort, say, that was
+    /// not brought to all of them before a restart.
     fn wake_unfinished(&self) -> Result<(), ReadError> {
         let mut range = KeyRange::all();
         loop {
             let page = self.shared.seams.store.scan(Space::Rollout, range.clone(), PAGE_RECORDS)?;
             for (_, found) in &page {
                 if let Ok(header) = record::rollout::decode_header(&found.value)
-                    && header.ended_at.is_none()
+                    && (header.ended_at.is_none() || header.is_open)
                 {
                     self.actors.rollouts.wake(&header.rollout);
                 }

@@ -477,6 +477,28 @@ impl Fleet {
         Ok(rollout)
     }
 
+    /// Aborts a rollout, as `fleetd rollout abort` does.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when that is refused.
+    pub fn abort(&self, rollout: RolloutId) -> Result<(), ScenarioError> {
+        let server = self.server.clone();
+        self.ask("the rollout", move |reply| {
+            let operation = server.shared.rollout_answers.open(Box::new(reply));
+            let input = rollout::Input::Abort { operation, reason: "scenario".to_owned() };
+            server.actors.rollouts.send(&rollout, input);
+        })?
+        .map_err(failed)
+    }
+
+    /// What the server's store says of a device in a rollout, once it says more than the plan.
+    #[must_use]
+    pub fn progress(&self, rollout: RolloutId, number: usize) -> Option<rollout::status::DeviceStatus> {
+        let key = record::rollout::assignment_key(rollout, self.devices.get(number)?.local());
+        let found = self.server.shared.seams.store.get(Space::Assignment, &key).ok()??;
+        record::rollout::decode_progress(&found.value).ok().map(|(_, progress)| progress.status)
+    }
+
     /// What the server's store says of a rollout.
     #[must_use]
     pub fn rollout(&self, rollout: RolloutId) -> Option<RolloutHeader> {

@@ -183,6 +183,7 @@ impl Device {
             self.persist_record(turn);
         }
         self.tell_rollouts(&RolloutNews::Presence(None), turn);
+        self.tell_reports(turn);
         self.read_actual(now, turn);
         self.mint(now, turn);
     }

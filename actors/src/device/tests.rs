@@ -143,6 +143,31 @@ fn a_new_assignment_supersedes_the_one_before_it() {
 }
 
 #[test]
+fn a_rollout_that_asks_is_told_how_the_device_stands() {
+    let mut world = world();
+    world.enrol();
+    let (first, second) = (world.assignment("1.0"), world.assignment("2.0"));
+    let ask = |assignment: &RolloutAssignment| Input::Ask {
+        rollout: assignment.rollout,
+        workload: assignment.workload.clone(),
+    };
+    let away = || RolloutNews::Presence(Some(Wall(0)));
+    let (_, effects) = world.step(ask(&first));
+    assert_eq!(told(&effects), [(first.rollout, RolloutNews::Withdrawn), (first.rollout, away())]);
+    world.step(Input::Assign(first.clone()));
+    let (records, effects) = world.step(ask(&first));
+    assert_eq!(told(&effects), [(first.rollout, RolloutNews::Assigned), (first.rollout, away())]);
+    assert!(records.is_empty(), "asking changes nothing");
+    world.step(Input::Assign(second.clone()));
+    let (_, effects) = world.step(ask(&first));
+    let superseded = RolloutNews::Superseded(second.rollout);
+    assert_eq!(told(&effects), [(first.rollout, superseded), (first.rollout, away())]);
+    world.command(Command::Revoke { reason: String::new() }).unwrap();
+    let (_, effects) = world.step(ask(&second));
+    assert_eq!(told(&effects), [(second.rollout, RolloutNews::Gone)]);
+}
+
+#[test]
 fn a_stop_is_a_wish_of_its_own_and_survives_a_new_assignment() {
     let mut world = world();
     world.enrol();

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::counted::Counted;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::name::{DeviceName, LabelKey, LabelValue, Platform, Version, WorkloadName};
 use fleetd_sync_core::release::{Artifact, Manifest};
@@ -379,7 +380,7 @@ pub enum PlanError {
         names: Vec<String>,
     },
     /// The targets match no device.
-    #[error("{targets} matches none of {devices} devices")]
+    #[error("{targets} matches none of {}", Counted(*devices, "device"))]
     NoMatch {
         /// What was asked for.
         targets: String,
@@ -493,6 +494,14 @@ impl Plan {
         self.devices.iter().map(|device| (device.local, device.revision)).collect()
     }
 
+    /// Says whether there is nothing that a start could do: no device gets the release, and not because all have it
+    /// already, but because some that lack it are blocked.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        let is_blocked = |device: &PlannedDevice| matches!(device.verdict, Verdict::Blocked { .. });
+        self.assigned().next().is_none() && self.devices.iter().any(is_blocked)
+    }
+
     /// The devices that get an assignment, in order.
     pub fn assigned(&self) -> impl Iterator<Item = &PlannedDevice> {
         self.devices.iter().filter(|device| device.is_assigned())
@@ -541,7 +550,7 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
     let reasons: Vec<_> = locals
         .into_iter()
         .filter_map(|local| match (planned.get(&local), now.get(&local)) {
-            (Some(planned), Some(row)) if planned.revision == row.revision => None,
+            // The revision alone does not tell: which rollouts are at work on a device stands in no record of its own.
             (Some(planned), Some(row)) => {
                 let again = plan_device(&plan.release, row);
                 (!again.comes_to_the_same(planned)).then(|| StaleReason::Changed {

@@ -15,7 +15,7 @@ pub enum RolloutPhase {
     Running,
     /// Every device that it could reach has the release; offline ones follow by themselves.
     Succeeded,
-    /// It ended with more failed devices than the plan allows.
+    /// It ended with more failed devices than the plan allows, or with none that has the release.
     Failed,
     /// An operator took it back.
     Aborted,
@@ -49,6 +49,8 @@ pub struct RolloutHeader {
     pub created_by: String,
     /// When it ended.
     pub ended_at: Option<Wall>,
+    /// Something is still owed to a device, or awaited of one: a restart takes the rollout up again.
+    pub is_open: bool,
 }
 
 /// Why a rollout left a device out, or leaves it be.
@@ -68,8 +70,18 @@ pub enum Skip {
     Superseded(RolloutId),
     /// The device is of the fleet no more.
     Gone,
-    /// The rollout was aborted before the device had ended.
+    /// The rollout was aborted before the device had switched to the release: it keeps what it ran.
     Aborted,
+    /// The rollout was aborted while the device was at work. What became of that is still to come.
+    AbortedAtWork,
+}
+
+impl Skip {
+    /// Says whether the device goes on by itself once what stands in its way is gone.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Held | Self::Conflict | Self::Stopped)
+    }
 }
 
 impl fmt::Display for Skip {
@@ -83,6 +95,7 @@ impl fmt::Display for Skip {
             Self::Superseded(by) => write!(f, "{by} took its place"),
             Self::Gone => f.write_str("the device left the fleet"),
             Self::Aborted => f.write_str("the rollout was aborted"),
+            Self::AbortedAtWork => f.write_str("the rollout was aborted while it was at work; its end is awaited"),
         }
     }
 }
@@ -138,6 +151,15 @@ impl DeviceStatus {
 
     pub(super) const fn waits_for_device(&self) -> bool {
         matches!(self, Self::Pending | Self::Assigned)
+    }
+
+    /// Says whether the device is at work, as far as is known: its next word is awaited.
+    pub(super) const fn is_at_work(&self) -> bool {
+        matches!(self, Self::Acknowledged | Self::Installing(_) | Self::Skipped(Skip::AbortedAtWork))
+    }
+
+    pub(super) const fn is_passing(&self) -> bool {
+        matches!(self, Self::Skipped(skip) if skip.is_passing())
     }
 
     /// Why, for people, where there is something to say.
@@ -209,6 +231,10 @@ impl DeviceProgress {
         Self { status, owed, offline_since: device.offline_since, is_late: false, changed_at: at }
     }
 
+    const fn is_open(&self) -> bool {
+        !matches!(self.owed, Owed::Nothing) || self.status.is_at_work()
+    }
+
     /// Says whether the device cannot be reached, as far as anybody can tell.
     #[must_use]
     pub const fn is_offline(&self) -> bool {
@@ -216,7 +242,7 @@ impl DeviceProgress {
     }
 }
 
-/// How many devices have come how far: each stands in one field, but for the last, which counts some again.
+/// How many devices have come how far: each stands in one field, but for the last three, which count some again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RolloutCounts {
     /// Not assigned yet.
@@ -239,6 +265,10 @@ pub struct RolloutCounts {
     pub skipped: usize,
     /// Among pending and assigned: those that cannot be reached.
     pub offline: usize,
+    /// Among skipped: those that go on by themselves once what stands in their way is gone.
+    pub passing: usize,
+    /// Those to which something is owed, or that are at work, wherever they stand.
+    pub open: usize,
 }
 
 impl RolloutCounts {
@@ -247,12 +277,24 @@ impl RolloutCounts {
         if progress.status.waits_for_device() && progress.is_offline() {
             self.offline += 1;
         }
+        if progress.status.is_passing() {
+            self.passing += 1;
+        }
+        if progress.is_open() {
+            self.open += 1;
+        }
     }
 
     pub(super) const fn remove(&mut self, progress: &DeviceProgress) {
         *self.field(&progress.status) -= 1;
         if progress.status.waits_for_device() && progress.is_offline() {
             self.offline -= 1;
+        }
+        if progress.status.is_passing() {
+            self.passing -= 1;
+        }
+        if progress.is_open() {
+            self.open -= 1;
         }
     }
 
@@ -280,6 +322,12 @@ impl RolloutCounts {
     #[must_use]
     pub const fn under_way(&self) -> usize {
         self.pending + self.assigned + self.acknowledged + self.installing - self.offline
+    }
+
+    /// Those that have the release, by their own word.
+    #[must_use]
+    pub const fn succeeded(&self) -> usize {
+        self.healthy + self.unchanged
     }
 
     /// Those that have ended.

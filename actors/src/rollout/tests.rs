@@ -5,7 +5,7 @@ use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId};
 use proptest::prelude::*;
 
-use super::plan::{PlannedDevice, PlannedRelease, Targets, Verdict};
+use super::plan::{Blocked, PlannedDevice, PlannedRelease, Targets, Verdict};
 use super::*;
 use crate::report::{Exit, Fault};
 
@@ -145,6 +145,7 @@ impl Bench {
         let lines = self.effects.drain(..).map(|effect| match effect {
             Effect::Assign { device, assignment } => format!("assign {} to {}\n", assignment.version, name(device)),
             Effect::Withdraw { device, .. } => format!("withdraw from {}\n", name(device)),
+            Effect::Ask { device, .. } => format!("ask {}\n", name(device)),
             Effect::DeviceChanged { device, progress, counts } => {
                 let reason = progress.status.reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
                 let (ended, total) = (counts.ended(), counts.total());
@@ -314,7 +315,7 @@ fn an_abort_takes_back_what_has_not_ended_and_survives_a_restart() {
     bench.story();
     bench.abort();
     expect![[r#"
-        otter-2: skipped (the rollout was aborted), 2 of 3 ended
+        otter-2: skipped (the rollout was aborted while it was at work; its end is awaited), 2 of 3 ended
         otter-3: skipped (the rollout was aborted), 3 of 3 ended
         rollout aborted ada
         answer Ok(())
@@ -324,9 +325,9 @@ fn an_abort_takes_back_what_has_not_ended_and_survives_a_restart() {
     .assert_eq(&bench.story());
     bench.input(Input::DeviceWithdrawn { device: local(2) });
     bench.restart();
-    assert_eq!(bench.story(), "withdraw from otter-3\n");
+    assert_eq!(bench.story(), "ask otter-2\nwithdraw from otter-3\n");
     bench.report(2, Phase::Switch);
-    assert_eq!(bench.status(2), DeviceStatus::Skipped(Skip::Aborted));
+    assert_eq!(bench.status(2), DeviceStatus::Skipped(Skip::AbortedAtWork));
     bench.report(2, Phase::Healthy);
     assert_eq!(bench.status(2), DeviceStatus::Healthy, "it was too far to be called back");
     assert_eq!(bench.phase(), RolloutPhase::Aborted);
@@ -349,9 +350,131 @@ fn holds_stops_and_other_rollouts_leave_a_device_be() {
     bench.input(Input::DeviceReported { device: local(2), report: Box::new(stopped) });
     bench.input(Input::DeviceSuperseded { device: local(3), by: RolloutId::from_bytes([8; 10]) });
     assert_eq!(bench.machine.counts().skipped, 3);
-    assert_eq!(bench.phase(), RolloutPhase::Succeeded);
+    assert_eq!(bench.phase(), RolloutPhase::Running, "none of them has the release, and two may get it yet");
     bench.report(1, Phase::Healthy);
     assert_eq!(bench.status(1), DeviceStatus::Healthy, "the hold was lifted");
+    assert_eq!(bench.phase(), RolloutPhase::Succeeded, "what is still stopped follows later");
+}
+
+#[test]
+fn a_rollout_that_no_device_takes_has_not_succeeded() {
+    let mut bench = Bench::of_three();
+    bench.input(Input::DeviceSuperseded { device: local(1), by: RolloutId::from_bytes([8; 10]) });
+    bench.input(Input::DeviceGone { device: local(2) });
+    assert_eq!(bench.phase(), RolloutPhase::Running);
+    bench.report(3, Phase::Removed);
+    assert_eq!(bench.phase(), RolloutPhase::Failed);
+    assert_eq!(bench.machine.header().unwrap().reason, "no device took the release");
+}
+
+#[test]
+fn a_blocked_device_does_not_end_a_rollout_whose_others_are_away() {
+    let blocked = Verdict::Blocked { by: Blocked::Held, reason: "held: trade fair".to_owned() };
+    let devices = vec![planned(1, blocked, None), planned(2, Verdict::Install, Some(Wall(1)))];
+    let mut bench = Bench::started(devices);
+    assert_eq!(bench.phase(), RolloutPhase::Running);
+    bench.report(2, Phase::Healthy);
+    assert_eq!(bench.phase(), RolloutPhase::Succeeded);
+}
+
+#[test]
+fn a_plan_of_which_nobody_would_get_the_release_is_not_started() {
+    let blocked = |by| Verdict::Blocked { by, reason: "held: trade fair".to_owned() };
+    let held = Blocked::Held;
+    let mut bench = Bench::started(vec![
+        planned(1, Verdict::Unchanged, None),
+        planned(2, blocked(held), None),
+        planned(3, blocked(held), None),
+    ]);
+    assert!(bench.machine.header().is_none());
+    let refused = bench.effects.pop();
+    let Some(Effect::Answer { result: Err(error), .. }) = refused else { panic!("it is refused: {refused:?}") };
+    assert_eq!(
+        error.to_string(),
+        "each device that lacks the release is blocked: otter-2: held: trade fair; otter-3: held: trade fair"
+    );
+    let mut bench = Bench::started(vec![planned(1, Verdict::Unchanged, None), planned(2, Verdict::Install, None)]);
+    assert_eq!(bench.phase(), RolloutPhase::Running, "one that gets it is enough");
+    bench.report(2, Phase::Restored);
+    assert_eq!(bench.machine.header().unwrap().reason, "1 device failed; 0 may");
+}
+
+#[test]
+fn an_aborted_rollout_hears_how_those_ended_that_it_found_at_work() {
+    let mut bench = Bench::started((1..=5).map(|index| planned(index, Verdict::Install, None)).collect());
+    for index in 1..=4 {
+        bench.report(index, Phase::Download);
+    }
+    bench.abort();
+    for index in 1..=5 {
+        bench.input(Input::DeviceWithdrawn { device: local(index) });
+    }
+    assert!(bench.header.as_ref().unwrap().is_open, "four are at work");
+    bench.report(1, Phase::Healthy);
+    bench.restart();
+    assert_eq!(bench.story(), "ask otter-2\nask otter-3\nask otter-4\n");
+    bench.report(2, Phase::Restored);
+    bench.report(3, Phase::Failed);
+    let former = WorkloadReport { rollout: None, digest: Some(ArtifactDigest::of(b"other")), ..report(Phase::Healthy) };
+    for index in 4..=5 {
+        bench.input(Input::DeviceReported { device: local(index), report: Box::new(former.clone()) });
+    }
+    assert_eq!(bench.status(1), DeviceStatus::Healthy);
+    assert_eq!(bench.status(2).reason().as_deref(), Some("crashed: code 1"));
+    assert_eq!(bench.status(3), DeviceStatus::Failed(Failure::Reported(None)));
+    assert_eq!(bench.status(4), DeviceStatus::Skipped(Skip::Aborted), "it has taken it back");
+    assert_eq!((bench.status(5), bench.phase()), (DeviceStatus::Skipped(Skip::Aborted), RolloutPhase::Aborted));
+    assert!(!bench.header.as_ref().unwrap().is_open, "nothing is owed or awaited any more");
+    bench.report(5, Phase::Download);
+    assert_eq!(bench.status(5), DeviceStatus::Skipped(Skip::AbortedAtWork), "it had begun before it heard of it");
+}
+
+#[test]
+fn an_abort_takes_nothing_away_from_what_is_known() {
+    let mut bench = Bench::of_three();
+    bench.input(Input::DeviceSuperseded { device: local(1), by: RolloutId::from_bytes([8; 10]) });
+    bench.report(2, Phase::Download);
+    bench.report(3, Phase::Download);
+    bench.input(Input::DevicePresence { device: local(2), offline_since: Some(Wall(5)) });
+    bench.advance(SILENT_AFTER);
+    bench.effects.clear();
+    bench.abort();
+    assert_eq!(bench.status(1), DeviceStatus::Skipped(Skip::Superseded(RolloutId::from_bytes([8; 10]))));
+    assert_eq!(bench.status(2), DeviceStatus::Failed(Failure::Silent));
+    let story = bench.story();
+    assert!(!story.contains("withdraw from otter-1"), "the other's assignment stays: {story}");
+    assert!(story.contains("withdraw from otter-2"), "it must not begin again: {story}");
+}
+
+#[test]
+fn what_an_abort_owes_is_owed_after_a_restart_too() {
+    let mut bench = Bench::of_three();
+    bench.abort();
+    assert!(bench.header.as_ref().unwrap().is_open);
+    bench.restart();
+    assert_eq!(bench.story(), "withdraw from otter-1\nwithdraw from otter-2\nwithdraw from otter-3\n");
+    for index in 1..=3 {
+        bench.input(Input::DeviceWithdrawn { device: local(index) });
+    }
+    assert!(!bench.header.as_ref().unwrap().is_open);
+}
+
+#[test]
+fn a_word_that_a_restart_swallowed_is_asked_for_again() {
+    let mut bench = Bench::of_three();
+    for index in 1..=3 {
+        bench.input(Input::DeviceAssigned { device: local(index) });
+    }
+    bench.report(1, Phase::Healthy);
+    bench.report(2, Phase::Download);
+    bench.restart();
+    assert_eq!(bench.story(), "ask otter-2\nask otter-3\n", "the first has said its last word");
+    // The answer of one that is away and never comes back.
+    bench.input(Input::DevicePresence { device: local(2), offline_since: Some(Wall(5)) });
+    bench.report(3, Phase::Healthy);
+    bench.advance(SILENT_AFTER);
+    assert_eq!(bench.status(2), DeviceStatus::Failed(Failure::Silent));
+    assert_eq!(bench.phase(), RolloutPhase::Failed);
 }
 
 #[test]

@@ -47,6 +47,9 @@ impl Driver<Rollout> for RolloutDriver {
             Effect::Withdraw { device, rollout, workload } => {
                 actors.devices.send(&device, DeviceInput::Withdraw { rollout, workload });
             }
+            Effect::Ask { device, rollout, workload } => {
+                actors.devices.send(&device, DeviceInput::Ask { rollout, workload });
+            }
             Effect::Answer { operation, result } => self.shared.rollout_answers.answer(operation, result),
             // Watchers follow the store's feed, which has both.
             Effect::DeviceChanged { .. } | Effect::Changed { .. } => {}

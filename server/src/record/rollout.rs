@@ -50,6 +50,7 @@ fn put_header(header: &RolloutHeader) -> Mutation {
         created_at: Some(timestamp(header.created_at)),
         created_by_id: header.created_by.clone(),
         ended_at: header.ended_at.map(timestamp),
+        is_open: header.is_open,
         ..stored::RolloutRecord::default()
     };
     Mutation::Put { space: Space::Rollout, key: header.rollout.as_bytes().to_vec(), value: record.encode_to_vec() }
@@ -101,6 +102,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<RolloutHeader, ReadRecordError> {
         created_at: record.created_at.as_ref().map(wall).unwrap_or_default(),
         created_by: record.created_by_id,
         ended_at: record.ended_at.as_ref().map(wall),
+        is_open: record.is_open,
     })
 }
 
@@ -192,6 +194,7 @@ fn skip_words(skip: &Skip) -> (&'static str, String) {
         Skip::Superseded(by) => ("skipped-superseded", by.to_string()),
         Skip::Gone => ("skipped-gone", String::new()),
         Skip::Aborted => ("skipped-aborted", String::new()),
+        Skip::AbortedAtWork => ("skipped-aborted-at-work", String::new()),
     }
 }
 
@@ -215,6 +218,7 @@ fn status(word: &str, detail: &str) -> Option<DeviceStatus> {
         "skipped-superseded" => DeviceStatus::Skipped(Skip::Superseded(detail.parse().ok()?)),
         "skipped-gone" => DeviceStatus::Skipped(Skip::Gone),
         "skipped-aborted" => DeviceStatus::Skipped(Skip::Aborted),
+        "skipped-aborted-at-work" => DeviceStatus::Skipped(Skip::AbortedAtWork),
         _ => return None,
     })
 }
@@ -240,6 +244,7 @@ mod tests {
             Skip::Superseded(rollout),
             Skip::Gone,
             Skip::Aborted,
+            Skip::AbortedAtWork,
         ];
         let phases = Phase::ALL.iter().map(|phase| DeviceStatus::Installing(*phase));
         let plain = [

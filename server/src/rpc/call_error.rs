@@ -66,12 +66,14 @@ pub(crate) enum CallError {
     EditedPlan { plan: PlanId },
     #[error("{plan} does not fit the fleet any more")]
     StalePlan { plan: PlanId, reasons: Vec<StaleReason> },
+    #[error("{plan} cannot be started: no device would get the release")]
+    BlockedPlan { plan: PlanId, blocked: Vec<String>, first: DeviceName },
     #[error("{plan} was started already, as {rollout}")]
     StartedPlan { plan: PlanId, rollout: RolloutId },
     #[error("there is no rollout {rollout}")]
     UnknownRollout { rollout: RolloutId },
     #[error("the rollout refuses that")]
-    Rollout(#[from] RolloutError),
+    Rollout(#[source] RolloutError),
     #[error("the artifact is not taken or given")]
     Artifact(#[from] ArtifactError),
     #[error("{bytes} bytes at once; send at most {bytes_max}")]
@@ -108,8 +110,10 @@ impl CallError {
         match self {
             Self::Missing { .. } => row(Code::InvalidArgument, "request.field.missing", ""),
             Self::Invalid { .. } => row(Code::InvalidArgument, "request.field.invalid", ""),
-            Self::Selector(ParseSelectorError::Empty) => row(Code::InvalidArgument, "selector.empty", ""),
-            Self::Selector(_) => row(Code::InvalidArgument, "selector.invalid", ""),
+            Self::Selector(ParseSelectorError::Empty) => {
+                row(Code::InvalidArgument, "selector.empty", "fleetd device list")
+            }
+            Self::Selector(_) => row(Code::InvalidArgument, "selector.invalid", "fleetd device list --help"),
             Self::OtherRequest { .. } => row(Code::AlreadyExists, "request.repeated_otherwise", ""),
             Self::AnswerLost { .. } => row(Code::AlreadyExists, "request.answer_lost", ""),
             Self::SecretShown { .. } => row(Code::AlreadyExists, "request.secret_shown", ""),
@@ -134,6 +138,9 @@ impl CallError {
             }
             Self::UnreadablePlan(_) => row(Code::InvalidArgument, "rollout.plan_unreadable", "fleetd rollout plan …"),
             Self::StalePlan { .. } => row(Code::FailedPrecondition, "rollout.plan_stale", "fleetd rollout plan …"),
+            Self::BlockedPlan { first, .. } => {
+                Row(Code::FailedPrecondition, "rollout.plan_blocked", format!("fleetd device why {first}"))
+            }
             Self::StartedPlan { rollout, .. } => {
                 Row(Code::AlreadyExists, "rollout.plan_started", format!("fleetd rollout watch {rollout}"))
             }
@@ -167,6 +174,9 @@ impl CallError {
                 }
                 lines.join("\n")
             }
+            Self::BlockedPlan { blocked, .. } => {
+                format!("each device that lacks the release is blocked\n{}", blocked.join("\n"))
+            }
             Self::Refused(refusal) => refusal.message.clone(),
             Self::AnswerLost { .. } => "the change was made, and is not made again: look at what it changed".to_owned(),
             Self::SecretShown { .. } => "revoke what was made then, and ask under another request id".to_owned(),
@@ -184,6 +194,15 @@ fn sources(error: &dyn std::error::Error) -> String {
         source = below.source();
     }
     texts.join(": ")
+}
+
+impl From<RolloutError> for CallError {
+    fn from(error: RolloutError) -> Self {
+        match error {
+            RolloutError::Blocked { plan, blocked, first, .. } => Self::BlockedPlan { plan, blocked, first },
+            error => Self::Rollout(error),
+        }
+    }
 }
 
 fn device_row(error: &DeviceError) -> Row {
@@ -225,6 +244,7 @@ fn plan_row(error: &PlanError) -> Row {
 fn rollout_row(error: &RolloutError) -> Row {
     let (code, name, rollout) = match error {
         RolloutError::OtherPlan { rollout, .. } => (Code::AlreadyExists, "rollout.other_plan", rollout),
+        RolloutError::Blocked { rollout, .. } => (Code::FailedPrecondition, "rollout.plan_blocked", rollout),
         RolloutError::NotStarted { rollout } => (Code::NotFound, "rollout.unknown", rollout),
         RolloutError::Ended { rollout, .. } => (Code::FailedPrecondition, "rollout.ended", rollout),
     };

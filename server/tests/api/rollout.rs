@@ -1,5 +1,8 @@
 //! Plans and rollouts.
 
+use fleetd_server::record::request::{self, GivenAnswer};
+use fleetd_sync_core::commit::{ActorKey, Batch, Commit as _, Space};
+use fleetd_sync_store::state_store::{Change, Changed, KeyRange, StateStore as _};
 use serde_json::{Value, json};
 
 use super::world::{Refused, World, base64, count, refuses, text};
@@ -49,7 +52,9 @@ async fn targets_that_mean_nothing_or_nobody_are_refused() {
         (json!({ "devices": ["nobody"] }), "not_found", "device.unknown"),
         (json!({ "selector": "shop=8" }), "failed_precondition", "rollout.no_match"),
     ] {
-        refuses(on(&world, "PlanRollout", plan_of(targets)).await, kind, code);
+        let refused = refuses(on(&world, "PlanRollout", plan_of(targets)).await, kind, code);
+        assert!(!code.starts_with("selector") || !refused.next_command.is_empty(), "{refused:?}");
+        assert!(!refused.details.contains("1 devices"), "{refused:?}");
     }
     let unknown = json!({ "workload": "coffee", "version": "9", "targets": { "all": true } });
     refuses(on(&world, "PlanRollout", unknown).await, "not_found", "release.unknown");
@@ -87,6 +92,101 @@ async fn a_plan_starts_once() {
     let device =
         world.call("device.v1.DeviceService/GetDevice", json!({ "device": names[0] })).await.expect("it is there");
     assert_eq!(device["device"]["workloads"][0]["desiredRelease"], "1.0.0");
+}
+
+#[tokio::test]
+async fn a_plan_of_which_nobody_would_get_the_release_is_refused() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let names = world.devices(2).await;
+    for name in &names {
+        let hold = json!({ "device": name, "reason": "trade fair" });
+        world.call("device.v1.DeviceService/HoldDevice", hold).await.expect("it is there");
+    }
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "all": true }))).await.expect("it is a plan all the same");
+    assert_eq!(planned["plan"]["counts"]["blocked"], 2);
+    let refused = refuses(
+        on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await,
+        "failed_precondition",
+        "rollout.plan_blocked",
+    );
+    let reasons: Vec<_> = refused.details.lines().collect();
+    assert_eq!(reasons[0], "each device that lacks the release is blocked");
+    assert!(names.iter().all(|name| reasons.contains(&format!("{name}: held: trade fair").as_str())), "{reasons:?}");
+    assert!(names.iter().any(|name| refused.next_command == format!("fleetd device why {name}")));
+    assert_eq!(count(&on(&world, "ListRollouts", json!({})).await.expect("a list")["rollouts"]), 0);
+}
+
+/// The batch that wrote the record of a space also wrote a request's receipt.
+fn came_with_its_receipt(changes: &[Change], space: Space) -> bool {
+    let wrote = |wanted: Space| {
+        let is_of =
+            move |change: &&Change| matches!(&change.changed, Changed::Record { space, .. } if *space == wanted);
+        changes.iter().filter(is_of).map(|change| change.revision)
+    };
+    wrote(space).any(|revision| wrote(Space::Request).any(|receipt| receipt == revision))
+}
+
+/// Leaves of every answer only its receipt, as a crash between the change and its answer does.
+fn lose_answers(world: &World) {
+    let found = world.store.scan(Space::Request, KeyRange::all(), 1000).expect("it reads");
+    let mutations = found.into_iter().map(|(key, found)| {
+        let given = request::decode(&found.value).expect("it is an answer");
+        request::put(key, &GivenAnswer { response: None, ..given })
+    });
+    let batch = Batch { actor: ActorKey::only("test"), mutations: mutations.collect() };
+    world.store.submit(batch, Box::new(|result| result.expect("it is stored")));
+}
+
+#[tokio::test]
+async fn a_repeated_request_changes_nothing_though_its_answer_was_lost_with_the_server() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let names = world.devices(1).await;
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "all": true }))).await.expect("a plan");
+    let before = world.store.feed_end();
+    let start = json!({ "requestId": "go", "planId": planned["plan"]["id"] });
+    let started = on(&world, "StartRollout", start.clone()).await.expect("it fits");
+    let id = &started["rollout"]["id"];
+    let abort = json!({ "requestId": "stop", "rolloutId": id, "reason": "wrong shop" });
+    let aborted = on(&world, "AbortRollout", abort.clone()).await.expect("it runs");
+    let rename = json!({ "requestId": "call", "device": names[0], "name": "bar" });
+    let renamed = world.call("device.v1.DeviceService/RenameDevice", rename.clone()).await.expect("it is free");
+    let hold = json!({ "requestId": "hold", "device": "bar", "reason": "trade fair" });
+    world.call("device.v1.DeviceService/HoldDevice", hold.clone()).await.expect("it is there");
+    let changes = world.store.feed(before, 1000).expect("the feed reaches back").changes;
+    for space in [Space::Rollout, Space::Device] {
+        assert!(came_with_its_receipt(&changes, space), "{space:?}");
+    }
+
+    lose_answers(&world);
+    let again = on(&world, "StartRollout", start).await.expect("it was started");
+    assert_eq!(again["rollout"]["id"], *id);
+    assert_eq!(count(&on(&world, "ListRollouts", json!({})).await.expect("a list")["rollouts"]), 1);
+    let again = on(&world, "AbortRollout", abort).await.expect("it was aborted");
+    assert_eq!(again["rollout"]["reason"], aborted["rollout"]["reason"]);
+    let again = world.call("device.v1.DeviceService/RenameDevice", rename).await.expect("it was renamed");
+    assert_eq!(again["device"]["deviceId"], renamed["device"]["deviceId"]);
+    let again = world.call("device.v1.DeviceService/HoldDevice", hold).await;
+    refuses(again, "already_exists", "request.answer_lost");
+    let shown = world.call("device.v1.DeviceService/GetDevice", json!({ "device": "bar" })).await.expect("it is there");
+    assert_eq!(count(&shown["device"]["holds"]), 1, "{shown}");
+}
+
+#[tokio::test]
+async fn of_two_devices_that_are_given_one_name_at_once_one_gets_it() {
+    let world = World::start().await;
+    let names = world.devices(4).await;
+    let rename = |device: String| {
+        let request = json!({ "device": device, "name": "bar" });
+        world.call("device.v1.DeviceService/RenameDevice", request)
+    };
+    let [a, b, c, d] = std::array::from_fn(|index| rename(names[index].clone()));
+    let answers: [_; 4] = tokio::join!(a, b, c, d).into();
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
+    for answer in answers.into_iter().filter(Result::is_err) {
+        refuses(answer, "already_exists", "device.name_taken");
+    }
 }
 
 #[tokio::test]

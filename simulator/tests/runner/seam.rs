@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use fleetd_actors::report::Phase;
-use fleetd_actors::rollout::status::RolloutPhase;
+use fleetd_actors::rollout::status::{DeviceStatus, RolloutPhase, Skip};
 use fleetd_simulator::fleet::{Fleet, coffee};
 use fleetd_simulator::runner::Behaviour;
 use fleetd_sync_core::id::ArtifactDigest;
@@ -98,6 +98,52 @@ fn a_change_is_applied_one_way_of_the_link_after_it_was_made() {
     fleet.wait_until("the first device to hear of it", heard).unwrap();
     let took = fleet.world.monotonic().since(before);
     assert!(took < LATENCY + Duration::from_millis(5), "one way takes {LATENCY:?}, and the change took {took:?}");
+}
+
+/// An abort comes when one device has yet to hear of the release, and two have switched to one that is not well.
+#[test]
+fn an_aborted_rollout_hears_how_the_devices_ended_that_were_at_work() {
+    let mut fleet = fleet_of_three();
+    let first = fleet.push("1.0.0", b"coffee one").unwrap();
+    fleet.roll_out(&first).unwrap();
+    fleet.wait_until("1.0.0 to be healthy on all", |fleet| all_healthy(fleet, "1.0.0")).unwrap();
+    let program = b"coffee two";
+    let behaviour = Behaviour { crashes_after: Some(Duration::from_secs(5)), is_sick: true };
+    fleet.devices[1].runner.script(ArtifactDigest::of(program), behaviour);
+    let slow = Behaviour { is_sick: true, ..Behaviour::default() };
+    fleet.devices[0].runner.script(ArtifactDigest::of(program), slow);
+    fleet.network.cut("device-2");
+    let second = fleet.push("1.1.0", program).unwrap();
+    let rollout = fleet.roll_out(&second).unwrap();
+    let watches = |fleet: &Fleet| {
+        (0..2).all(|device| fleet.progress(rollout, device) == Some(DeviceStatus::Installing(Phase::Watch)))
+    };
+    fleet.wait_until("two devices to have switched", watches).unwrap();
+    fleet.abort(rollout).unwrap();
+    let at_work = Some(DeviceStatus::Skipped(Skip::AbortedAtWork));
+    assert_eq!((fleet.progress(rollout, 0), fleet.progress(rollout, 1)), (at_work.clone(), at_work));
+    assert_eq!(fleet.progress(rollout, 2), Some(DeviceStatus::Skipped(Skip::Aborted)));
+    let restored = |fleet: &Fleet| {
+        (0..2).all(|device| matches!(fleet.progress(rollout, device), Some(DeviceStatus::Restored(Some(_)))))
+    };
+    fleet.wait_until("the end of both in the rollout that was aborted", restored).unwrap();
+    fleet.network.heal("device-2");
+    fleet.world.run_for(Duration::from_secs(600));
+    assert!(fleet.is_healthy(2, "1.0.0"), "the third never began");
+    assert_eq!(fleet.progress(rollout, 2), Some(DeviceStatus::Skipped(Skip::Aborted)));
+    let header = fleet.rollout(rollout).unwrap();
+    assert_eq!((header.phase, header.is_open), (RolloutPhase::Aborted, false));
+
+    // The same with a release that is well: what was too far to be called back stays, and the rollout says so.
+    let third = fleet.push("1.2.0", b"coffee three").unwrap();
+    let rollout = fleet.roll_out(&third).unwrap();
+    let is_at_work = |fleet: &Fleet| {
+        matches!(fleet.progress(rollout, 0), Some(DeviceStatus::Installing(Phase::Watch | Phase::Switch)))
+    };
+    fleet.wait_until("the first device to have switched", is_at_work).unwrap();
+    fleet.abort(rollout).unwrap();
+    let is_healthy = |fleet: &Fleet| fleet.progress(rollout, 0) == Some(DeviceStatus::Healthy);
+    fleet.wait_until("its end in the rollout that was aborted", is_healthy).unwrap();
 }
 
 #[test]

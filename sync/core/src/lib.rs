@@ -10,6 +10,7 @@
 pub mod artifact;
 pub mod codec;
 pub mod commit;
+pub mod counted;
 pub mod document;
 pub mod enrolment;
 pub mod entropy;

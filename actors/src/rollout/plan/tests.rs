@@ -121,8 +121,9 @@ fn targets_are_a_selector_and_names_and_never_everything_by_accident() {
     assert_eq!(plan_of(some(None, &[]), &rows), Err(PlanError::NoTargets));
     let nobody = plan_of(some(None, &["otter-1", "heron-1"]), &rows);
     assert_eq!(nobody, Err(PlanError::UnknownDevice { names: vec!["heron-1".to_owned()] }));
-    let nothing = plan_of(some(Some("site=paris"), &[]), &rows).unwrap_err();
-    assert_eq!(nothing.to_string(), "selector site=paris matches none of 6 devices");
+    let nothing = |rows| plan_of(some(Some("site=paris"), &[]), rows).unwrap_err().to_string();
+    assert_eq!(nothing(&rows), "selector site=paris matches none of 6 devices");
+    assert_eq!(nothing(&rows[..1]), "selector site=paris matches none of 1 device");
 }
 
 #[test]
@@ -149,6 +150,26 @@ fn a_plan_is_stale_only_if_planning_again_would_say_something_else() {
         otter-4 is not meant any more
         otter-14 is new: install"#]]
     .assert_eq(&reasons.join("\n"));
+}
+
+#[test]
+fn a_plan_is_stale_once_another_rollout_is_at_work_though_no_record_was_written() {
+    let mut rows: Vec<_> = (1..=2).map(row).collect();
+    let plan = plan_of(Targets::All, &rows).unwrap();
+    rows[1].rollouts.insert(coffee(), RolloutId::from_bytes([1; 10]));
+    let reasons: Vec<_> = check_fence(&plan, &rows).unwrap_err().iter().map(ToString::to_string).collect();
+    let busy = "otter-2: planned was install, now it is blocked: rol_040g2081040g2081 is at work on coffee";
+    assert_eq!(reasons, [busy]);
+}
+
+#[test]
+fn a_plan_is_blocked_when_nobody_gets_the_release_and_somebody_lacks_it() {
+    let fleet = fleet();
+    let is_blocked = |names: &[&str]| plan_of(some(None, names), &fleet).unwrap().is_blocked();
+    assert!(is_blocked(&["otter-5"]));
+    assert!(is_blocked(&["otter-3", "otter-5", "otter-7"]), "that one has it helps nobody else");
+    assert!(!is_blocked(&["otter-3"]), "all have it already");
+    assert!(!is_blocked(&["otter-1", "otter-5"]));
 }
 
 #[test]
