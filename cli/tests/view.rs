@@ -55,7 +55,7 @@ fn a_plan_shows_what_it_would_do_and_to_whom_not() {
         PlannedDevice { name: "calm-fox".to_owned(), verdict: Verdict::Install.into(), ..PlannedDevice::default() },
     ];
     expect![[r#"
-        coffee 1.8.0: 4 matched   ~ 1 update   + 1 install   = 1 unchanged   ! 1 blocked   (1 offline, follow later)
+        coffee 1.8.0: 4 matched   ~ 1 update   + 1 install   = 1 unchanged   ! 1 blocked   (1 offline, follows later)
         blocked
           sly-crow             platform: no artifact for linux/riscv64
         update
@@ -66,6 +66,31 @@ fn a_plan_shows_what_it_would_do_and_to_whom_not() {
         Plan pln_9d (attempt 1) is saved.
     "#]]
     .assert_eq(&rollout::view::plan(&plan, &devices, now()));
+}
+
+#[test]
+fn a_plan_says_what_a_start_would_come_to() {
+    let outlook = |update, unchanged, blocked| {
+        let counts = PlanCounts { matched: 2, update, unchanged, blocked, ..PlanCounts::default() };
+        let plan = Plan { version: "1.8.0".to_owned(), counts: Some(counts), ..Plan::default() };
+        let device = |name: &str, verdict: Verdict| PlannedDevice {
+            name: name.to_owned(),
+            verdict: verdict.into(),
+            ..PlannedDevice::default()
+        };
+        let devices = [device("sly-crow", Verdict::Blocked), device("calm-fox", Verdict::Blocked)];
+        assert_eq!(rollout::view::is_blocked(&plan), update == 0 && blocked > 0);
+        rollout::view::outlook(&plan, &devices, "pln_9d")
+    };
+    expect![[r#"
+        Start it: fleetd rollout start pln_9d
+        Nothing would change: each device runs 1.8.0 already. Started, it is done at once: fleetd rollout start pln_9d
+        It cannot be started: no device would get 1.8.0, and each that lacks it is blocked.
+        See why: fleetd device why sly-crow
+        It cannot be started: no device would get 1.8.0, and each that lacks it is blocked.
+        See why: fleetd device why sly-crow
+    "#]]
+    .assert_eq(&[outlook(1, 0, 1), outlook(0, 2, 0), outlook(0, 0, 2), outlook(0, 1, 1)].concat());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use fleetd_sync_core::counted::Counted;
 use fleetd_sync_store::disk::{DiskStore, Profile};
 use fleetd_sync_store::open_error::OpenStoreError;
 use serde::Serialize;
@@ -164,8 +165,8 @@ fn agent(asked: &Result<ShownStatus, AskAgentError>, has_token: bool, invocation
         }
         (word, _) => Finding::note("link", format!("not connected now: {word}"), "check the network and the address"),
     };
-    let count = status.workloads.len();
-    vec![Finding::good("agent", format!("{} runs {count} workloads", status.local_id)), link]
+    let workloads = Counted(status.workloads.len(), "workload");
+    vec![Finding::good("agent", format!("{} runs {workloads}", status.local_id)), link]
 }
 
 fn text(findings: &[Finding]) -> String {

@@ -168,10 +168,17 @@ impl Show {
 
 impl Abort {
     async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
-        let what = format!("abort {}: devices that have not begun keep what they run", self.rollout);
-        self.confirm.ask(session.output, &what)?;
+        let client = session.client().await?;
+        // What is not there, or has ended, is not asked about.
+        let request = GetRolloutRequest { rollout_id: self.rollout.clone(), page_size: 1, ..Default::default() };
+        let rollout = login::need(client.get_rollout(request).await?.rollout, "rollout")?;
+        if rollout.ended_at.is_none() {
+            let release = format!("{} {}", rollout.workload, rollout.version);
+            let what = format!("abort {} of {release}: devices that have not begun keep what they run", self.rollout);
+            self.confirm.ask(session.output, &what)?;
+        }
         let request = AbortRolloutRequest { request_id: request_id(), rollout_id: self.rollout, reason: self.reason };
-        let answer = session.client().await?.abort_rollout(request).await?;
+        let answer = client.abort_rollout(request).await?;
         let rollout = login::need(answer.rollout, "rollout")?;
         session.output.answer(&message_json(&rollout), || view::summary(&rollout))
     }

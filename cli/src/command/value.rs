@@ -7,6 +7,8 @@ use clap::Args;
 use fleetd_proto::fleetd::common::v1::Targets;
 use fleetd_sync_core::name::{LabelKey, LabelValue, Version, WorkloadName};
 
+use crate::error::CommandError;
+use crate::exit::Exit;
 use crate::output::Moment;
 
 /// Why a text is not what a flag takes.
@@ -131,6 +133,24 @@ pub struct Meant {
     pub all: bool,
 }
 
+impl Meant {
+    /// Refuses a selector that was given and says nothing: a variable of a script that is not set, most likely.
+    ///
+    /// # Errors
+    /// When it is empty; `command` is the one to repeat with a selector.
+    pub fn require_some(&self, command: &str) -> Result<(), CommandError> {
+        match &self.selector {
+            Some(selector) if selector.trim().is_empty() => {
+                Err(CommandError::new("selector.empty", "the selector is empty")
+                    .cause("an empty selector never means the whole fleet; --all does")
+                    .next_command(format!("{command} -l KEY=VALUE"))
+                    .exit(Exit::Usage))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl From<Meant> for Targets {
     fn from(meant: Meant) -> Self {
         Self { selector: meant.selector.unwrap_or_default(), devices: meant.device, all: meant.all }
@@ -152,6 +172,10 @@ mod tests {
         assert!("brisk-otter/Coffee".parse::<Place>().is_err());
         assert_eq!(label("shop=7"), Ok(("shop".to_owned(), "7".to_owned())));
         assert!(label("shop").is_err());
+        for (selector, is_refused) in [(None, false), (Some("shop=7"), false), (Some(""), true), (Some(" "), true)] {
+            let meant = Meant { selector: selector.map(str::to_owned), device: Vec::new(), all: false };
+            assert_eq!(meant.require_some("fleetd rollout plan coffee@1.8.0").is_err(), is_refused, "{selector:?}");
+        }
         assert!(past("1h").is_ok() && past("2026-03-01T12:00:00Z").is_ok() && past("yesterday").is_err());
     }
 }

@@ -57,7 +57,7 @@ impl Verify {
         });
         session.output.answer(&object, || {
             format!(
-                "{} {} is signed by {}, which root record {} delegates for it; {} of its {} artifacts have their digest",
+                "{} {} is signed by {}, which root record {} delegates for it; artifacts that have their digest: {} of {}",
                 self.release.workload,
                 self.release.version,
                 verified.key,

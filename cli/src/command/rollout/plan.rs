@@ -17,6 +17,7 @@ use crate::output::Moment;
 
 impl Plan {
     pub(super) async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        self.meant.require_some(&format!("fleetd rollout plan {}@{}", self.release.workload, self.release.version))?;
         let client = session.client().await?;
         let request = PlanRolloutRequest {
             request_id: request_id(),
@@ -38,11 +39,12 @@ impl Plan {
         let object = json!({
             "plan": message_json(&plan),
             "devices": devices.iter().map(message_json).collect::<Vec<_>>(),
+            "canStart": !view::is_blocked(&plan),
         });
         let start = self.out.as_ref().map_or_else(|| plan.id.clone(), |path| format!("'{}'", path.display()));
-        session.output.answer(&object, || {
-            format!("{}Start it: fleetd rollout start {start}\n", view::plan(&plan, &devices, Moment::now()))
-        })
+        session
+            .output
+            .answer(&object, || view::plan(&plan, &devices, Moment::now()) + &view::outlook(&plan, &devices, &start))
     }
 }
 

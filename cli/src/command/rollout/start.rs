@@ -25,7 +25,12 @@ impl Start {
         match self.wait {
             Some(wait) => watch::follow(session, &client, &rollout.id, Some(wait)).await,
             None => session.output.answer(&message_json(&rollout), || {
-                format!("{}Follow it: fleetd rollout watch {}\n", view::summary(&rollout), rollout.id)
+                let next = if rollout.ended_at.is_some() {
+                    "See it: fleetd rollout show"
+                } else {
+                    "Follow it: fleetd rollout watch"
+                };
+                format!("{}{next} {}\n", view::summary(&rollout), rollout.id)
             }),
         }
     }

@@ -53,10 +53,45 @@ pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
     text
 }
 
+/// Says whether a plan cannot be started: no device would get the release, and some that lack it are blocked.
+#[must_use]
+pub fn is_blocked(plan: &Plan) -> bool {
+    let counts = plan.counts.unwrap_or_default();
+    counts.update + counts.install == 0 && counts.blocked > 0
+}
+
+/// Says what a start of a plan would come to, and how to start it, if it can be started.
+#[must_use]
+pub fn outlook(plan: &Plan, devices: &[PlannedDevice], start: &str) -> String {
+    let counts = plan.counts.unwrap_or_default();
+    if is_blocked(plan) {
+        let blocked = devices.iter().find(|device| device.verdict == i32::from(Verdict::Blocked));
+        let name = blocked.map_or("DEVICE", |device| &device.name);
+        return format!(
+            "It cannot be started: no device would get {}, and each that lacks it is blocked.\nSee why: fleetd device \
+             why {name}\n",
+            plan.version
+        );
+    }
+    if counts.update + counts.install == 0 {
+        return format!(
+            "Nothing would change: each device runs {} already. Started, it is done at once: fleetd rollout start \
+             {start}\n",
+            plan.version
+        );
+    }
+    format!("Start it: fleetd rollout start {start}\n")
+}
+
 fn plan_counts(counts: &PlanCounts) -> String {
+    let offline = match counts.offline {
+        0 => "0 offline".to_owned(),
+        1 => "1 offline, follows later".to_owned(),
+        offline => format!("{offline} offline, follow later"),
+    };
     format!(
-        "{} matched   ~ {} update   + {} install   = {} unchanged   ! {} blocked   ({} offline, follow later)",
-        counts.matched, counts.update, counts.install, counts.unchanged, counts.blocked, counts.offline
+        "{} matched   ~ {} update   + {} install   = {} unchanged   ! {} blocked   ({offline})",
+        counts.matched, counts.update, counts.install, counts.unchanged, counts.blocked
     )
 }
 
