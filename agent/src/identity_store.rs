@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fleetd_sync_core::blocking::Blocking;
 use fleetd_sync_core::commit::{ActorKey, Batch, Commit, CommitError, Completion, Mutation, Revision, Space};
 use fleetd_sync_store::ab_file::{LoadAbFileError, StoreAbFileError};
 use fleetd_sync_store::feed::Subscription;
@@ -19,7 +20,6 @@ use fleetd_sync_store::state_store::{
     Cursor, Feed, FeedError, Found, KeyRange, LogPart, ReadError, StateStore, Versioned, Wake,
 };
 
-use crate::blocking::Blocking;
 use crate::cause::cause_of;
 use crate::driver::agent::AGENT_KEY;
 use crate::identity_files::{IdentityFiles, IdentityPart};

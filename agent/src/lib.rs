@@ -8,7 +8,6 @@
 //! [`artifact_files`] (what is on the disk, and in which order it gets there), both standing on [`disk`].
 
 pub mod artifact_files;
-pub mod blocking;
 pub mod command;
 pub mod config;
 pub mod disk;

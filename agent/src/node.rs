@@ -22,6 +22,7 @@ use fleetd_actors::directory::Directory;
 use fleetd_actors::driver::Driver;
 use fleetd_actors::spawn::{LoadActorError, Spawn};
 use fleetd_actors::workload::{self, Command};
+use fleetd_sync_core::blocking::Blocking;
 use fleetd_sync_core::commit::{ActorKey, Space};
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
@@ -36,7 +37,6 @@ use fleetd_sync_store::state_store::{KeyRange, ReadError, StateStore};
 use fleetd_sync_transport::link::Link;
 
 use crate::artifact_files::ArtifactFiles;
-use crate::blocking::Blocking;
 use crate::disk::DiskError;
 use crate::driver::{self, Surroundings};
 use crate::install::Installer;

@@ -1,10 +1,6 @@
-//! Where work that blocks is done: away from the actors.
+//! Where work that blocks is done: on threads of the runtime.
 
-/// Runs jobs that read files or compute for long.
-pub trait Blocking: Send + Sync + 'static {
-    /// Runs `job` soon, somewhere else.
-    fn run(&self, job: Box<dyn FnOnce() + Send>);
-}
+use fleetd_sync_core::blocking::Blocking;
 
 /// The threads that a tokio runtime keeps for such work.
 #[derive(Clone, Debug)]

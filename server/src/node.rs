@@ -15,6 +15,7 @@ use fleetd_actors::log_stream::{self, LogStore};
 use fleetd_actors::registration::{self, Registration};
 use fleetd_actors::rollout::{self, Rollout};
 use fleetd_actors::spawn::{Load, LoadActorError, Spawn};
+use fleetd_sync_core::blocking::Blocking;
 use fleetd_sync_core::commit::{ActorKey, Space};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::DocumentId;
@@ -30,7 +31,6 @@ use fleetd_sync_transport::link::{Link, ListenError, ListenIdentity, Listener};
 
 use crate::answers::Answers;
 use crate::artifact_store::ArtifactStore;
-use crate::blocking::Blocking;
 use crate::connection_table::ConnectionTable;
 use crate::driver::{
     AuthorityDriver, DeviceDriver, LobbyDriver, LogStoreDriver, LogStoreKey, RegistrationDriver, RolloutDriver,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fleetd_sync_core::blocking::Blocking;
+
 use crate::world::World;
 
 /// Time that such a job takes until it begins.
@@ -20,20 +22,10 @@ impl NodeBlocking {
     pub fn new(node: &str, world: World) -> Self {
         Self { node: node.to_owned(), world }
     }
+}
 
-    fn schedule(&self, job: Box<dyn FnOnce() + Send>) {
+impl Blocking for NodeBlocking {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) {
         self.world.schedule(JOB_DELAY, &self.node, b"job", job);
-    }
-}
-
-impl fleetd_server::blocking::Blocking for NodeBlocking {
-    fn run(&self, job: Box<dyn FnOnce() + Send>) {
-        self.schedule(job);
-    }
-}
-
-impl fleetd_agent::blocking::Blocking for NodeBlocking {
-    fn run(&self, job: Box<dyn FnOnce() + Send>) {
-        self.schedule(job);
     }
 }

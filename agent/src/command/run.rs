@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_actors::shell::ShellEngine;
+use fleetd_sync_core::blocking::Blocking;
 use fleetd_sync_core::commit::Commit;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::BootId;
@@ -22,7 +23,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::answer::{CommandError, answer};
 use super::{Invocation, read_config};
 use crate::artifact_files::DiskArtifactFiles;
-use crate::blocking::Blocking;
 use crate::config::{Config, ConfigArguments};
 use crate::disk::OsDisk;
 use crate::facts::{self, Facts};

@@ -1,6 +1,6 @@
-//! Where work that waits for the disk is done: away from the actors.
+//! The contract of work that blocks: done away from the actors, by whatever an engine has for it.
 
-/// Runs jobs that read or write files.
+/// Runs jobs that read or write files, or compute for long.
 pub trait Blocking: Send + Sync + 'static {
     /// Runs `job` soon, somewhere else. Jobs may run side by side, and in any order.
     fn run(&self, job: Box<dyn FnOnce() + Send>);
