@@ -32,8 +32,6 @@ use token::{Answer, Command, CommandError, Decision, KnownDevice, PendingDevice,
 
 /// Registrations and renewals that may be under way at once; who comes later is asked to come again.
 const OPEN_MAX: usize = 1024;
-/// Devices that may wait for approval: more is no fleet that somebody approves by hand.
-const PENDING_MAX: usize = 10_000;
 /// Time in which a registration must be through, before the device is asked to come again.
 const OPEN_FOR_MAX: Duration = Duration::from_secs(30);
 /// Ceiling of the pause for a device that waits for approval or comes at a bad time; the floor is half of it.
@@ -471,7 +469,7 @@ impl Registration {
     /// Lets a device wait for an operator's word.
     fn wait(&mut self, now: Now, asked: OperationId, applicant: &Applicant, turn: &mut RegistrationTurn) {
         let local = LocalId::from(applicant.key.id());
-        if !self.pending.contains_key(&local) && self.pending.len() < PENDING_MAX {
+        if !self.pending.contains_key(&local) && self.pending.len() < limit::PENDING_DEVICES_MAX {
             let device = PendingDevice {
                 local,
                 key: applicant.key,

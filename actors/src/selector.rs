@@ -14,13 +14,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use fleetd_sync_core::limit;
 use winnow::Parser;
 use winnow::combinator::{alt, cut_err, delimited, eof, fail, opt, preceded, repeat, separated, terminated};
 use winnow::error::{ContextError, ErrMode, StrContext, StrContextValue};
 use winnow::token::{one_of, take_while};
-
-/// Bytes of a selector: more than any command line wants, and quick to parse.
-const SELECTOR_BYTES_MAX: usize = 4 << 10;
 
 /// Why a text is no selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -127,8 +125,8 @@ impl FromStr for Selector {
         if text.trim().is_empty() {
             return Err(ParseSelectorError::Empty);
         }
-        if text.len() > SELECTOR_BYTES_MAX {
-            return Err(ParseSelectorError::TooLong { length: text.len(), length_max: SELECTOR_BYTES_MAX });
+        if text.len() > limit::SELECTOR_BYTES_MAX {
+            return Err(ParseSelectorError::TooLong { length: text.len(), length_max: limit::SELECTOR_BYTES_MAX });
         }
         selector.parse(text).map_err(|error| {
             let before = text.get(..error.offset()).unwrap_or(text);

@@ -24,8 +24,6 @@ const PREFIX: &str = "fdt_";
 const SECRET_BYTES: usize = 32;
 /// Tokens that are read at once when the server starts.
 const PAGE_RECORDS: usize = 1024;
-/// Characters of a token's name.
-pub const ACCESS_NAME_CHARS_MAX: usize = 63;
 
 /// What a server keeps of a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]

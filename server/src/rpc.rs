@@ -36,13 +36,12 @@ use fleetd_proto::fleetd::registration::v1::registration_service_server::Registr
 use fleetd_proto::fleetd::release::v1::release_service_server::ReleaseServiceServer;
 use fleetd_proto::fleetd::rollout::v1::rollout_service_server::RolloutServiceServer;
 use fleetd_proto::fleetd::trust::v1::trust_service_server::TrustServiceServer;
+use fleetd_sync_core::limit;
 use tonic::service::Routes;
 
 pub use self::admission::admission_status;
 use self::backend::Backend;
 
-/// Bytes of a plan's document that a caller may send: one over a hundred thousand devices takes 20 MiB.
-const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 /// The longest answer: a thousand devices with their workloads.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
@@ -59,7 +58,11 @@ pub fn routes(backend: &Arc<Backend>) -> Routes {
         .add_service(devices.max_encoding_message_size(ANSWER_BYTES_MAX))
         .add_service(ArtifactServiceServer::new(artifact::Artifacts::new(backend())))
         .add_service(ReleaseServiceServer::new(release::Releases::new(backend())))
-        .add_service(rollouts.max_decoding_message_size(DOCUMENT_BYTES_MAX).max_encoding_message_size(ANSWER_BYTES_MAX))
+        .add_service(
+            rollouts
+                .max_decoding_message_size(limit::PLAN_DOCUMENT_BYTES_MAX)
+                .max_encoding_message_size(ANSWER_BYTES_MAX),
+        )
         .add_service(LogServiceServer::new(log::Logs::new(backend())))
         .add_service(AccessServiceServer::new(access::Access::new(backend())))
         .add_service(TrustServiceServer::new(trust::TrustRoot::new(backend())));

@@ -1,6 +1,8 @@
-//! What a client of the API can make this process hold, with the reason for each number.
+//! What a client of the API can make this process hold. The numbers, with their reasons, are [`limit`]'s.
 
 use std::time::Duration;
+
+use fleetd_sync_core::limit;
 
 /// Pause after a connection could not be accepted: long enough to let others close, short enough to go unnoticed.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,25 +37,17 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Operators, pipelines and consoles call the API; devices sync over QUIC. With full windows: 256 MiB.
-            connections_max: 1024,
-            connection_requests_max: 128,
-            // A GET of Connect has its message in the path: 16 KiB hold any read, and a token.
-            header_bytes_max: 16 << 10,
-            // An upload's chunk of 1 MiB is 1.4 MiB in JSON; gRPC's usual limit leaves room.
-            message_bytes_max: 4 << 20,
-            // A registration is a token, a certificate request and facts: 8 KiB.
-            open_body_bytes_max: 64 << 10,
-            // Keeps an upload at 5 MB/s over 50 ms.
-            window_bytes: 256 << 10,
-            // Slow links shake hands in 2 s.
-            handshake_timeout: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(30),
-            // Routers forget silent connections after 30 s at the earliest.
-            keep_alive_interval: Duration::from_secs(20),
-            keep_alive_timeout: Duration::from_secs(20),
-            // An exchange takes well under a second; what lasts longer is a watch, which the client opens again.
-            drain_timeout: Duration::from_secs(2),
+            connections_max: limit::API_CONNECTIONS_MAX,
+            connection_requests_max: limit::API_CONNECTION_REQUESTS_MAX,
+            header_bytes_max: limit::API_HEADER_BYTES_MAX,
+            message_bytes_max: limit::API_MESSAGE_BYTES_MAX,
+            open_body_bytes_max: limit::API_OPEN_BODY_BYTES_MAX,
+            window_bytes: limit::API_WINDOW_BYTES,
+            handshake_timeout: limit::API_HANDSHAKE_TIMEOUT,
+            header_timeout: limit::API_HEADER_TIMEOUT,
+            keep_alive_interval: limit::API_KEEP_ALIVE,
+            keep_alive_timeout: limit::API_KEEP_ALIVE,
+            drain_timeout: limit::API_DRAIN_TIMEOUT,
         }
     }
 }

@@ -3,13 +3,14 @@
 use fleetd_proto::fleetd::access::v1 as access;
 use fleetd_proto::fleetd::access::v1::access_service_server::AccessService;
 use fleetd_sync_core::id::AccessId;
+use fleetd_sync_core::limit::ACCESS_NAME_CHARS_MAX;
 use tonic::{Request, Response, Status};
 
 use super::backend::caller;
 use super::call_error::{CallError, parsed, required};
 use super::page::{newest_first, page};
 use super::request_log::Kept;
-use crate::access::{ACCESS_NAME_CHARS_MAX, AccessToken, AccessWish};
+use crate::access::{AccessToken, AccessWish};
 use crate::record::access::{role, role_number};
 use crate::record::{timestamp, wall};
 

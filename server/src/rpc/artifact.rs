@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fleetd_proto::fleetd::artifact::v1 as artifact;
 use fleetd_proto::fleetd::artifact::v1::artifact_service_server::ArtifactService;
 use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::limit;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::backend::Backend;
@@ -12,8 +13,6 @@ use super::call_error::{CallError, parsed, required};
 use super::follower::{Messages, Outlet, StreamEnd, stream};
 use crate::artifact_store::{ArtifactError, ArtifactStore, Held};
 
-/// Bytes of one message: what the schema promises to take.
-const PART_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one message that is given.
 const PART_BYTES: usize = 256 << 10;
 
@@ -61,8 +60,8 @@ impl Upload {
 
     async fn append(&mut self, backend: &Backend, content: Vec<u8>) -> Result<(), CallError> {
         let bytes = content.len();
-        if bytes > PART_BYTES_MAX {
-            return Err(CallError::ArtifactPart { bytes, bytes_max: PART_BYTES_MAX });
+        if bytes > limit::UPLOAD_PART_BYTES_MAX {
+            return Err(CallError::ArtifactPart { bytes, bytes_max: limit::UPLOAD_PART_BYTES_MAX });
         }
         let (digest, size_bytes, offset_bytes) = (self.digest, self.size_bytes, self.offset_bytes);
         let append = move |store: &dyn ArtifactStore| store.append(digest, size_bytes, offset_bytes, &content);

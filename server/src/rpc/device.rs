@@ -11,6 +11,7 @@ use fleetd_proto::fleetd::device::v1::device_service_server::DeviceService;
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{HoldId, KeyId, LocalId};
+use fleetd_sync_core::limit::REASON_BYTES_MAX;
 use fleetd_sync_core::name::{DeviceName, WorkloadName};
 use fleetd_sync_core::replica::document_prefix;
 use fleetd_sync_core::resolve::Run;
@@ -351,9 +352,6 @@ impl DeviceService for Devices {
         Ok(Response::new(device::RevokeDeviceResponse { device }))
     }
 }
-
-/// Bytes of a reason: it travels to the device in a document, which has little room.
-const REASON_BYTES_MAX: usize = 512;
 
 fn reason(text: &str) -> Result<String, CallError> {
     if text.len() > REASON_BYTES_MAX {

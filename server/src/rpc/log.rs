@@ -11,6 +11,7 @@ use fleetd_proto::fleetd::log::v1 as log;
 use fleetd_proto::fleetd::log::v1::log_service_server::LogService;
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::LocalId;
+use fleetd_sync_core::limit::TAIL_LINES_MAX;
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Wall;
 use fleetd_sync_store::state_store::{Change, Changed, KeyRange};
@@ -30,8 +31,6 @@ use crate::record::wall;
 const PLACES_ALWAYS_MAX: usize = 4;
 /// Entries from one token to the next where many logs are read: so many may be repeated after a lost connection.
 const TOKEN_EVERY: u64 = 128;
-/// Lines of the past that may be asked for as the last ones.
-const TAIL_LINES_MAX: u32 = 100_000;
 /// Logs of one device that are listed at once.
 const LOGS_PAGE: usize = 256;
 

@@ -2,13 +2,12 @@
 
 use data_encoding::BASE32_NOPAD;
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::limit::PAGE_SIZE_MAX;
 
 use super::call_error::CallError;
 
 /// Entries of a page when the caller does not say.
 const PAGE_SIZE: usize = 100;
-/// The most entries of a page.
-const PAGE_SIZE_MAX: usize = 1000;
 
 /// Reads how many entries are asked for.
 pub(crate) fn page_size(asked: u32) -> Result<usize, CallError> {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fleetd_sync_core::commit::{ActorKey, Mutation, Revision, Space};
+use fleetd_sync_core::limit::REQUEST_ID_CHARS_MAX;
 use fleetd_sync_core::time::Wall;
 use fleetd_sync_store::state_store::{KeyRange, StateStore};
 use prost::{Message, Name};
@@ -34,8 +35,6 @@ const SWEPT_MAX: usize = 4096;
 const SECRETS_MAX: usize = 256;
 /// Requests with ids of one lane wait for each other.
 const LANES: usize = 64;
-/// Characters of a request's id.
-const REQUEST_ID_CHARS_MAX: usize = 64;
 
 /// What may be kept of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

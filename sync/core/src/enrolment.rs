@@ -21,8 +21,6 @@ const PREFIX: &str = "fleetd-";
 const LAYOUT: u8 = 1;
 /// Bytes of the checksum: a mistyped token passes once in four billion times.
 const CHECKSUM_BYTES: usize = 4;
-/// Characters of one address: the longest host name, a colon and a port.
-const ADDRESS_CHARS_MAX: usize = 253 + 6;
 
 /// Why a text is no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +62,7 @@ impl FromStr for ServerAddress {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)),
         };
-        if port_is_good && host_is_good && text.len() <= ADDRESS_CHARS_MAX {
+        if port_is_good && host_is_good && text.len() <= limit::ADDRESS_CHARS_MAX {
             Ok(Self(text.to_owned()))
         } else {
             Err(error())
@@ -325,7 +323,7 @@ fn read(bytes: &[u8]) -> Result<EnrolmentToken, ParseTokenError> {
     }
     let mut addresses = Vec::with_capacity(count);
     for _ in 0..count {
-        addresses.push(reader.text("address", ADDRESS_CHARS_MAX)?.parse()?);
+        addresses.push(reader.text("address", limit::ADDRESS_CHARS_MAX)?.parse()?);
     }
     reader.finish()?;
     Ok(EnrolmentToken { addresses, fleet, id, secret })

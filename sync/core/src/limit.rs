@@ -1,4 +1,6 @@
-//! Every limit of the system, with the reason for its number.
+//! Every limit that somebody else meets, with the reason for its number: peers, callers, operators, and whoever
+//! writes a second implementation. A number that only paces the work of one file (a page, a buffer, a pause) stands
+//! there, beside what it paces.
 
 use std::time::Duration;
 
@@ -98,12 +100,22 @@ pub const ROOT_RECORD_BYTES_MAX: usize = 16 << 10;
 pub const ROOT_KEYS_MAX: usize = 16;
 /// Delegations in one root record.
 pub const ROOT_DELEGATIONS_MAX: usize = 64;
+/// Signatures of one root record: those of its own keys and of the keys before it.
+pub const ROOT_SIGNATURES_MAX: usize = 2 * ROOT_KEYS_MAX;
+/// Keys that one root record revokes: they fit its bytes beside its delegations, and a later record can name more.
+pub const ROOT_REVOCATIONS_MAX: usize = 256;
+/// Names that one delegation may reach: a fleet of more sites or workloads gives them to several keys.
+pub const SCOPE_NAMES_MAX: usize = 64;
 /// Root records that one message may carry.
 pub const ROOT_RECORDS_MAX: usize = 64;
 /// Bytes of an enrolment token as text: a few addresses, a fleet id and a secret.
 pub const TOKEN_CHARS_MAX: usize = 1024;
 /// Addresses in one enrolment token.
 pub const TOKEN_ADDRESSES_MAX: usize = 8;
+/// Characters of one server's address: the longest host name, a colon and a port.
+pub const ADDRESS_CHARS_MAX: usize = 253 + 6;
+/// Devices that may wait for approval: more is no fleet that somebody approves by hand.
+pub const PENDING_DEVICES_MAX: usize = 10_000;
 /// Bytes of a certificate signing request.
 pub const CSR_BYTES_MAX: usize = 4 << 10;
 
@@ -113,6 +125,10 @@ pub const MANIFEST_BYTES_MAX: usize = 16 << 10;
 pub const RELEASE_ARTIFACTS_MAX: usize = 16;
 /// Arguments, environment names and probes of one release together.
 pub const MANIFEST_ENTRIES_MAX: usize = 64;
+/// Characters of a file's name, an environment variable's name and a user's: what file systems and shells take.
+pub const SHORT_NAME_CHARS_MAX: usize = 128;
+/// The longest interval or grace of a manifest, a day: longer ones are mistakes of unit.
+pub const MANIFEST_DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of one artifact: what an embedded device's storage can hold twice.
 pub const ARTIFACT_BYTES_MAX: u64 = 8 << 30;
 /// Bytes of one verified group of an artifact: a flipped bit costs no more than this to fetch again.
@@ -143,3 +159,47 @@ pub const LOG_SEGMENT_BYTES: usize = 16 << 10;
 pub const LOG_SEGMENT_AGE: Duration = Duration::from_secs(1);
 /// Bytes of spooled logs that a device keeps before it drops the oldest segment and marks the gap.
 pub const SPOOL_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of a selector: more than any command line wants, and quick to parse.
+pub const SELECTOR_BYTES_MAX: usize = 4 << 10;
+/// Characters of an access token's name: as many as a device's.
+pub const ACCESS_NAME_CHARS_MAX: usize = 63;
+/// Bytes of an operator's reason: it travels to the device in a document, which has little room.
+pub const REASON_BYTES_MAX: usize = 512;
+/// Characters of a request's id: a UUID takes 36, and names of pipelines some more.
+pub const REQUEST_ID_CHARS_MAX: usize = 64;
+/// The most entries of one page of a list: a thousand devices with their workloads are about 1 MiB.
+pub const PAGE_SIZE_MAX: usize = 1000;
+/// Lines of the past that may be asked for as the last ones: they wait in memory until all of them are known.
+pub const TAIL_LINES_MAX: u32 = 100_000;
+/// Bytes of one message of an upload: what the schema promises to take.
+pub const UPLOAD_PART_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a plan's document that a caller may send: one over a hundred thousand devices takes 20 MiB.
+pub const PLAN_DOCUMENT_BYTES_MAX: usize = 64 << 20;
+
+/// Connections to the API at once: operators, pipelines and consoles call it, and devices do not. With full windows
+/// they hold 256 MiB.
+pub const API_CONNECTIONS_MAX: usize = 1024;
+/// Requests at once on one connection of HTTP/2: a console's many watches fit one.
+pub const API_CONNECTION_REQUESTS_MAX: u32 = 128;
+/// Bytes of a request's headers: a GET of Connect has its message in the path, and 16 KiB hold any read, and a token.
+pub const API_HEADER_BYTES_MAX: usize = 16 << 10;
+/// Bytes of one message of a Connect request: an upload's part of 1 MiB is 1.4 MiB in JSON; gRPC's usual limit leaves
+/// room.
+pub const API_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a whole request that needs no credential: a registration is a token, a certificate request and facts, 8 KiB.
+pub const API_OPEN_BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of bodies under way on one connection of HTTP/2: keeps an upload at 5 MB/s over 50 ms.
+pub const API_WINDOW_BYTES: u32 = 256 << 10;
+/// Time for the API's TLS handshake, and then for the first request: slow links shake hands in 2 s.
+pub const API_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which the headers of a request on HTTP/1.1 must have come, the pause before it included.
+pub const API_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which a connection of HTTP/2 is asked whether it lives: routers forget silent ones after 30 s at the
+/// earliest.
+pub const API_KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Time that open requests have to finish when the server stops: an exchange takes well under a second; what lasts
+/// longer is a watch, which the client opens again.
+pub const API_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How far behind the truth *last heard* may be after a server was killed: once in so long it is noted who is there.
+pub const PRESENCE_NOTED_EVERY: Duration = Duration::from_secs(60);

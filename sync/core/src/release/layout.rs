@@ -12,10 +12,6 @@ use crate::name::{ParseNameError, Platform};
 
 /// The version of the layout below.
 const LAYOUT: u8 = 1;
-/// Characters of a file's name, an environment variable's name and a user's: what file systems and shells take.
-const SHORT_NAME_CHARS_MAX: usize = 128;
-/// A day: longer intervals and graces are mistakes of unit.
-const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) const NO_SIGNATURE: ReadError = ReadError::Value { what: "signature", value: 0 };
 
@@ -151,7 +147,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ReadReleaseError> {
         environment: read_environment(&mut reader)?,
         probe: Probe::read(&mut reader)?,
         user: match reader.boolean("user")? {
-            true => Some(reader.text("user", SHORT_NAME_CHARS_MAX)?.to_owned()),
+            true => Some(reader.text("user", limit::SHORT_NAME_CHARS_MAX)?.to_owned()),
             false => None,
         },
         stop_grace: read_ms(&mut reader, "stop grace")?,
@@ -165,7 +161,7 @@ fn read_name<T>(reader: &mut Reader<'_>, what: &'static str) -> Result<T, ReadEr
 where
     T: std::str::FromStr<Err = ParseNameError>,
 {
-    let text = reader.text(what, SHORT_NAME_CHARS_MAX)?;
+    let text = reader.text(what, limit::SHORT_NAME_CHARS_MAX)?;
     text.parse().map_err(|_: ParseNameError| ReadError::Value { what, value: 0 })
 }
 
@@ -178,7 +174,7 @@ fn read_artifacts(reader: &mut Reader<'_>) -> Result<BTreeMap<Platform, Artifact
         }
         let digest = ArtifactDigest::from_bytes(reader.array("artifact digest")?);
         let size_bytes = reader.varint("artifact size")?;
-        let file_name = reader.text("file name", SHORT_NAME_CHARS_MAX)?.to_owned();
+        let file_name = reader.text("file name", limit::SHORT_NAME_CHARS_MAX)?.to_owned();
         artifacts.insert(platform, Artifact { digest, size_bytes, file_name });
     }
     Ok(artifacts)
@@ -187,7 +183,7 @@ fn read_artifacts(reader: &mut Reader<'_>) -> Result<BTreeMap<Platform, Artifact
 fn read_environment(reader: &mut Reader<'_>) -> Result<BTreeMap<String, EnvironmentValue>, ReadError> {
     let mut environment = BTreeMap::new();
     for _ in 0..reader.count("environment", limit::MANIFEST_ENTRIES_MAX)? {
-        let name = reader.text("environment name", SHORT_NAME_CHARS_MAX)?.to_owned();
+        let name = reader.text("environment name", limit::SHORT_NAME_CHARS_MAX)?.to_owned();
         if environment.last_key_value().is_some_and(|(last, _)| *last >= name) {
             return Err(ReadError::Value { what: "order of environment names", value: 0 });
         }
@@ -275,7 +271,7 @@ fn check_text(what: &'static str, text: &str, allowed: impl Fn(&str) -> bool) ->
 
 fn check_duration(what: &'static str, duration: Duration) -> Result<(), InvalidManifest> {
     let whole_ms = duration.subsec_nanos().is_multiple_of(1_000_000);
-    if !whole_ms || duration.is_zero() || duration > DURATION_MAX {
+    if !whole_ms || duration.is_zero() || duration > limit::MANIFEST_DURATION_MAX {
         return Err(InvalidManifest::Duration { what, duration });
     }
     Ok(())
@@ -286,18 +282,18 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn is_file_name(text: &str) -> bool {
-    let short = (1..=SHORT_NAME_CHARS_MAX).contains(&text.len());
+    let short = (1..=limit::SHORT_NAME_CHARS_MAX).contains(&text.len());
     let plain = text.chars().all(|character| character.is_ascii_alphanumeric() || ".-_+".contains(character));
     short && plain && !text.starts_with(['.', '-'])
 }
 
 fn is_environment_name(text: &str) -> bool {
-    let short = (1..=SHORT_NAME_CHARS_MAX).contains(&text.len());
+    let short = (1..=limit::SHORT_NAME_CHARS_MAX).contains(&text.len());
     let plain = text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
     short && plain && !text.starts_with(|character: char| character.is_ascii_digit())
 }
 
 fn is_user(text: &str) -> bool {
-    let short = (1..=SHORT_NAME_CHARS_MAX).contains(&text.len());
+    let short = (1..=limit::SHORT_NAME_CHARS_MAX).contains(&text.len());
     short && !text.starts_with('-') && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }

@@ -10,10 +10,6 @@ use crate::limit;
 
 /// The version of the layout below.
 const LAYOUT: u8 = 1;
-/// Signatures of one record: those of its own keys and of the keys before it.
-const SIGNATURES_MAX: usize = 2 * limit::ROOT_KEYS_MAX;
-/// Keys that one record revokes: they fit its bytes beside its delegations, and a later record can name more.
-const REVOCATIONS_MAX: usize = 256;
 
 /// Why bytes are no root record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -230,8 +226,8 @@ impl RootBody {
         if self.delegations.len() > limit::ROOT_DELEGATIONS_MAX {
             return too_many("delegations", self.delegations.len(), limit::ROOT_DELEGATIONS_MAX);
         }
-        if self.revocations.len() > REVOCATIONS_MAX {
-            return too_many("revocations", self.revocations.len(), REVOCATIONS_MAX);
+        if self.revocations.len() > limit::ROOT_REVOCATIONS_MAX {
+            return too_many("revocations", self.revocations.len(), limit::ROOT_REVOCATIONS_MAX);
         }
         for (id, delegation) in &self.delegations {
             check_delegation(*id, delegation)?;
@@ -242,7 +238,7 @@ impl RootBody {
                 return Err(DraftError::Revoked { key: *id, revocation: *revocation });
             }
         }
-        let length = self.encode().len() + SIGNATURES_MAX * (KeyId::LENGTH + Signature::LENGTH) + 8;
+        let length = self.encode().len() + limit::ROOT_SIGNATURES_MAX * (KeyId::LENGTH + Signature::LENGTH) + 8;
         if length > limit::ROOT_RECORD_BYTES_MAX {
             return Err(DraftError::TooLarge { length, length_max: limit::ROOT_RECORD_BYTES_MAX });
         }
@@ -310,7 +306,7 @@ fn read_delegations(reader: &mut Reader<'_>) -> Result<BTreeMap<KeyId, Delegatio
 
 fn read_revocations(reader: &mut Reader<'_>) -> Result<BTreeMap<KeyId, Revocation>, ReadError> {
     let mut revocations = BTreeMap::new();
-    for _ in 0..reader.count("revocations", REVOCATIONS_MAX)? {
+    for _ in 0..reader.count("revocations", limit::ROOT_REVOCATIONS_MAX)? {
         let key = KeyId::from_bytes(reader.array("revoked key")?);
         let revocation = Revocation::read(reader.u8("revocation")?)?;
         insert_ascending(&mut revocations, key, revocation, "order of revocations")?;
@@ -454,7 +450,7 @@ impl RootRecord {
         let mut reader = Reader::new(bytes);
         let body = RootBody::decode(reader.bytes("body", length_max)?)?;
         let mut signatures = BTreeMap::new();
-        for _ in 0..reader.count("signatures", SIGNATURES_MAX)? {
+        for _ in 0..reader.count("signatures", limit::ROOT_SIGNATURES_MAX)? {
             let key = KeyId::from_bytes(reader.array("signer")?);
             let signature = Signature::from_slice(&reader.array::<{ Signature::LENGTH }>("signature")?)
                 .ok_or(ReadError::Value { what: "signature", value: 0 })?;

@@ -9,9 +9,6 @@ use crate::key::{ALGORITHM_ED25519, PublicKey};
 use crate::limit;
 use crate::name::{LabelValue, ParseNameError, WorkloadName};
 
-/// Names that one delegation may reach: a fleet of more sites or workloads gives them to several keys.
-const SCOPE_NAMES_MAX: usize = 64;
-
 /// How much an authority's word weighs beside another's: the higher wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank(pub u8);
@@ -164,7 +161,7 @@ fn read_names<T>(reader: &mut Reader<'_>, what: &'static str) -> Result<BTreeSet
 where
     T: FromStr<Err = ParseNameError> + Ord,
 {
-    let count = reader.count(what, SCOPE_NAMES_MAX)?;
+    let count = reader.count(what, limit::SCOPE_NAMES_MAX)?;
     let mut names = BTreeSet::new();
     for _ in 0..count {
         let name: T = reader
