@@ -37,6 +37,18 @@ pub enum DetectPlatformError {
     },
 }
 
+/// The architectures that releases are made for, as Go names them: those of [`architecture`], and no more, since a
+/// device names its own in the same words.
+const ARCHITECTURES: [&str; 13] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
+    "s390x",
+];
+
+/// Every platform that an artifact can be for.
+pub fn known() -> impl Iterator<Item = String> {
+    std::iter::once(Platform::any().to_string()).chain(ARCHITECTURES.iter().map(|name| format!("linux/{name}")))
+}
+
 /// What a header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Header {

@@ -1,6 +1,6 @@
 //! What a file's first bytes say of its platform.
 
-use fleetd::platform::{DetectPlatformError, Header, detect, read_header};
+use fleetd::platform::{DetectPlatformError, Header, detect, known, read_header};
 
 /// An ELF header as a linker writes it; all that lies behind it is left out.
 fn elf(is_wide: bool, is_little: bool, machine: u16) -> Vec<u8> {
@@ -27,6 +27,19 @@ fn an_elf_header_names_its_machine() {
     ] {
         assert_eq!(read_header(&header), Header::Program(platform.parse().unwrap()));
     }
+}
+
+#[test]
+fn every_platform_that_a_header_can_name_is_known() {
+    let mut found = std::collections::BTreeSet::from(["any".to_owned()]);
+    for machine in 0..1024 {
+        for (is_wide, is_little) in [(false, false), (false, true), (true, false), (true, true)] {
+            if let Header::Program(platform) = read_header(&elf(is_wide, is_little, machine)) {
+                found.insert(platform.to_string());
+            }
+        }
+    }
+    assert_eq!(known().collect::<std::collections::BTreeSet<_>>(), found);
 }
 
 #[test]

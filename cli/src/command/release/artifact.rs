@@ -1,6 +1,6 @@
 //! Artifacts as they are named on the command line, and what their bytes say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use fleetd_sync_core::name::{ParseNameError, Platform};
@@ -41,8 +41,23 @@ fn is_two_parts(text: &str) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// Its platform is not known.
-    #[error("the platform of the artifact is not known")]
-    Detect(#[from] DetectPlatformError),
+    #[error("the platform of {} is not known", path.display())]
+    Detect {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: DetectPlatformError,
+    },
+    /// What was said is no platform that a device has.
+    #[error("no device has the platform {named}, which is named for {}", path.display())]
+    UnknownPlatform {
+        /// The file.
+        path: PathBuf,
+        /// What was said.
+        named: Platform,
+        /// What could have been.
+        source: KnownPlatforms,
+    },
     /// It is for another platform than was said.
     #[error("{} is a program for {found}, not for {named}", path.display())]
     OtherPlatform {
@@ -64,7 +79,7 @@ pub enum ArtifactError {
         second: PathBuf,
     },
     /// It cannot be read.
-    #[error("{} cannot be read", path.display())]
+    #[error("the artifact {} cannot be read", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -73,13 +88,22 @@ pub enum ArtifactError {
     },
 }
 
+/// The platforms that there are, as the cause of an error.
+#[derive(Debug, thiserror::Error)]
+#[error("known are {}", platform::known().collect::<Vec<_>>().join(", "))]
+pub struct KnownPlatforms;
+
 impl From<ArtifactError> for CommandError {
     fn from(error: ArtifactError) -> Self {
         let (code, next) = match &error {
-            ArtifactError::Detect(DetectPlatformError::Read { .. }) | ArtifactError::Read { .. } => {
-                ("artifact.unreadable", "")
+            ArtifactError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                ("artifact.unreadable", "build it first, or name the file that it is in: --artifact [PLATFORM=]PATH")
             }
-            ArtifactError::Detect(_) => ("artifact.platform_unknown", "name it: --artifact linux/arm64=PATH"),
+            ArtifactError::Read { .. } => ("artifact.unreadable", "name a file that you may read"),
+            ArtifactError::Detect { .. } => ("artifact.platform_unknown", "name it: --artifact linux/arm64=PATH"),
+            ArtifactError::UnknownPlatform { .. } => {
+                ("artifact.platform_unknown", "name one of these, or leave it out: the file's header may say it")
+            }
             ArtifactError::OtherPlatform { .. } => {
                 ("artifact.other_platform", "leave the platform out, or build for it")
             }
@@ -104,7 +128,7 @@ pub(super) fn inspect(arguments: &[ArtifactArgument]) -> Result<Vec<LocalArtifac
     for ArtifactArgument { platform: named, path } in arguments {
         let platform = match named {
             Some(named) => agree(named, path)?,
-            None => platform::detect(path)?,
+            None => platform::detect(path).map_err(|error| of_file(path, error))?,
         };
         if let Some(first) = artifacts.iter().find(|artifact| artifact.platform == platform) {
             return Err(ArtifactError::Twice { platform, first: first.path.clone(), second: path.clone() });
@@ -115,10 +139,22 @@ pub(super) fn inspect(arguments: &[ArtifactArgument]) -> Result<Vec<LocalArtifac
     Ok(artifacts)
 }
 
-/// Takes the platform that was named, unless the file says clearly that it is for another one.
-fn agree(named: &Platform, path: &std::path::Path) -> Result<Platform, ArtifactError> {
+/// Says of which file an error is: one that cannot be read has nothing to do with platforms.
+fn of_file(path: &Path, error: DetectPlatformError) -> ArtifactError {
+    match error {
+        DetectPlatformError::Read { path, source } => ArtifactError::Read { path, source },
+        source => ArtifactError::Detect { path: path.to_owned(), source },
+    }
+}
+
+/// Takes the platform that was named, if devices have it and the file does not say clearly that it is for another one.
+fn agree(named: &Platform, path: &Path) -> Result<Platform, ArtifactError> {
+    if platform::known().all(|known| known != named.as_str()) {
+        let known = KnownPlatforms;
+        return Err(ArtifactError::UnknownPlatform { path: path.to_owned(), named: named.clone(), source: known });
+    }
     let other = |found: String| ArtifactError::OtherPlatform { path: path.to_owned(), named: named.clone(), found };
-    match platform::header_of(path)? {
+    match platform::header_of(path).map_err(|error| of_file(path, error))? {
         // An ELF file for Linux says nothing of its system in its header, so only the machine is compared.
         Header::Program(found) if machine(&found) != machine(named) => Err(other(found.to_string())),
         Header::OtherMachine(number) => Err(other(format!("machine {number}"))),
@@ -143,5 +179,48 @@ mod tests {
             assert_eq!(read(text), ArtifactArgument { platform: None, path: PathBuf::from(text) });
         }
         assert!("linux/ARM=x".parse::<ArtifactArgument>().is_err());
+    }
+
+    fn refused(text: &str) -> CommandError {
+        inspect(&[text.parse().unwrap()]).unwrap_err().into()
+    }
+
+    #[test]
+    fn a_platform_that_no_device_has_is_refused_with_those_that_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("coffee.sh");
+        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        for platform in ["bogus/x", "linux/arm65", "linux/x86_64"] {
+            let error = refused(&format!("{platform}={}", path.display()));
+            assert_eq!(error.code, "artifact.platform_unknown");
+            assert!(error.message.contains(platform), "{error:?}");
+            let cause = error.cause.unwrap().to_string();
+            assert!(cause.contains("any, linux/386, linux/amd64") && cause.contains("linux/riscv64"), "{cause}");
+        }
+        for platform in ["any", "linux/arm64"] {
+            let argument = format!("{platform}={}", path.display()).parse().unwrap();
+            assert_eq!(inspect(&[argument]).unwrap()[0].platform.as_str(), platform);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named_in_the_headline_with_what_to_do() {
+        for text in ["./no/such/coffee", "linux/arm64=./no/such/coffee"] {
+            let error = refused(text);
+            assert_eq!(error.code, "artifact.unreadable");
+            assert!(error.message.contains("./no/such/coffee"), "{}", error.message);
+            assert!(error.cause.unwrap().to_string().contains("No such file"));
+            assert!(error.next_command.unwrap().contains("--artifact"));
+        }
+    }
+
+    #[test]
+    fn a_program_for_another_platform_than_was_named_is_refused() {
+        let program = std::env::current_exe().unwrap();
+        let here = platform::detect(&program).unwrap();
+        let other = if here.as_str() == "linux/s390x" { "linux/arm64" } else { "linux/s390x" };
+        let error = refused(&format!("{other}={}", program.display()));
+        assert_eq!(error.code, "artifact.other_platform");
+        assert!(error.message.contains(here.as_str()) && error.message.contains(other), "{}", error.message);
     }
 }
