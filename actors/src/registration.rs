@@ -28,7 +28,7 @@ use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::Roster;
 
 use crate::device::record::{DeviceRecord, Membership};
-use token::{Answer, Command, CommandError, Decision, KnownDevice, PendingDevice, TokenRecord, TokenWish};
+use token::{Answer, Command, CommandError, Decision, Given, KnownDevice, PendingDevice, TokenRecord, TokenWish};
 
 /// Registrations and renewals that may be under way at once; who comes later is asked to come again.
 const OPEN_MAX: usize = 1024;
@@ -338,7 +338,7 @@ impl Registration {
             }
             Some(known) => self.issue(now, asked, *applicant, known.device, known.name, turn),
             None if applicant.needs_approval && !self.is_approved(local) => self.wait(now, asked, &applicant, turn),
-            None if name_is_free && !self.names.contains(&name) => {
+            None if name_is_free && !self.is_given_away(&name, local) => {
                 let device = DeviceId::random(&mut self.entropy);
                 self.issue(now, asked, *applicant, device, name, turn);
             }
@@ -411,8 +411,8 @@ impl Registration {
                 waiting.sort_by_key(|device| (device.requested_at, device.local));
                 Ok(Answer::Pending(waiting))
             }
-            Command::Approve(device) => self.decide(device, Decision::Approved, turn),
-            Command::Deny(device) => self.decide(device, Decision::Denied, turn),
+            Command::Approve { device, given } => self.approve(device, given, turn),
+            Command::Deny(device) => self.decide(device, Decision::Denied, Given::default(), turn),
         };
         turn.effect(Effect::Answer { operation, result });
     }
@@ -449,6 +449,18 @@ impl Registration {
         self.pending.get(&local).is_some_and(|device| device.decision == Decision::Approved)
     }
 
+    /// What an operator gave a device with the approval.
+    fn given(&self, local: LocalId) -> Given {
+        let approved = self.pending.get(&local).filter(|device| device.decision == Decision::Approved);
+        approved.map(|device| device.given.clone()).unwrap_or_default()
+    }
+
+    /// Whether a name is another joining device's, or was promised to one with its approval.
+    fn is_given_away(&self, name: &DeviceName, local: LocalId) -> bool {
+        let others = || self.pending.values().filter(|device| device.local != local);
+        self.names.contains(name) || others().any(|device| device.given.name.as_ref() == Some(name))
+    }
+
     fn find(
         &mut self,
         now: Now,
@@ -458,7 +470,9 @@ impl Registration {
         tries: u32,
         turn: &mut RegistrationTurn,
     ) {
-        let Ok(name) = device_name::draw(&mut self.entropy, tries) else {
+        // A name that was taken since the approval is drawn again like any other: the device joins all the same.
+        let given = self.given(local).name.filter(|_| tries == 0);
+        let Some(name) = given.or_else(|| device_name::draw(&mut self.entropy, tries).ok()) else {
             self.joining.remove(&local);
             return answer(asked, Registered::Pending { retry_after: self.pause() }, turn);
         };
@@ -477,6 +491,7 @@ impl Registration {
                 facts: applicant.request.facts.clone(),
                 requested_at: now.wall,
                 decision: Decision::Waiting,
+                given: Given::default(),
             };
             turn.persist(Record::Pending(Box::new(device.clone())));
             self.pending.insert(local, device);
@@ -500,11 +515,14 @@ impl Registration {
         if let Err(refusal) = self.admit(now, local, &request) {
             return answer(asked, Registered::Refused(refusal), turn);
         }
+        let given = self.given(local);
         let Some(token) = self.tokens.get_mut(&request.token) else { return };
         if !token.state.used_by.contains(&local) {
             token.state.used_by.push(local);
             turn.persist(Record::TokenUsed { token: request.token, device: local });
         }
+        let mut labels = token.labels.clone();
+        labels.extend(given.labels);
         let record = Box::new(DeviceRecord {
             local,
             device,
@@ -513,7 +531,7 @@ impl Registration {
             sealing_key: request.sealing_key,
             token: Some(request.token),
             membership: Membership::Enrolled,
-            labels: token.labels.clone(),
+            labels,
             site: token.site.clone(),
             facts: request.facts,
             registered_at: now.wall,
@@ -577,15 +595,32 @@ impl Registration {
         Ok(Answer::Done)
     }
 
+    /// Lets a device in, with all that it is given, or with nothing changed.
+    fn approve(&mut self, device: LocalId, given: Given, turn: &mut RegistrationTurn) -> Result<Answer, CommandError> {
+        let Some(pending) = self.pending.get(&device) else { return Err(CommandError::NotPending { device }) };
+        let mut labels = self.tokens.get(&pending.token).map(|token| token.labels.clone()).unwrap_or_default();
+        labels.extend(given.labels.clone());
+        if labels.len() > limit::DEVICE_LABELS_MAX {
+            let count_max = limit::DEVICE_LABELS_MAX;
+            return Err(CommandError::TooManyLabels { count: labels.len(), count_max });
+        }
+        if let Some(name) = given.name.as_ref().filter(|name| self.is_given_away(name, device)) {
+            return Err(CommandError::NameTaken { name: name.clone() });
+        }
+        self.decide(device, Decision::Approved, given, turn)
+    }
+
     fn decide(
         &mut self,
         device: LocalId,
         decision: Decision,
+        given: Given,
         turn: &mut RegistrationTurn,
     ) -> Result<Answer, CommandError> {
         let Some(pending) = self.pending.get_mut(&device) else { return Err(CommandError::NotPending { device }) };
-        if pending.decision != decision {
+        if pending.decision != decision || pending.given != given {
             pending.decision = decision;
+            pending.given = given;
             turn.persist(Record::Pending(Box::new(pending.clone())));
         }
         Ok(Answer::Done)

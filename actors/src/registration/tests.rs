@@ -37,6 +37,15 @@ fn wish(uses_max: u32) -> TokenWish {
     }
 }
 
+fn approve(index: u8, given: Given) -> Command {
+    Command::Approve { device: local(index), given }
+}
+
+fn given(name: &str, labels: &[(&str, &str)]) -> Given {
+    let labels = labels.iter().map(|(key, value)| (key.parse().unwrap(), value.parse().unwrap()));
+    Given { name: Some(name.parse().unwrap()), labels: labels.collect() }
+}
+
 /// The registration, the store below it, the CA and the devices' actors.
 struct Bench {
     machine: Registration,
@@ -252,7 +261,7 @@ fn devices_of_a_token_for_several_wait_for_approval() {
     bench.restart();
     let Ok(Answer::Pending(waiting)) = bench.command(Command::ListPending) else { panic!("a list") };
     assert_eq!(waiting.iter().map(|device| device.local).collect::<Vec<_>>(), [local(1), local(2)]);
-    bench.command(Command::Approve(local(1))).unwrap();
+    bench.command(approve(1, Given::default())).unwrap();
     bench.command(Command::Deny(local(2))).unwrap();
     bench.restart();
     assert!(matches!(bench.register(1, &token), Registered::Issued { .. }));
@@ -260,8 +269,59 @@ fn devices_of_a_token_for_several_wait_for_approval() {
     let Ok(Answer::Pending(waiting)) = bench.command(Command::ListPending) else { panic!("a list") };
     assert!(waiting.is_empty());
     assert!(matches!(bench.register(1, &token), Registered::Issued { .. }), "a member needs no second word");
-    let nobody = bench.command(Command::Approve(local(3)));
+    let nobody = bench.command(approve(3, Given::default()));
     assert!(matches!(nobody, Err(CommandError::NotPending { device }) if device == local(3)));
+}
+
+#[test]
+fn an_approved_device_joins_with_the_name_and_the_labels_that_it_was_given() {
+    let mut bench = Bench::new();
+    let token = bench.token(wish(3));
+    bench.register(1, &token);
+    bench.command(approve(1, given("till-3", &[("shop", "7"), ("floor", "3")]))).unwrap();
+    bench.restart();
+    let Registered::Issued { name, .. } = bench.register(1, &token) else { panic!("it was let in") };
+    assert_eq!(name.as_str(), "till-3");
+    let labels: Vec<_> =
+        bench.devices[&local(1)].labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(labels, [("floor", "3"), ("shop", "7")], "the operator's before the token's");
+    assert!(bench.pending.is_empty());
+}
+
+#[test]
+fn an_approval_that_cannot_be_kept_changes_nothing() {
+    let mut bench = Bench::new();
+    let token = bench.token(wish(3));
+    bench.register(1, &token);
+    bench.register(2, &token);
+    bench.command(approve(1, given("till-3", &[]))).unwrap();
+    let before = bench.pending.clone();
+    let taken = bench.command(approve(2, given("till-3", &[]))).unwrap_err();
+    assert_eq!(taken, CommandError::NameTaken { name: "till-3".parse().unwrap() });
+    // The token's label is one of them.
+    let keys: Vec<String> = (0..limit::DEVICE_LABELS_MAX).map(|index| format!("key-{index}")).collect();
+    let labels: Vec<_> = keys.iter().map(|key| (key.as_str(), "x")).collect();
+    let many = bench.command(approve(2, given("till-4", &labels))).unwrap_err();
+    let count_max = limit::DEVICE_LABELS_MAX;
+    assert_eq!(many, CommandError::TooManyLabels { count: count_max + 1, count_max });
+    assert_eq!(bench.pending, before);
+    assert!(matches!(bench.register(2, &token), Registered::Pending { .. }), "it still waits");
+    bench.command(approve(2, given("till-4", labels.get(1..).unwrap()))).unwrap();
+    assert!(matches!(bench.register(2, &token), Registered::Issued { .. }));
+}
+
+#[test]
+fn a_given_name_that_was_taken_meanwhile_is_drawn_again() {
+    let mut bench = Bench::new();
+    let free = bench.token(TokenWish { needs_approval: Some(false), ..wish(1) });
+    let token = bench.token(wish(2));
+    bench.register(1, &token);
+    bench.command(approve(1, given("till-3", &[("shop", "7")]))).unwrap();
+    bench.register(2, &free);
+    bench.devices.get_mut(&local(2)).unwrap().name = "till-3".parse().unwrap();
+    let Registered::Issued { name, .. } = bench.register(1, &token) else { panic!("it was let in") };
+    assert_ne!(name.as_str(), "till-3");
+    assert_eq!(bench.devices[&local(1)].labels.len(), 2, "it keeps the labels");
 }
 
 #[test]

@@ -62,6 +62,17 @@ pub struct PendingDevice {
     pub requested_at: Wall,
     /// What an operator said.
     pub decision: Decision,
+    /// What it gets besides its token's, once it was let in.
+    pub given: Given,
+}
+
+/// What an operator gives a device with the approval.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Its name; the server draws one without.
+    pub name: Option<DeviceName>,
+    /// Labels besides its token's, and before them where both name a key.
+    pub labels: BTreeMap<LabelKey, LabelValue>,
 }
 
 impl std::fmt::Debug for PendingDevice {
@@ -103,8 +114,13 @@ pub enum Command {
     RevokeToken(TokenId),
     /// List the devices that wait.
     ListPending,
-    /// Let a device join.
-    Approve(LocalId),
+    /// Let a device join. The caller has made sure that no device has the name.
+    Approve {
+        /// The device.
+        device: LocalId,
+        /// What it gets with that.
+        given: Given,
+    },
     /// Turn a device away.
     Deny(LocalId),
 }
@@ -148,6 +164,12 @@ pub enum CommandError {
         count: usize,
         /// How many there may be.
         count_max: usize,
+    },
+    /// Another device that was let in gets that name when it asks again, or is getting it.
+    #[error("another device that joins is called {name}")]
+    NameTaken {
+        /// The name.
+        name: DeviceName,
     },
     /// There is no such token.
     #[error("there is no token {token}")]

@@ -161,7 +161,10 @@ impl Approve {
         };
         let answer = session.client().await?.approve_device(request).await?;
         let device = login::need(answer.device, "device")?;
-        session.output.answer(&message_json(&device), || format!("{} ({}) is approved", device.name, device.local_id))
+        session.output.answer(&message_json(&device), || match device.name.as_str() {
+            "" => format!("{} is approved; it gets its name when it asks again", device.local_id),
+            name => format!("{name} ({}) is approved", device.local_id),
+        })
     }
 }
 

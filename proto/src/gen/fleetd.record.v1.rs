@@ -961,6 +961,15 @@ pub struct PendingDeviceRecord {
     /// What was decided: nothing while it waits, `approved` or `denied`.
     #[prost(string, tag = "12")]
     pub decision: ::prost::alloc::string::String,
+    /// The name that it gets with the approval; empty lets the server choose.
+    #[prost(string, tag = "21")]
+    pub given_name: ::prost::alloc::string::String,
+    /// Labels that it gets with the approval, besides its token's.
+    #[prost(btree_map = "string, string", tag = "22")]
+    pub given_labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 impl ::prost::Name for PendingDeviceRecord {
     const NAME: &'static str = "PendingDeviceRecord";

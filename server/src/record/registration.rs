@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use fleetd_actors::registration::token::{Decision, PendingDevice, TokenRecord};
+use fleetd_actors::registration::token::{Decision, Given, PendingDevice, TokenRecord};
 use fleetd_actors::registration::{Record, Registration};
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::enrolment::{TokenHash, TokenState};
 use fleetd_sync_core::id::{LocalId, TokenId};
 use fleetd_sync_core::key::PublicKey;
+use fleetd_sync_core::name::{LabelKey, LabelValue};
 use fleetd_sync_store::state_store::{Found, KeyRange, ReadError, StateStore};
 use prost::Message as _;
 
@@ -94,12 +95,11 @@ fn all(store: &dyn StateStore, space: Space) -> Result<Vec<Found>, ReadError> {
 }
 
 fn encode_token(token: &TokenRecord) -> stored::EnrolmentTokenRecord {
-    let labels = token.labels.iter().map(|(key, value)| (key.to_string(), value.to_string()));
     stored::EnrolmentTokenRecord {
         token_id: token.token.as_bytes().to_vec(),
         note: token.note.clone(),
         secret_hash: token.state.secret_hash.as_bytes().to_vec(),
-        labels: labels.collect(),
+        labels: texts(&token.labels),
         site: token.site.clone(),
         uses_max: token.state.uses_max,
         needs_approval: token.state.needs_approval,
@@ -114,14 +114,10 @@ fn decode_token(bytes: &[u8], uses: &mut BTreeMap<TokenId, Vec<LocalId>>) -> Res
     let record = stored::EnrolmentTokenRecord::decode(bytes)?;
     let token = field(TokenId::from_slice(&record.token_id), "token_id")?;
     let hash: [u8; 32] = field(record.secret_hash.as_slice().try_into().ok(), "secret_hash")?;
-    let mut labels = BTreeMap::new();
-    for (key, value) in &record.labels {
-        labels.insert(field(key.parse().ok(), "labels")?, field(value.parse().ok(), "labels")?);
-    }
     Ok(TokenRecord {
         token,
         note: record.note,
-        labels,
+        labels: labels(&record.labels, "labels")?,
         site: record.site,
         state: TokenState {
             secret_hash: TokenHash::from_bytes(hash),
@@ -134,6 +130,17 @@ fn decode_token(bytes: &[u8], uses: &mut BTreeMap<TokenId, Vec<LocalId>>) -> Res
         created_at: record.created_at.as_ref().map(wall).unwrap_or_default(),
         created_by: record.created_by_id,
     })
+}
+
+fn texts(labels: &BTreeMap<LabelKey, LabelValue>) -> BTreeMap<String, String> {
+    labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+}
+
+fn labels(
+    texts: &BTreeMap<String, String>,
+    name: &'static str,
+) -> Result<BTreeMap<LabelKey, LabelValue>, ReadRecordError> {
+    texts.iter().map(|(key, value)| Ok((field(key.parse().ok(), name)?, field(value.parse().ok(), name)?))).collect()
 }
 
 fn encode_pending(device: &PendingDevice) -> stored::PendingDeviceRecord {
@@ -149,6 +156,8 @@ fn encode_pending(device: &PendingDevice) -> stored::PendingDeviceRecord {
         fact_values: device.facts.clone(),
         requested_at: Some(timestamp(device.requested_at)),
         decision: decision.to_owned(),
+        given_name: device.given.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        given_labels: texts(&device.given.labels),
     }
 }
 
@@ -159,6 +168,11 @@ fn decode_pending(bytes: &[u8]) -> Result<PendingDevice, ReadRecordError> {
         "denied" => Decision::Denied,
         _ => Decision::Waiting,
     };
+    let name = Some(record.given_name.as_str()).filter(|name| !name.is_empty());
+    let given = Given {
+        name: name.map(|name| field(name.parse().ok(), "given_name")).transpose()?,
+        labels: labels(&record.given_labels, "given_labels")?,
+    };
     Ok(PendingDevice {
         local: field(LocalId::from_slice(&record.local_id), "local_id")?,
         key: field(PublicKey::from_slice(&record.public_key).ok(), "public_key")?,
@@ -166,5 +180,6 @@ fn decode_pending(bytes: &[u8]) -> Result<PendingDevice, ReadRecordError> {
         facts: record.fact_values,
         requested_at: record.requested_at.as_ref().map(wall).unwrap_or_default(),
         decision,
+        given,
     })
 }

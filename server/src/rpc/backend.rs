@@ -148,6 +148,14 @@ impl Backend {
         self.index.find(device)?.ok_or_else(|| CallError::UnknownDevice { device: device.to_owned() })
     }
 
+    /// Says whether no other device has a name, before one is given it.
+    pub(super) fn require_free(&self, name: &DeviceName, local: LocalId) -> Result<(), CallError> {
+        match self.index.find(name.as_str())? {
+            Some(other) if other != local => Err(CallError::NameTaken { name: name.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// What is stored of a device.
     pub(super) fn device_record(&self, local: LocalId) -> Result<(DeviceRecord, Revision), CallError> {
         let found = self.store().get(Space::Device, local.as_bytes())?;

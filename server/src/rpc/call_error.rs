@@ -278,6 +278,7 @@ fn registration_row(error: &RegistrationError) -> Row {
         RegistrationError::NoUses => (Code::InvalidArgument, "enrolment.no_uses", ""),
         RegistrationError::ExpiresInThePast { .. } => (Code::InvalidArgument, "enrolment.expired_already", ""),
         RegistrationError::TooManyLabels { .. } => (Code::InvalidArgument, "enrolment.too_many_labels", ""),
+        RegistrationError::NameTaken { .. } => (Code::AlreadyExists, "device.name_taken", "fleetd device list"),
         RegistrationError::UnknownToken { .. } => {
             (Code::NotFound, "enrolment.token.unknown", "fleetd enroll token list")
         }

@@ -137,14 +137,6 @@ impl Devices {
         }
         Ok(shown)
     }
-
-    /// Says whether no other device has a name, before its actor takes it.
-    fn require_free(&self, name: &DeviceName, local: LocalId) -> Result<(), CallError> {
-        match self.backend.index.find(name.as_str())? {
-            Some(other) if other != local => Err(CallError::NameTaken { name: name.clone() }),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Reads the end of an envelope's key: lane, epoch, stamp and number.
@@ -254,13 +246,13 @@ impl DeviceService for Devices {
             let _turn = self.backend.naming.lock().await;
             let local = self.backend.find_device(&asked.device)?;
             let fence = self.backend.fence_name(&name)?;
-            self.require_free(&name, local)?;
+            self.backend.require_free(&name, local)?;
             let is_its_own = self.backend.device_record(local)?.0.name == name;
             let asking = self.backend.ask_device(local, &caller, Command::Rename(name.clone()));
             // A device writes its own name again with each of its records: that is no other bearer.
             let answer = if is_its_own { asking.await } else { with_more(fence, asking).await };
             if matches!(answer, Err(CallError::TimedOut)) {
-                self.require_free(&name, local)?;
+                self.backend.require_free(&name, local)?;
             }
             answer?;
             Ok(device::RenameDeviceResponse { device: Some(self.backend.show_device(local)?) })

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use fleetd_actors::registration;
-use fleetd_actors::registration::token::{Answer, Command, PendingDevice, TokenRecord, TokenWish};
+use fleetd_actors::registration::token::{Answer, Command, Given, PendingDevice, TokenRecord, TokenWish};
 use fleetd_proto::fleetd::device::v1 as device;
 use fleetd_proto::fleetd::enrolment::v1 as enrolment;
 use fleetd_proto::fleetd::enrolment::v1::enrolment_service_server::EnrolmentService;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::id::{LocalId, TokenId};
-use fleetd_sync_core::name::LabelValue;
+use fleetd_sync_core::name::{DeviceName, LabelValue};
 use fleetd_sync_core::time::Wall;
 use tonic::{Request, Response, Status};
 
@@ -62,10 +62,13 @@ impl Enrolments {
     }
 
     /// A device that was let in. It becomes a member when it asks again: until then there is only what it said.
-    fn show_approved(&self, approved: enrolment::PendingDevice, local: LocalId) -> device::Device {
+    fn show_approved(&self, approved: enrolment::PendingDevice, given: Given, local: LocalId) -> device::Device {
+        let mut labels = approved.labels;
+        labels.extend(given.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())));
         self.backend.show_device(local).unwrap_or_else(|_| device::Device {
             local_id: approved.local_id,
-            labels: approved.labels,
+            name: given.name.map(|name| name.to_string()).unwrap_or_default(),
+            labels,
             site: approved.site,
             facts: approved.facts,
             state: device::DeviceState::Pending.into(),
@@ -166,10 +169,14 @@ impl EnrolmentService for Enrolments {
         let asked = request.into_inner();
         let approved = async {
             let local: LocalId = parsed(&asked.local_id, "local_id")?;
-            refuse_early_attributes(&asked)?;
+            let name: Option<DeviceName> = optional(&asked.name, "name")?;
+            let given = Given { name, labels: convert::device::labels(&asked.labels, "labels")? };
+            if let Some(name) = &given.name {
+                self.backend.require_free(name, local)?;
+            }
             let pending = self.find_pending(&caller, local).await?;
-            self.ask(&caller, Command::Approve(local)).await?;
-            Ok(enrolment::ApproveDeviceResponse { device: Some(self.show_approved(pending, local)) })
+            self.ask(&caller, Command::Approve { device: local, given: given.clone() }).await?;
+            Ok(enrolment::ApproveDeviceResponse { device: Some(self.show_approved(pending, given, local)) })
         };
         self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, approved).await
     }
@@ -189,17 +196,6 @@ impl EnrolmentService for Enrolments {
         };
         self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, denied).await
     }
-}
-
-/// A device has its name and labels only once it is a member, which it becomes when it asks again.
-fn refuse_early_attributes(asked: &enrolment::ApproveDeviceRequest) -> Result<(), CallError> {
-    let (field, command) = match (asked.name.is_empty(), asked.labels.is_empty()) {
-        (false, _) => ("name", "rename"),
-        (true, false) => ("labels", "label"),
-        (true, true) => return Ok(()),
-    };
-    let cause = format!("approve it without, and use `fleetd device {command}` once it has joined");
-    Err(CallError::Invalid { field, cause })
 }
 
 fn unexpected(answer: &Answer) -> CallError {

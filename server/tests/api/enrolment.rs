@@ -95,6 +95,42 @@ async fn a_device_waits_for_approval_and_joins_after_it() {
 }
 
 #[tokio::test]
+async fn a_device_gets_its_name_and_labels_with_the_approval_or_nothing_at_all() {
+    let world = World::start().await;
+    let taken = world.devices(1).await.remove(0);
+    let made = world.call(CREATE, json!({ "usesMax": 5, "labels": { "shop": "7" } })).await.expect("a token");
+    let join = |seed| world.register(text(&made["text"]), seed);
+    let waiting = join(1).await.expect("it may wait");
+    let approve = |request: Value| {
+        let mut request = request;
+        request["localId"] = waiting["pending"]["localId"].clone();
+        let world = &world;
+        async move { world.call("enrolment.v1.EnrolmentService/ApproveDevice", request).await }
+    };
+    let many: serde_json::Map<_, _> = (0..40).map(|index| (format!("key-{index}"), "x".into())).collect();
+    for (request, kind, code) in [
+        (json!({ "name": "Till 3" }), "invalid_argument", "request.field.invalid"),
+        (json!({ "name": taken }), "already_exists", "device.name_taken"),
+        (json!({ "name": "till-3", "labels": { "": "x" } }), "invalid_argument", "request.field.invalid"),
+        (json!({ "name": "till-3", "labels": { "a": "b c" } }), "invalid_argument", "request.field.invalid"),
+        (json!({ "name": "till-3", "labels": many }), "invalid_argument", "enrolment.too_many_labels"),
+    ] {
+        refuses(approve(request).await, kind, code);
+    }
+    assert!(join(1).await.expect("it may wait")["pending"].is_object(), "a refused approval lets nobody in");
+    let given = json!({ "name": "till-3", "labels": { "floor": "2", "shop": "8" } });
+    let approved = approve(given).await.expect("it waits");
+    assert_eq!(
+        (text(&approved["device"]["name"]), text(&approved["device"]["state"])),
+        ("till-3", "DEVICE_STATE_PENDING")
+    );
+    assert_eq!(join(1).await.expect("it joins")["registered"]["name"], "till-3");
+    let shown =
+        world.call("device.v1.DeviceService/GetDevice", json!({ "device": "till-3" })).await.expect("it is there");
+    assert_eq!(shown["device"]["labels"], json!({ "floor": "2", "shop": "8" }));
+}
+
+#[tokio::test]
 async fn a_revoked_enrolment_token_admits_nobody_more() {
     let world = World::start().await;
     let made = world.call(CREATE, json!({ "usesMax": 5, "needsApproval": false })).await.expect("a token");
