@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use fleetd_proto::fleetd::common::v1::Targets;
+use fleetd_proto::fleetd::device::v1::{Device, GetDeviceRequest};
 use fleetd_proto::fleetd::log::v1::read_logs_response::Entry;
 use fleetd_proto::fleetd::log::v1::{LogGap, LogLine, ReadLogsRequest, ReadLogsResponse};
 
 use super::value::{self, Place};
-use super::{Session, wording};
+use super::{Session, login, wording};
+use crate::client::FleetClient;
 use crate::client::json::json as message_json;
 use crate::client::watch::Told;
 use crate::error::CommandError;
@@ -20,7 +22,8 @@ const PREVIEWS_MAX: usize = 4096;
 
 /// Read what workloads write
 ///
-/// Lines come in the order in which each workload wrote them. Where lines are missing, a gap says how many and why.
+/// Lines come in the order in which each workload wrote them. Where lines are missing, a gap says how many and why. A
+/// workload that the device does not have is an error; with --follow it is waited for.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -55,6 +58,9 @@ impl Logs {
     /// When the server cannot be reached or refuses, and on Ctrl-C.
     pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
         let client = session.client().await?;
+        if let Some(place) = self.place.as_ref().filter(|place| self.follow && !place.workload.is_empty()) {
+            note_absent(session, &client, place).await?;
+        }
         let mut watch = client.follow(self.request());
         let mut previews = Previews::default();
         loop {
@@ -94,6 +100,25 @@ impl Logs {
             resume_token: String::new(),
         }
     }
+}
+
+/// Says that a workload is waited for which the device does not have: its name may be misspelt.
+async fn note_absent(session: &Session<'_>, client: &FleetClient, place: &Place) -> Result<(), CommandError> {
+    let request = GetDeviceRequest { device: place.device.clone(), ..GetDeviceRequest::default() };
+    let device = login::need(client.get_device(request).await?.device, "device")?;
+    if let Some(note) = absent(&device, &place.workload) {
+        session.output.note(&note);
+    }
+    Ok(())
+}
+
+fn absent(device: &Device, workload: &str) -> Option<String> {
+    let names: Vec<&str> = device.workloads.iter().map(|workload| workload.name.as_str()).collect();
+    if names.contains(&workload) {
+        return None;
+    }
+    let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Some(format!("{} has no workload {workload} yet (it has {there}); waiting for it", device.name))
 }
 
 /// Lines that were shown ahead of their turn, and are not shown again when it comes.
@@ -141,11 +166,24 @@ fn render_gap(gap: &LogGap) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fleetd_proto::fleetd::device::v1::DeviceWorkload;
+
     use super::*;
 
     fn line(sequence: u64, preview: bool) -> ReadLogsResponse {
         let line = LogLine { sequence, preview, ..LogLine::default() };
         ReadLogsResponse { entry: Some(Entry::Line(line)), ..ReadLogsResponse::default() }
+    }
+
+    #[test]
+    fn whoever_follows_a_workload_that_is_not_there_is_told() {
+        let workloads =
+            ["coffee", "tea"].map(|name| DeviceWorkload { name: name.to_owned(), ..DeviceWorkload::default() });
+        let device = Device { name: "brisk-otter".to_owned(), workloads: workloads.into(), ..Device::default() };
+        assert_eq!(absent(&device, "tea"), None);
+        let told = absent(&device, "te").unwrap();
+        assert_eq!(told, "brisk-otter has no workload te yet (it has coffee, tea); waiting for it");
+        assert!(absent(&Device::default(), "te").unwrap().contains("(it has none)"));
     }
 
     #[test]

@@ -5,7 +5,8 @@ pub struct ReadLogsRequest {
     /// Whose lines. Required.
     #[prost(message, optional, tag = "1")]
     pub targets: ::core::option::Option<super::super::common::v1::Targets>,
-    /// Only this workload's; empty for all, the agent's own included.
+    /// Only this workload's; empty for all, the agent's own included. One that none of the devices has is refused, unless
+    /// the stream is followed: then it is waited for.
     #[prost(string, tag = "2")]
     pub workload: ::prost::alloc::string::String,
     /// Only lines from this time on, by the device's clock.

@@ -1,5 +1,7 @@
 //! Why a call is refused, and the one table that says how each refusal looks from outside.
 
+use std::collections::BTreeSet;
+
 use fleetd_actors::authority::AuthorityError;
 use fleetd_actors::device::command::CommandError as DeviceError;
 use fleetd_actors::registration::token::CommandError as RegistrationError;
@@ -9,7 +11,7 @@ use fleetd_actors::selector::ParseSelectorError;
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_sync_core::commit::CommitError;
 use fleetd_sync_core::id::{AccessId, PlanId, RolloutId};
-use fleetd_sync_core::name::{DeviceName, ParseNameError};
+use fleetd_sync_core::name::{DeviceName, ParseNameError, WorkloadName};
 use fleetd_sync_core::release::{ReadReleaseError, VerifyReleaseError};
 use fleetd_sync_core::session::message::Refusal;
 use fleetd_sync_core::trust::ReadRecordError as ReadRootRecordError;
@@ -22,6 +24,9 @@ use crate::record::ReadRecordError;
 
 /// Differences between a plan and today's fleet that an error names; planning again shows the rest.
 const STALE_NAMED: usize = 10;
+
+/// Workloads that an error names; `device show` lists the rest.
+const WORKLOADS_NAMED: usize = 10;
 
 /// Why a call is refused.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,8 @@ pub(crate) enum CallError {
     SecretShown { request_id: String },
     #[error("there is no device {device:?}")]
     UnknownDevice { device: String },
+    #[error("{} no workload {workload}", have(devices))]
+    UnknownWorkload { devices: Vec<String>, workload: WorkloadName, known: BTreeSet<WorkloadName> },
     #[error("another device is called {name}")]
     NameTaken { name: DeviceName },
     #[error("the device refuses that")]
@@ -118,6 +125,10 @@ impl CallError {
             Self::AnswerLost { .. } => row(Code::AlreadyExists, "request.answer_lost", ""),
             Self::SecretShown { .. } => row(Code::AlreadyExists, "request.secret_shown", ""),
             Self::UnknownDevice { .. } => row(Code::NotFound, "device.unknown", "fleetd device list"),
+            Self::UnknownWorkload { devices, .. } => {
+                let device = devices.first().filter(|_| devices.len() == 1).map_or("DEVICE", String::as_str);
+                Row(Code::NotFound, "device.workload_unknown", format!("fleetd device show {device}"))
+            }
             Self::NameTaken { .. } => row(Code::AlreadyExists, "device.name_taken", "fleetd device list"),
             Self::Device(error) => device_row(error),
             Self::UnknownRelease { .. } => row(Code::NotFound, "release.unknown", "fleetd release list"),
@@ -177,11 +188,27 @@ impl CallError {
             Self::BlockedPlan { blocked, .. } => {
                 format!("each device that lacks the release is blocked\n{}", blocked.join("\n"))
             }
+            Self::UnknownWorkload { known, .. } if known.is_empty() => "there is none yet".to_owned(),
+            Self::UnknownWorkload { known, .. } => {
+                let mut names: Vec<&str> = known.iter().take(WORKLOADS_NAMED).map(WorkloadName::as_str).collect();
+                if known.len() > WORKLOADS_NAMED {
+                    names.push("…");
+                }
+                format!("there is {}", names.join(", "))
+            }
             Self::Refused(refusal) => refusal.message.clone(),
             Self::AnswerLost { .. } => "the change was made, and is not made again: look at what it changed".to_owned(),
             Self::SecretShown { .. } => "revoke what was made then, and ask under another request id".to_owned(),
             _ => sources(self),
         }
+    }
+}
+
+/// Devices as the subject of a sentence about what they have.
+fn have(devices: &[String]) -> String {
+    match devices {
+        [device] => format!("{device} has"),
+        devices => format!("the {} devices that are meant have", devices.len()),
     }
 }
 

@@ -87,8 +87,8 @@ impl Devices {
         if let Some(workload) = &workload
             && !convert::device::workloads(&record).contains(workload)
         {
-            let refusal = fleetd_actors::device::command::CommandError::NoWorkload { workload: workload.clone() };
-            return Err(refusal.into());
+            let (devices, known) = (vec![record.name.to_string()], convert::device::workloads(&record));
+            return Err(CallError::UnknownWorkload { devices, workload: workload.clone(), known });
         }
         let looked = Looked { record: &record, connection: connection.as_ref(), workload: workload.as_ref() };
         let events_max = match usize::try_from(asked.events_max) {

@@ -21,7 +21,7 @@ use self::reader::{LogReader, Place, ReadRecord, read_places, write_places};
 use super::backend::Backend;
 use super::call_error::{CallError, optional};
 use super::convert::log::Origin;
-use super::convert::targets;
+use super::convert::{self, targets};
 use super::follower::{Follower, Messages, Outlet, StreamEnd, stream};
 use crate::driver::LogStoreKey;
 use crate::record::log::log_name;
@@ -99,6 +99,9 @@ impl Reading {
         let mut follower = Follower::start(store);
         self.find_devices()?;
         self.find_logs(true)?;
+        if !follow && !self.is_resumed {
+            self.require_workload()?;
+        }
         self.give_past(&outlet).await?;
         if !follow {
             return Ok(());
@@ -116,6 +119,23 @@ impl Reading {
                 self.give(read, &outlet).await?;
             }
         }
+    }
+
+    /// Refuses a workload that none of the devices has: its name is misspelt. A follower may wait for one to come.
+    fn require_workload(&self) -> Result<(), CallError> {
+        let Some(workload) = &self.workload else { return Ok(()) };
+        let (mut devices, mut known) = (Vec::new(), BTreeSet::new());
+        for (local, origin) in &self.devices {
+            if let Some(origin) = origin {
+                devices.push(origin.device_name.clone());
+                known.append(&mut convert::device::workloads(&self.backend.device_record(*local)?.0));
+            }
+        }
+        // A log may have outlived what the device says of its workload.
+        if devices.is_empty() || !self.readers.is_empty() || known.contains(workload) {
+            return Ok(());
+        }
+        Err(CallError::UnknownWorkload { devices, workload: workload.clone(), known })
     }
 
     /// Gives what is there now: all of it, or the last lines.

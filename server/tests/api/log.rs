@@ -119,3 +119,33 @@ async fn readings_of_nothing_and_nobody_are_refused() {
     }
     assert_eq!(world.open(READ, &json!({ "targets": { "all": true } })).await.rest().await, Vec::<Value>::new());
 }
+
+#[tokio::test]
+async fn a_workload_that_no_device_has_is_refused_with_those_that_there_are() {
+    let world = World::start().await;
+    let names = world.devices(2).await;
+    Writer::new(&world, 100, "coffee").lines(&[(1, "a")]);
+    world.with_release("1.0.0").await;
+    let plan = json!({ "workload": "coffee", "version": "1.0.0", "targets": { "devices": [names[1]] } });
+    let planned = world.call("rollout.v1.RolloutService/PlanRollout", plan).await.expect("a plan");
+    let start = json!({ "planId": planned["plan"]["id"] });
+    world.call("rollout.v1.RolloutService/StartRollout", start).await.expect("it fits");
+    let read = |devices: Value, workload: &str| {
+        let (world, request) = (&world, json!({ "targets": devices, "workload": workload }));
+        async move { world.open(READ, &request).await.next().await }
+    };
+    let one = read(json!({ "devices": [names[1]] }), "coffe").await.expect("an end");
+    let refused = refuses(one, "not_found", "device.workload_unknown");
+    assert_eq!(refused.details, "there is coffee");
+    assert_eq!(refused.next_command, format!("fleetd device show {}", names[1]));
+    let both = read(json!({ "selector": "shop=7" }), "coffe").await.expect("an end");
+    refuses(both, "not_found", "device.workload_unknown");
+    // One that should run and has not written yet is no mistake, and neither is a log whose workload is gone.
+    assert_eq!(read(json!({ "devices": [names[1]] }), "coffee").await, None);
+    assert!(read(json!({ "devices": [names[0]] }), "coffee").await.expect("a line").is_ok());
+    // A follower waits for it.
+    let request = json!({ "targets": { "devices": [names[1]] }, "workload": "tea", "follow": true });
+    let mut entries = world.open(READ, &request).await;
+    Writer::new(&world, 101, "tea").lines(&[(2, "t")]);
+    assert_eq!(entries.entry().await["line"]["line"], "t");
+}
