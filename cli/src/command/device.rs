@@ -58,8 +58,8 @@ Examples:
   fleetd device list --offline --json | jq -r '.devices[].name'")]
 pub struct List {
     /// Only devices with these labels
-    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
-    pub selector: String,
+    #[arg(long, short = 'l', value_parser = value::selector)]
+    pub selector: Option<String>,
     /// Only devices that can be reached
     #[arg(long, conflicts_with = "offline")]
     pub online: bool,
@@ -111,8 +111,8 @@ pub struct Watch {
     /// Devices, by name or id; all that match the selector when left out
     pub devices: Vec<String>,
     /// Only devices with these labels
-    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
-    pub selector: String,
+    #[arg(long, short = 'l', value_parser = value::selector)]
+    pub selector: Option<String>,
 }
 
 /// Set labels and take them off.
@@ -261,7 +261,7 @@ impl List {
             _ => device::Presence::Unspecified,
         };
         let request = ListDevicesRequest {
-            selector: self.selector,
+            selector: self.selector.unwrap_or_default(),
             presence: presence.into(),
             include_ended: self.ended,
             ..Default::default()
@@ -294,7 +294,11 @@ impl Why {
 impl Watch {
     async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
         let client = session.client().await?;
-        let request = WatchDevicesRequest { selector: self.selector, devices: self.devices, ..Default::default() };
+        let request = WatchDevicesRequest {
+            selector: self.selector.unwrap_or_default(),
+            devices: self.devices,
+            ..Default::default()
+        };
         let mut watch = client.follow(request);
         loop {
             let told = tokio::select! {

@@ -35,7 +35,7 @@ pub struct Logs {
     #[arg(value_name = "DEVICE[/WORKLOAD]", required_unless_present = "selector")]
     pub place: Option<Place>,
     /// Devices by their labels, in place of one device
-    #[arg(long, short = 'l', conflicts_with = "place")]
+    #[arg(long, short = 'l', conflicts_with = "place", value_parser = value::selector)]
     pub selector: Option<String>,
     /// Only this workload's, with --selector
     #[arg(long, requires = "selector")]

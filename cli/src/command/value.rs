@@ -17,6 +17,9 @@ pub enum ParseValueError {
     /// A release is written otherwise.
     #[error("{0:?} is no WORKLOAD@VERSION")]
     Release(String),
+    /// An empty selector comes of a variable that was not set, and must never mean every device.
+    #[error("the selector is empty, which never means every device")]
+    EmptySelector,
     /// A label is written otherwise.
     #[error("{0:?} is no KEY=VALUE")]
     Label(String),
@@ -98,6 +101,14 @@ pub fn label(text: &str) -> Result<(String, String), ParseValueError> {
     Ok((key.to_string(), value.to_string()))
 }
 
+/// Takes a selector as it is, unless it is blank; the server reads it.
+///
+/// # Errors
+/// [`ParseValueError::EmptySelector`].
+pub fn selector(text: &str) -> Result<String, ParseValueError> {
+    if text.trim().is_empty() { Err(ParseValueError::EmptySelector) } else { Ok(text.to_owned()) }
+}
+
 /// Reads a duration (`30m`, `1h 20s`).
 ///
 /// # Errors
@@ -123,7 +134,7 @@ pub fn past(text: &str) -> Result<Moment, ParseValueError> {
 #[group(required = true, multiple = true)]
 pub struct Meant {
     /// Devices by their labels: `shop=7,channel in (stable, beta),!lab`
-    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    #[arg(long, short = 'l', value_name = "SELECTOR", value_parser = selector)]
     pub selector: Option<String>,
     /// A device by name or id (repeat for more)
     #[arg(long, short = 'd', value_name = "DEVICE")]
@@ -176,6 +187,8 @@ mod tests {
             let meant = Meant { selector: selector.map(str::to_owned), device: Vec::new(), all: false };
             assert_eq!(meant.require_some("fleetd rollout plan coffee@1.8.0").is_err(), is_refused, "{selector:?}");
         }
+        assert_eq!((selector(""), selector(" ").is_err()), (Err(ParseValueError::EmptySelector), true));
+        assert_eq!(selector("shop=7").as_deref(), Ok("shop=7"));
         assert!(past("1h").is_ok() && past("2026-03-01T12:00:00Z").is_ok() && past("yesterday").is_err());
     }
 }
