@@ -16,6 +16,7 @@ pub mod driver;
 pub mod edge;
 pub mod keys;
 pub mod node;
+pub mod presence;
 mod receipt;
 pub mod record;
 pub mod rpc;

@@ -39,6 +39,7 @@ use crate::edge::limit::Limits;
 use crate::edge::{self, Api, OpenApiError};
 use crate::keys::{Keys, OpenKeysError, RoleError};
 use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
+use crate::presence::{self, Presence, TakeUpPresenceError};
 use crate::rpc::backend::{Backend, Introduction};
 use crate::rpc::routes;
 
@@ -118,6 +119,9 @@ pub enum ServeError {
     /// The artifacts cannot be opened.
     #[error("the artifacts cannot be opened")]
     Artifacts(#[from] ArtifactError),
+    /// When devices were last heard cannot be taken up.
+    #[error("when devices were last heard cannot be taken up")]
+    Presence(#[from] TakeUpPresenceError),
     /// The actors do not start.
     #[error("the actors do not start")]
     Engine(#[from] StartEngineError),
@@ -179,6 +183,7 @@ pub async fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let tokens = Arc::new(AccessTokens::open(Arc::clone(&store) as Arc<dyn StateStore>, Arc::clone(&clock))?);
 
+    presence::take_up(store.as_ref()).await?;
     let engine = ShellEngine::start(Arc::clone(&clock), Arc::clone(&store) as _).await?;
     let endpoint = Endpoint::new(Handle::current(), Settings::server(), Arc::clone(&clock), entropy.stream("link"));
     let seams = Seams {
@@ -216,11 +221,14 @@ pub async fn serve(
         quarantined,
     };
     let introduction = Introduction { server_id: keys.server_id(), addresses: advertised };
+    let presence = Presence::new(Arc::clone(&node.shared));
     let backend = Backend::new(node, Arc::clone(&tokens), introduction);
     let api = Api::open(routes(&backend), tokens, Limits::default()).await?;
     let tls = api_server_tls(&listen_identity)?;
     announce(announcement);
+    let presence = tokio::spawn(presence.run());
     edge::serve(api_listener, tls, api, shutdown).await;
+    presence.abort();
 
     // The listener goes last: with it would go its socket, and devices would not hear that the server ends.
     endpoint.shut_down(FAREWELL).await;

@@ -5,6 +5,7 @@ mod device;
 mod enrolment;
 mod field;
 mod log;
+mod presence;
 mod release;
 mod rollout;
 mod trust;
