@@ -466,6 +466,12 @@ impl Device {
                 let (kind, message) = describe(name, report);
                 record.note(now.wall, kind, Some(name), message, &rollout);
             }
+            let was_stopped = record.reports.get(name).is_some_and(|before| before.stopped_locally);
+            if was_stopped != report.stopped_locally {
+                let word = if report.stopped_locally { "stopped" } else { "started" };
+                let (kind, message) = (format!("{word}_locally"), format!("somebody {word} {name} at the device"));
+                record.note(now.wall, &kind, Some(name), message, "device");
+            }
             // One that it spoke of before, and no more, learns that too.
             let former = record.reports.get(name).and_then(|before| before.rollout);
             for rollout in former.filter(|former| report.rollout != Some(*former)).into_iter().chain(report.rollout) {

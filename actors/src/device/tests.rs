@@ -220,6 +220,38 @@ fn a_device_that_is_not_of_the_fleet_is_sent_away() {
 }
 
 #[test]
+fn a_stop_and_a_start_at_the_device_are_events() {
+    let mut world = world();
+    world.enrol();
+    let (fleet, document) = (world.device.trust.chain.fleet(), DocumentId::Actual(world.device.local));
+    let mut device = Replica::new(fleet, Some(world.key.clone()), &mut world.entropy);
+    device.hold(document);
+    let coffee: WorkloadName = "coffee".parse().unwrap();
+    let mut before = None;
+    for stopped_locally in [false, true, true, false] {
+        let report = WorkloadReport { phase: Some(Phase::Healthy), stopped_locally, ..WorkloadReport::default() };
+        let ops = report::workload_ops(&coffee, before.as_ref(), Some(&report));
+        if !ops.is_empty() {
+            for envelope in &device.write(Now::default(), document, ops).unwrap().envelopes {
+                let _ = world.device.replica.receive(envelope);
+            }
+        }
+        world.device.read_actual(Now::default(), &mut Turn::new());
+        before = Some(report);
+    }
+    let events = world.device.record().unwrap().events.iter().filter(|event| event.workload.is_some());
+    let told: Vec<_> = events.map(|event| (event.kind.as_str(), event.message.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("healthy", "coffee@nothing is healthy"),
+            ("stopped_locally", "somebody stopped coffee at the device"),
+            ("started_locally", "somebody started coffee at the device"),
+        ]
+    );
+}
+
+#[test]
 fn what_happened_lately_is_kept_and_no_more() {
     let mut world = world();
     world.enrol();

@@ -131,7 +131,12 @@ impl Looked<'_> {
         }
         if report.stopped_locally {
             let message = "somebody stopped it at the device".to_owned();
-            add(ReasonKind::StoppedLocally, message, &[], &format!("fleetd agent start {name}   (at the device)"));
+            add(
+                ReasonKind::StoppedLocally,
+                message,
+                &["stopped_locally"],
+                &format!("fleetd agent start {name}   (at the device)"),
+            );
         } else if wanted::is_stopped(&self.record.wanted, name) {
             let message = "an operator stopped it".to_owned();
             add(ReasonKind::Stopped, message, &["stop"], &format!("fleetd device start {place}"));
