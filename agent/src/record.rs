@@ -9,7 +9,10 @@ use fleetd_actors::workload::LoadReleaseError;
 use fleetd_sync_core::name::ParseNameError;
 
 pub use agent::{decode_agent, decode_root_chain, encode_agent, encode_root_chain};
-pub use log_spool::{decode_spool, decode_spool_entry, encode_spool, encode_spool_entry, index_spool_entry};
+pub use log_spool::{
+    decode_spool, decode_spool_entry, decode_spool_row, encode_spool, encode_spool_entry, encode_spool_row,
+    index_spool_batch, index_spool_entry,
+};
 pub use workload::{decode_workload, encode_workload};
 
 /// Why stored bytes are no record.

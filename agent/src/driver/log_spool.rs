@@ -1,11 +1,13 @@
 //! Carries out what a workload's log spool decided: lines from the runner, batches in the store and to the server.
 
+mod index;
+
 use std::sync::Arc;
 
 use fleetd_actors::address::Address;
 use fleetd_actors::driver::Driver;
 use fleetd_actors::log_record::{GapReason, LogBatch, LogLine, LogRecord, LogSource};
-use fleetd_actors::log_spool::{Effect, Input, LineMark, LogSpool, Record, SpooledBatch, Unit};
+use fleetd_actors::log_spool::{Effect, Input, LineMark, LogSpool, Record, Unit};
 use fleetd_actors::spawn::LoadActorError;
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::name::WorkloadName;
@@ -16,17 +18,16 @@ use fleetd_sync_store::state_store::{LogPart, ReadError};
 
 use super::Surroundings;
 use crate::cause::cause_of;
-use crate::record::{decode_spool, decode_spool_entry, encode_spool, encode_spool_entry, index_spool_entry};
+use crate::record::{decode_spool, decode_spool_entry, encode_spool, encode_spool_entry, index_spool_batch};
 use crate::runner::line::{LineBatch, LineEntry, LinePosition, LineSource};
 use crate::runner::{RunnerEvent, RunnerEventKind, RunnerEvents};
-
-/// Bytes of a spool's log that are read at once.
-const PAGE_BYTES: usize = 256 << 10;
 
 /// Carries out what a workload's log spool decided.
 pub(crate) struct LogSpoolDriver {
     workload: WorkloadName,
     log: String,
+    /// The first entry that may have a row.
+    first_entry: u64,
     next_entry: u64,
     surroundings: Arc<Surroundings>,
     address: Address<Input>,
@@ -50,13 +51,13 @@ pub(crate) fn load(
         }
     };
     let log = format!("spool.{workload}");
-    let (batches, after_log) = read_batches(surroundings, workload, &log).map_err(failed)?;
-    let next_entry = after_log.max(noted_entry).max(1);
+    let indexed = index::read(&**store, workload, &log).map_err(failed)?;
+    let next_entry = indexed.next.max(noted_entry).max(1);
     let spool = LogSpool::load(
         workload.clone(),
         surroundings.options.boot,
         record,
-        batches,
+        indexed.batches,
         next_entry,
         surroundings.options.spool_bytes_max,
         surroundings.entropy("spool"),
@@ -67,6 +68,8 @@ pub(crate) fn load(
     let driver = LogSpoolDriver {
         workload: workload.clone(),
         log,
+        // Of an empty log there is no row.
+        first_entry: if indexed.next == 0 { next_entry } else { indexed.first },
         next_entry,
         surroundings: Arc::clone(surroundings),
         address: address.clone(),
@@ -74,47 +77,26 @@ pub(crate) fn load(
     Ok((spool, driver))
 }
 
-/// What the spool's log holds, and the number of the entry behind it. What is damaged is left out: it is missed.
-fn read_batches(
-    surroundings: &Surroundings,
-    workload: &WorkloadName,
-    log: &str,
-) -> Result<(Vec<SpooledBatch>, u64), ReadError> {
-    let store = &surroundings.seams.store;
-    let Some((mut next, last)) = store.log_range(log)? else { return Ok((Vec::new(), 0)) };
-    let mut batches = Vec::new();
-    while next <= last {
-        let before = next;
-        for part in store.read_log(log, next, PAGE_BYTES)? {
-            match part {
-                LogPart::Entry { sequence, entry } => {
-                    batches.extend(index_spool_entry(workload, sequence, &entry));
-                    next = sequence.saturating_add(1);
-                }
-                LogPart::Gap { last, .. } => next = last.saturating_add(1),
-            }
-        }
-        if next == before {
-            break;
-        }
-    }
-    Ok((batches, last.saturating_add(1)))
-}
-
 impl Driver<LogSpool> for LogSpoolDriver {
     fn store(&mut self, record: Record, mutations: &mut Vec<Mutation>) {
         let log = self.log.clone();
-        mutations.push(match record {
+        match record {
             Record::Append { entry, stream, batch } => {
                 self.next_entry = entry.saturating_add(1);
-                Mutation::Append { log, sequence: entry, entry: encode_spool_entry(&stream, &batch) }
+                mutations.push(Mutation::Append { log, sequence: entry, entry: encode_spool_entry(&stream, &batch) });
+                mutations.extend(index_spool_batch(entry, stream, &batch).as_ref().map(index::note));
             }
-            Record::Forget { through } => Mutation::Forget { log, through },
+            Record::Forget { through } => {
+                mutations.extend((self.first_entry..=through).map(|entry| index::forget(&self.workload, entry)));
+                self.first_entry = self.first_entry.max(through.saturating_add(1));
+                mutations.push(Mutation::Forget { log, through });
+            }
             Record::Spool(record) => {
                 let key = self.workload.as_str().as_bytes().to_vec();
-                Mutation::Put { space: Space::LogPosition, key, value: encode_spool(&record, self.next_entry) }
+                let value = encode_spool(&record, self.next_entry);
+                mutations.push(Mutation::Put { space: Space::LogPosition, key, value });
             }
-        });
+        }
     }
 
     fn start(&mut self, now: Now, effect: Effect) {

@@ -106,9 +106,36 @@ pub fn decode_spool_entry(workload: &WorkloadName, entry: &[u8]) -> Option<(LogS
 #[must_use]
 pub fn index_spool_entry(workload: &WorkloadName, number: u64, entry: &[u8]) -> Option<SpooledBatch> {
     let (stream, batch) = decode_spool_entry(workload, entry)?;
+    index_spool_batch(number, stream, &batch)
+}
+
+/// What a spool has to know of a batch that is an entry; `None` when there is nothing in it.
+#[must_use]
+pub fn index_spool_batch(number: u64, stream: LogStream, batch: &LogBatch) -> Option<SpooledBatch> {
     let last = batch.sequence_last()?;
     let size_bytes = batch.records.iter().map(fleetd_actors::log_record::LogRecord::size_bytes).sum();
     Some(SpooledBatch { entry: number, stream, first: batch.sequence_first, last, size_bytes })
+}
+
+/// Writes what a spool has to know of an entry: boot, stamp, first and last number, and about how much room they take.
+#[must_use]
+pub fn encode_spool_row(batch: &SpooledBatch) -> Vec<u8> {
+    let mut row = batch.stream.boot.as_bytes().to_vec();
+    for number in [batch.stream.stamp.0, batch.first, batch.last, batch.size_bytes] {
+        row.extend_from_slice(&number.to_le_bytes());
+    }
+    row
+}
+
+/// Reads what a spool has to know of an entry; `None` when the bytes do not say.
+#[must_use]
+pub fn decode_spool_row(workload: &WorkloadName, number: u64, row: &[u8]) -> Option<SpooledBatch> {
+    let (boot, numbers) = row.split_at_checked(BootId::LENGTH)?;
+    let (numbers, rest) = numbers.as_chunks::<8>();
+    let [stamp, first, last, size_bytes] = <[[u8; 8]; 4]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
+    let boot = BootId::from_slice(boot).filter(|_| rest.is_empty() && first <= last)?;
+    let stream = LogStream { workload: workload.clone(), boot, stamp: Stamp(stamp) };
+    Some(SpooledBatch { entry: number, stream, first, last, size_bytes })
 }
 
 #[cfg(test)]
@@ -153,6 +180,9 @@ mod tests {
         assert_eq!(decode_spool_entry(&workload, &entry), Some((stream(2), batch)));
         let indexed = index_spool_entry(&workload, 6, &entry).unwrap();
         assert_eq!((indexed.entry, indexed.first, indexed.last), (6, 4, 7));
+        let row = encode_spool_row(&indexed);
+        assert_eq!(decode_spool_row(&workload, 6, &row).as_ref(), Some(&indexed));
+        assert!((0..row.len()).all(|at| decode_spool_row(&workload, 6, &row[..at]).is_none()));
         for at in 0..entry.len() {
             assert_eq!(decode_spool_entry(&workload, &entry[..at]), None, "cut at {at}");
         }
