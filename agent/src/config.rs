@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fleetd_sync_core::limit;
+use fleetd_sync_core::name::WorkloadName;
 
 pub use file::FileError;
 use file::FileValues;
@@ -63,7 +64,7 @@ pub struct ConfigArguments {
     pub socket: Option<PathBuf>,
 }
 
-/// A token that is never printed.
+/// A token, or another text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -93,6 +94,18 @@ impl fmt::Display for Secret {
     }
 }
 
+/// A value for an environment name that a workload's manifest leaves to the configuration. It may be a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredVariable {
+    /// The value.
+    pub value: Secret,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// What the configuration gives each workload, by the names of variables.
+pub type Environments = BTreeMap<WorkloadName, BTreeMap<String, ConfiguredVariable>>;
+
 /// Everything that the outside may decide, read once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -110,6 +123,8 @@ pub struct Config {
     pub spool_bytes_max: Setting<u64>,
     /// The socket of the local API.
     pub socket: Setting<PathBuf>,
+    /// What each workload is given besides what its manifest says: only the file gives it.
+    pub environments: Environments,
 }
 
 /// Why there is no configuration.
@@ -211,6 +226,7 @@ impl Config {
                 |text| text.parse().map_err(|_error| "a number of bytes"),
             )?,
             socket: sources.setting("socket", arguments.socket.clone(), default_socket, path)?,
+            environments: sources.file.environments.clone(),
             run_directory,
         };
         config.check()?;
@@ -247,7 +263,7 @@ impl Config {
         let unset = "unset".to_owned();
         let servers = if self.servers.value.is_empty() { unset.clone() } else { self.servers.value.join(", ") };
         let token = self.enroll_token.value.as_ref().map_or(unset, ToString::to_string);
-        vec![
+        let mut shown = vec![
             self.data_directory.show(self.data_directory.value.display()),
             self.run_directory.show(self.run_directory.value.display()),
             self.socket.show(self.socket.value.display()),
@@ -255,7 +271,15 @@ impl Config {
             self.servers.show(servers),
             self.log_level.show(&self.log_level.value),
             self.spool_bytes_max.show(self.spool_bytes_max.value),
-        ]
+        ];
+        for (workload, variables) in &self.environments {
+            shown.extend(variables.iter().map(|(name, variable)| ShownSetting {
+                key: format!("workload.{workload}.environment.{name}"),
+                value: variable.value.to_string(),
+                origin: variable.origin.clone(),
+            }));
+        }
+        shown
     }
 }
 
@@ -263,7 +287,7 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownSetting {
     /// The key, as the file spells it.
-    pub key: &'static str,
+    pub key: String,
     /// The value; of a secret only whether it is set.
     pub value: String,
     /// Where it came from.

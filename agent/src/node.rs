@@ -37,6 +37,7 @@ use fleetd_sync_store::state_store::{KeyRange, ReadError, StateStore};
 use fleetd_sync_transport::link::Link;
 
 use crate::artifact_files::ArtifactFiles;
+use crate::config::Environments;
 use crate::disk::DiskError;
 use crate::driver::{self, Surroundings};
 use crate::install::Installer;
@@ -110,6 +111,8 @@ pub struct NodeOptions {
     pub addresses: Vec<String>,
     /// Bytes of unsent logs that each workload's spool keeps.
     pub spool_bytes_max: u64,
+    /// What the device's configuration gives each workload.
+    pub environments: Environments,
 }
 
 /// Why a node did not start.

@@ -107,7 +107,9 @@ fn a_configuration_that_cannot_be_read_is_named_with_its_line_and_key() {
         let cases = [
             ("data-directory = '/tmp'\n\nservice = 'x'\n", ":3", "service"),
             ("data-directory = '/tmp'\nspool-bytes-max = 'many'\n", ":2", "spool-bytes-max"),
-            ("servers = [\n", ":", ""),
+            ("servers = [\n", ":", "servers"),
+            ("log-level = 'info\n", ":1", "log-level"),
+            ("[workload.coffee.environment]\nROAST = 3\n", ":2", "workload.coffee.environment.ROAST"),
         ];
         for (text, line, key) in cases {
             fs::write(&file, text)?;

@@ -271,6 +271,7 @@ impl Fleet {
             token: Some(device.token.clone()),
             addresses: Vec::new(),
             spool_bytes_max: fleetd_sync_core::limit::SPOOL_BYTES_MAX,
+            environments: BTreeMap::new(),
         };
         let node = agent_node::Node::start(engine.clone(), seams, options).map_err(failed)?;
         device.running = Some((node, engine));

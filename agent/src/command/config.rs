@@ -31,7 +31,7 @@ async fn of_agent_or_own(config: &Config) -> (Vec<ShownConfiguration>, bool) {
         Ok(values) => (values, true),
         Err(_) => {
             let shown = config.show().into_iter().map(|setting| ShownConfiguration {
-                key: setting.key.to_owned(),
+                key: setting.key,
                 value: setting.value,
                 origin: setting.origin.to_string(),
             });

@@ -146,6 +146,7 @@ impl Agent {
             token: self.token.clone(),
             addresses: self.config.servers.value.clone(),
             spool_bytes_max: self.config.spool_bytes_max.value,
+            environments: self.config.environments.clone(),
         })
     }
 

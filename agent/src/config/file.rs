@@ -1,12 +1,22 @@
-//! The configuration file: flat TOML, in which an unknown key is an error and every error names its line.
+//! The configuration file: flat TOML but for what workloads are given, in which an unknown key is an error and every
+//! error names its line and its key.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Origin;
+use fleetd_sync_core::name::WorkloadName;
+
+use super::{ConfiguredVariable, Environments, Origin, Secret};
+
+/// The table of what workloads are given.
+const WORKLOAD: &str = "workload";
+/// In a workload's table: the values of the environment names that its manifest leaves to the configuration.
+const ENVIRONMENT: &str = "environment";
 
 /// Every key that the file may have.
 const KEYS: [&str; 8] = [
@@ -24,17 +34,22 @@ const KEYS: [&str; 8] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// It is not TOML.
-    #[error("{}:{line}: {problem}", path.display())]
+    #[error("{}:{line}: {}{problem}", path.display(), key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
+        /// The key whose value could not be read; `None` where no key stands before it.
+        key: Option<String>,
         /// What the parser expected.
         problem: String,
     },
     /// A key is not one of ours.
-    #[error("{}:{line}: unknown key {key:?}; expected one of {}", path.display(), KEYS.join(", "))]
+    #[error(
+        "{}:{line}: unknown key {key:?}; expected one of {}, or a table [workload.NAME.environment]",
+        path.display(), KEYS.join(", ")
+    )]
     UnknownKey {
         /// The file.
         path: PathBuf,
@@ -58,6 +73,9 @@ pub enum FileError {
         expected: &'static str,
     },
 }
+
+/// A key and its value, as the parser gives them.
+type Entry<'a> = (&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>);
 
 /// A type that a value in the file may have.
 pub(super) trait FileValue: Sized {
@@ -144,6 +162,7 @@ impl FileValue for Vec<String> {
 pub(super) struct FileValues {
     path: PathBuf,
     entries: BTreeMap<String, (usize, EntryValue)>,
+    pub(super) environments: Environments,
 }
 
 impl FileValues {
@@ -152,18 +171,68 @@ impl FileValues {
         let document = DeTable::parse(text).map_err(|error| FileError::Syntax {
             path: path.to_owned(),
             line: line_of(text, error.span()),
+            key: key_before(text, error.span()),
             problem: error.message().to_owned(),
         })?;
-        let mut entries = BTreeMap::new();
+        let mut values = Self { path: path.to_owned(), ..Self::default() };
         for (key, value) in document.get_ref() {
             let line = line_of(text, Some(key.span()));
             let key: &str = key.get_ref();
-            if !KEYS.contains(&key) {
-                return Err(FileError::UnknownKey { path: path.to_owned(), line, key: key.to_owned() });
+            if key == WORKLOAD {
+                values.take_workloads(text, line, value.get_ref())?;
+            } else if KEYS.contains(&key) {
+                values.entries.insert(key.to_owned(), (line, EntryValue::of(value.get_ref())));
+            } else {
+                return Err(values.unknown(line, key.to_owned()));
             }
-            entries.insert(key.to_owned(), (line, EntryValue::of(value.get_ref())));
         }
-        Ok(Self { path: path.to_owned(), entries })
+        Ok(values)
+    }
+
+    /// Reads `[workload.NAME.environment]` of every workload.
+    fn take_workloads(&mut self, text: &str, line: usize, value: &DeValue<'_>) -> Result<(), FileError> {
+        for (name, value) in self.table(line, WORKLOAD, value)? {
+            let line = line_of(text, Some(name.span()));
+            let key = format!("{WORKLOAD}.{}", name.get_ref());
+            let Ok(workload) = name.get_ref().parse::<WorkloadName>() else {
+                return Err(self.wrong(line, key, "no workload's name", "lower-case letters, digits and hyphens"));
+            };
+            for (part, value) in self.table(line, &key, value.get_ref())? {
+                let line = line_of(text, Some(part.span()));
+                let key = format!("{key}.{}", part.get_ref());
+                if part.get_ref() != ENVIRONMENT {
+                    return Err(self.unknown(line, key));
+                }
+                for (variable, value) in self.table(line, &key, value.get_ref())? {
+                    let line = line_of(text, Some(variable.span()));
+                    let key = format!("{key}.{}", variable.get_ref());
+                    let value = EntryValue::of(value.get_ref());
+                    let Some(text) = String::from_entry(&value).filter(|text| !text.contains('\0')) else {
+                        return Err(self.wrong(line, key, value.kind(), String::EXPECTED));
+                    };
+                    let origin = Origin::File { path: self.path.clone(), line, key };
+                    let variables = self.environments.entry(workload.clone()).or_default();
+                    let value = ConfiguredVariable { value: Secret::new(text), origin };
+                    variables.insert(variable.get_ref().to_string(), value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn table<'a>(&self, line: usize, key: &str, value: &'a DeValue<'a>) -> Result<Vec<Entry<'a>>, FileError> {
+        match value {
+            DeValue::Table(table) => Ok(table.iter().collect()),
+            other => Err(self.wrong(line, key.to_owned(), EntryValue::of(other).kind(), "a table")),
+        }
+    }
+
+    fn unknown(&self, line: usize, key: String) -> FileError {
+        FileError::UnknownKey { path: self.path.clone(), line, key }
+    }
+
+    fn wrong(&self, line: usize, key: String, found: &'static str, expected: &'static str) -> FileError {
+        FileError::Type { path: self.path.clone(), line, key, found, expected }
     }
 
     /// Returns a key's value, and where it stands.
@@ -181,4 +250,21 @@ impl FileValues {
 fn line_of(text: &str, span: Option<Range<usize>>) -> usize {
     let before = text.get(..span.map_or(0, |span| span.start)).unwrap_or(text);
     before.matches('\n').count() + 1
+}
+
+/// The key that a value before a place in a text belongs to, with its table: that of the last line up to there which
+/// has one. A value may go over several lines.
+fn key_before(text: &str, span: Option<Range<usize>>) -> Option<String> {
+    let is_bare =
+        |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let (mut table, mut key) = ("", None);
+    for line in text.lines().take(line_of(text, span)) {
+        let header = line.trim().strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(name, _)| name.trim());
+        if let Some(header) = header.filter(|header| is_bare(header)) {
+            (table, key) = (header, None);
+        } else if let Some(name) = line.split_once('=').map(|(name, _)| name.trim()).filter(|name| is_bare(name)) {
+            key = Some(if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") });
+        }
+    }
+    key
 }

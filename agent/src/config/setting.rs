@@ -61,7 +61,7 @@ pub struct Setting<T> {
 
 impl<T> Setting<T> {
     pub(super) fn show(&self, value: impl fmt::Display) -> ShownSetting {
-        ShownSetting { key: self.key, value: value.to_string(), origin: self.origin.clone() }
+        ShownSetting { key: self.key.to_owned(), value: value.to_string(), origin: self.origin.clone() }
     }
 
     pub(super) fn wrong(&self, expected: &'static str, value: impl fmt::Display) -> ConfigError {

@@ -83,7 +83,14 @@ fn a_wrong_file_is_named_with_its_line_and_key_and_what_is_expected() {
     );
     assert_eq!(case("log-level = 3\n"), "DIR/agent.toml:1: log-level is a number, expected a text in quotes");
     assert!(case("\n\nspol-bytes = 1\n").starts_with("DIR/agent.toml:3: unknown key \"spol-bytes\"; expected one of "));
-    assert!(case("data-directory = \"/d\"\nlog-level = \n").starts_with("DIR/agent.toml:2: "));
+    assert!(case("data-directory = \"/d\"\nlog-level = \n").starts_with("DIR/agent.toml:2: log-level: "));
+    assert!(case("log-level = 'info\n").starts_with("DIR/agent.toml:1: log-level: "));
+    assert!(case("log-level = 'a'\nservers = [\n  'a:1',\n").contains(": servers: "));
+    assert!(case("log-level = 'a'\nlog-level = 'b'\n").starts_with("DIR/agent.toml:2: log-level: "));
+    let in_table = case("[workload.coffee.environment]\nROAST = dark\n");
+    assert!(in_table.starts_with("DIR/agent.toml:2: workload.coffee.environment.ROAST: "), "{in_table}");
+    let nameless = case("what is this\n");
+    assert!(nameless.starts_with("DIR/agent.toml:1: ") && !nameless.contains("=:"), "{nameless}");
     assert!(case("[agent]\nlog-level = 'info'").starts_with("DIR/agent.toml:1: unknown key \"agent\""));
     assert_eq!(
         case("data-directory = 'relative'"),
@@ -142,6 +149,44 @@ fn two_tokens_of_one_place_and_an_empty_token_file_are_errors() {
     let empty = home.write("empty", " \n");
     home.arguments.enroll_token_file = Some(empty);
     assert_eq!(home.failure(), "the token file DIR/empty (from flag --enroll-token-file) cannot be used: it is empty");
+}
+
+#[test]
+fn a_workload_is_given_what_its_table_says_and_nobody_is_shown_it() {
+    let home = Home::with_file(&format!(
+        "log-level = 'debug'\n\n[workload.coffee.environment]\nROAST = 'dark'\nPASSWORD = '{TOKEN}'\n\n\
+         [workload.tea.environment]\nROAST = ''\n"
+    ));
+    let config = home.read().unwrap();
+    let given = |workload: &str, name: &str| {
+        let variables = config.environments.get(&workload.parse().unwrap())?;
+        Some(variables.get(name)?.value.reveal().to_owned())
+    };
+    assert_eq!(given("coffee", "ROAST").as_deref(), Some("dark"));
+    assert_eq!(given("coffee", "PASSWORD").as_deref(), Some(TOKEN));
+    assert_eq!(given("tea", "ROAST").as_deref(), Some(""));
+    assert_eq!(given("tea", "PASSWORD"), None);
+    let key = "workload.coffee.environment.PASSWORD";
+    assert_eq!(home.origin(key), format!("file DIR/agent.toml:5 {key}"));
+    let printed = format!("{config:?} {:?}", config.show());
+    assert!(!printed.contains(TOKEN) && !printed.contains("dark"), "{printed}");
+}
+
+#[test]
+fn a_wrong_table_of_a_workload_is_named_with_its_line_and_key() {
+    let case = |text: &str| Home::with_file(text).failure();
+    assert_eq!(
+        case("[workload.coffee.environment]\nROAST = 3\n"),
+        "DIR/agent.toml:2: workload.coffee.environment.ROAST is a number, expected a text in quotes"
+    );
+    assert!(
+        case("[workload.coffee]\nenv = 'x'\n").starts_with("DIR/agent.toml:2: unknown key \"workload.coffee.env\"")
+    );
+    assert_eq!(case("workload = 'coffee'\n"), "DIR/agent.toml:1: workload is a text, expected a table");
+    let name = case("[workload.'Black Coffee'.environment]\n");
+    assert!(name.starts_with("DIR/agent.toml:1: workload.Black Coffee is no workload's name"), "{name}");
+    let secret = case(&format!("[workload.coffee.environment]\nPASSWORD = ['{TOKEN}']\n"));
+    assert!(!secret.contains(TOKEN), "{secret}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Carries out what a workload decided: its folder, its run, and what it tells.
 
+mod environment;
 mod run;
 
 use std::collections::BTreeSet;

@@ -114,7 +114,7 @@ pub(super) fn configuration_value(setting: &ShownSetting) -> api::ConfigurationV
         Origin::Default => api::ConfigurationOrigin::Default,
     };
     api::ConfigurationValue {
-        key: setting.key.to_owned(),
+        key: setting.key.clone(),
         value: setting.value.clone(),
         origin: origin.into(),
         origin_detail: setting.origin.to_string(),

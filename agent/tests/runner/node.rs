@@ -115,6 +115,7 @@ fn options() -> NodeOptions {
         token: None,
         addresses: Vec::new(),
         spool_bytes_max: 1 << 20,
+        environments: [].into(),
     }
 }
 

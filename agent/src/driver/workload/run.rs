@@ -1,5 +1,6 @@
 //! A workload's run: what is handed to the runner, and what the runner tells.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use fleetd_actors::report::Exit;
 use fleetd_actors::workload::{Found, Input, Program, RunEvent};
 use fleetd_sync_core::id::OperationId;
 use fleetd_sync_core::name::WorkloadName;
-use fleetd_sync_core::release::{EnvironmentValue, ProbeCheck};
+use fleetd_sync_core::release::ProbeCheck;
 
-use super::WorkloadDriver;
+use super::{WorkloadDriver, environment};
 use crate::cause::cause_of;
 use crate::driver::Surroundings;
 use crate::probe::{Probe, ProbeKind, ProbeOutcome};
@@ -47,10 +48,11 @@ fn run_spec(surroundings: &Surroundings, workload: &WorkloadName, program: &Prog
     let staged = releases.into_iter().flatten().find(|staged| staged.slot == wanted);
     let staged = staged.ok_or_else(|| format!("there is no whole release in {}", wanted.folder_name()))?;
     let manifest = &program.manifest;
-    let fixed = manifest.environment.iter().filter_map(|(name, value)| match value {
-        EnvironmentValue::Fixed(value) => Some((name.clone(), value.clone())),
-        EnvironmentValue::FromConfig => None,
-    });
+    let configured = surroundings.options.environments.get(workload);
+    let (filled, remarks) = environment::fill(&manifest.environment, configured.unwrap_or(&BTreeMap::new()));
+    for remark in remarks {
+        tracing::warn!(%workload, version = %manifest.version, "{remark}");
+    }
     let own = [
         ("FLEETD_WORKLOAD", workload.to_string()),
         ("FLEETD_VERSION", manifest.version.to_string()),
@@ -63,7 +65,7 @@ fn run_spec(surroundings: &Surroundings, workload: &WorkloadName, program: &Prog
         artifact: wanted.artifact,
         program: staged.program,
         arguments: manifest.argv.clone(),
-        environment: fixed.chain(own).collect(),
+        environment: filled.into_iter().chain(own).collect(),
         directory: installed.data_directory,
         user: manifest.user.clone(),
         limits: RunLimits::default(),
