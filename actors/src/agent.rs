@@ -6,6 +6,9 @@
 
 mod linked;
 pub mod record;
+mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,11 +16,11 @@ use std::sync::Arc;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::{DocumentId, Op};
-use fleetd_sync_core::id::{BootId, ConnectionId, DeviceId, LocalId};
+use fleetd_sync_core::id::{BootId, ConnectionId, LocalId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::lane::State;
 use fleetd_sync_core::machine::{Machine, Turn};
-use fleetd_sync_core::name::{DeviceName, WorkloadName};
+use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::replica::{LaneRecord, Replica};
 use fleetd_sync_core::resolve::{self, Resolved};
 use fleetd_sync_core::session::dial::Dialler;
@@ -29,7 +32,9 @@ use fleetd_sync_core::trust::{RootChain, RootRecord, Roster};
 use crate::report::{self, WorkloadReport};
 use crate::workload::{Assignment, RunWish, Target};
 use linked::Linked;
-use record::{AgentRecord, Membership};
+use record::{AgentRecord, TrustFloor};
+use status::Shown;
+pub use status::{AgentStatus, LinkEnd, LinkFailure};
 
 /// What a device brings to its agent at each start.
 #[derive(Debug)]
@@ -54,12 +59,13 @@ pub struct Agent {
     record: AgentRecord,
     token: Option<EnrolmentToken>,
     chain: Option<RootChain>,
+    /// The trust version below which nobody is believed.
+    floor: Option<TrustFloor>,
     roster: Option<Arc<Roster>>,
     replica: Option<Replica>,
     dialler: Dialler,
     linked: Option<Linked>,
-    /// Why the last connection ended, if waiting alone will not mend it.
-    turned_away: Option<CloseCode>,
+    shown: Shown,
     entropy: Entropy,
     facts: Facts,
     log_positions: BTreeMap<LogStream, u64>,
@@ -100,8 +106,8 @@ pub enum Input {
     Down {
         /// Which.
         connection: ConnectionId,
-        /// Why, where either end said so.
-        code: Option<CloseCode>,
+        /// Why.
+        end: LinkEnd,
     },
     /// A workload says how it is.
     Report {
@@ -125,6 +131,8 @@ pub enum Record {
     Agent(Box<AgentRecord>),
     /// A root record.
     Root(Box<RootRecord>),
+    /// The trust version that the device has reached.
+    Floor(TrustFloor),
     /// A change of the device's lanes.
     Lane(LaneRecord),
 }
@@ -178,19 +186,6 @@ pub enum Effect {
     Warn(String),
 }
 
-/// What somebody at the device may see of the agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AgentStatus {
-    /// What a server calls the device, once it has joined.
-    pub device: Option<(DeviceId, DeviceName)>,
-    /// Where it stands with its server, in a word.
-    pub link: &'static str,
-    /// Whether somebody must approve it.
-    pub is_pending: bool,
-    /// Why it was turned away when it last dialled, if it was.
-    pub refusal: Option<String>,
-}
-
 type AgentTurn = Turn<Record, Effect>;
 
 impl Agent {
@@ -201,6 +196,7 @@ impl Agent {
         identity: Identity,
         record: AgentRecord,
         chain: Option<RootChain>,
+        floor: Option<TrustFloor>,
         stored: impl IntoIterator<Item = Vec<u8>>,
         present: BTreeSet<WorkloadName>,
         mut entropy: Entropy,
@@ -225,11 +221,12 @@ impl Agent {
             record,
             token: None,
             chain,
+            floor,
             roster: None,
             replica,
             dialler,
             linked: None,
-            turned_away: None,
+            shown: Shown::default(),
             entropy,
             facts: Facts::new(),
             log_positions: BTreeMap::new(),
@@ -266,21 +263,23 @@ impl Machine for Agent {
     fn handle(&mut self, now: Now, input: Input, turn: &mut AgentTurn) {
         self.pay_debts(turn);
         match input {
-            Input::Configured { token, addresses } => self.on_configured(now, token, addresses, turn),
+            Input::Configured { token, addresses } => self.on_configured(now, token, addresses),
             Input::Facts(facts) => self.on_facts(now, facts, turn),
             Input::Up { connection, server_leaf } => self.on_up(now, connection, server_leaf, turn),
             Input::Message { connection, message } => self.on_message(now, connection, message, turn),
-            Input::Down { connection, code } => self.on_down(now, connection, code, turn),
+            Input::Down { connection, end } => self.on_down(now, connection, &end, turn),
             Input::Report { workload, report } => self.on_report(now, &workload, &report, turn),
             Input::Logged(position) => self.on_logged(position),
             Input::Wake => self.dialler.on_wake(now.monotonic),
             Input::Stop => self.on_stop(now, turn),
         }
+        self.show(now, turn);
     }
 
     fn handle_timeout(&mut self, now: Now, turn: &mut AgentTurn) {
         self.pay_debts(turn);
         self.on_link_timeout(now, turn);
+        self.show(now, turn);
     }
 
     fn poll_timeout(&self) -> Option<Monotonic> {
@@ -290,13 +289,7 @@ impl Machine for Agent {
 }
 
 impl Agent {
-    fn on_configured(
-        &mut self,
-        now: Now,
-        token: Option<Box<EnrolmentToken>>,
-        addresses: Vec<String>,
-        turn: &mut AgentTurn,
-    ) {
+    fn on_configured(&mut self, now: Now, token: Option<Box<EnrolmentToken>>, addresses: Vec<String>) {
         self.token = token.map(|token| *token);
         let mut known = addresses;
         if known.is_empty() {
@@ -307,7 +300,6 @@ impl Agent {
         }
         let may_dial = self.record.membership.is_enrolled() || self.token.is_some();
         self.dialler.on_addresses(now.monotonic, if may_dial { &known } else { &[] });
-        self.show(turn);
     }
 
     fn on_facts(&mut self, now: Now, facts: Facts, turn: &mut AgentTurn) {
@@ -339,12 +331,21 @@ impl Agent {
         self.owes = false;
         self.settle_trust(turn);
         self.assign(true, turn);
-        self.show(turn);
     }
 
     /// Lets chain and trust document decide whose word counts.
     fn settle_trust(&mut self, turn: &mut AgentTurn) {
+        let version_min = self.trust_version_min();
         let (Some(chain), Some(replica)) = (&self.chain, &mut self.replica) else { return };
+        let (fleet, version) = (chain.fleet(), chain.version());
+        if version < version_min {
+            // An older copy of the chain: whom a newer record took off it, it still trusts. The server has the newer.
+            return;
+        }
+        if version > version_min {
+            self.floor = Some(TrustFloor { fleet, version });
+            turn.persist(Record::Floor(TrustFloor { fleet, version }));
+        }
         let roster = Roster::of(chain, replica);
         let settled = replica.set_writers(roster.writers(BTreeMap::new(), BTreeMap::new()));
         settled.records.into_iter().for_each(|record| turn.persist(Record::Lane(record)));
@@ -353,6 +354,12 @@ impl Agent {
             self.roster = Some(Arc::clone(&roster));
             turn.effect(Effect::Trust(roster));
         }
+    }
+
+    /// The trust version that the device has reached in its fleet; 0 before it has.
+    fn trust_version_min(&self) -> u64 {
+        let fleet = self.fleet();
+        self.floor.filter(|floor| Some(floor.fleet) == fleet).map_or(0, |floor| floor.version)
     }
 
     /// Tells each workload what the documents now say of it, if that has changed or `all` asks for it.
@@ -396,19 +403,6 @@ impl Agent {
         let replica = self.replica.as_ref()?;
         let state = replica.lane_state(DocumentId::Actual(self.local), self.local.into());
         Some(state.unwrap_or(&EMPTY))
-    }
-
-    fn show(&self, turn: &mut AgentTurn) {
-        let device = match &self.record.membership {
-            Membership::Enrolled { device, name, .. } => Some((*device, name.clone())),
-            Membership::Unknown | Membership::Pending { .. } | Membership::Refused { .. } => None,
-        };
-        let refusal = match &self.record.membership {
-            Membership::Refused { code, message } => Some(format!("{code}: {message}")),
-            _ => self.turned_away.map(|code| format!("the last connection ended: {code}")),
-        };
-        let is_pending = matches!(self.record.membership, Membership::Pending { .. });
-        turn.effect(Effect::Show(AgentStatus { device, link: self.link_word(), is_pending, refusal }));
     }
 }
 

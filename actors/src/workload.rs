@@ -8,6 +8,7 @@
 //! `install` holds the way in, [`child`] the run, `judge` the one gate through which a release becomes a program.
 
 pub mod child;
+mod floor;
 mod install;
 mod judge;
 mod record;
@@ -27,6 +28,7 @@ use fleetd_sync_core::trust::Roster;
 
 use crate::report::{Fault, FaultKind, Phase, RunState, WorkloadReport};
 use child::{Child, Vigil};
+pub use floor::WorkloadFloor;
 use install::Work;
 pub use record::{
     Assignment, Command, Failed, FetchError, Fetched, Found, Install, LoadReleaseError, Program, Release, Removal, Run,

@@ -1,4 +1,4 @@
-//! Who this device is, outside the database: its key, the root chain, the floors and its enrolment.
+//! Who this device is, outside the database: its key, the root chain, the trust document, the floors and its enrolment.
 //!
 //! Each lies in a checksummed A/B file of its own in `DATA/identity`, so that neither a power cut nor a lost database
 //! makes the device a stranger. The directory is 0700 and the files are 0600. What they hold is in the caller's own
@@ -18,7 +18,9 @@ use fleetd_sync_store::ab_file::{AbFile, LoadAbFileError, StoreAbFileError};
 pub enum IdentityPart {
     /// The root records, from the first on.
     RootChain,
-    /// The lowest trust version, time and denials that the device will ever accept again.
+    /// The trust document's envelopes: what authorities revoked and denied.
+    TrustDocument,
+    /// What the device must not fall below: its trust version, and what it may not forget of its workloads.
     Floors,
     /// What the server gave at enrolment: certificate, CA, addresses, device id and name.
     Enrolment,
@@ -26,11 +28,12 @@ pub enum IdentityPart {
 
 impl IdentityPart {
     /// Every part, in the order of their names.
-    pub const ALL: [Self; 3] = [Self::RootChain, Self::Floors, Self::Enrolment];
+    pub const ALL: [Self; 4] = [Self::RootChain, Self::TrustDocument, Self::Floors, Self::Enrolment];
 
     const fn file_name(self) -> &'static str {
         match self {
             Self::RootChain => "root-chain",
+            Self::TrustDocument => "trust-document",
             Self::Floors => "floors",
             Self::Enrolment => "enrolment",
         }

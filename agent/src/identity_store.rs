@@ -1,19 +1,22 @@
-//! The store of a device, without what must outlive it: the agent's record and root records lie in files of their own.
+//! The store of a device, without what must outlive it: that lies in files of its own.
 //!
-//! [`IdentityStore`] stands before the database. What a turn writes of [`Space::Agent`] and [`Space::RootRecord`]
-//! goes to [`IdentityFiles`], durably, and only then the rest of the turn goes to the database: a database that is
-//! lost, restored or quarantined makes the device no stranger. A power cut between the two leaves root records that
-//! are newer than the documents, which only go forward anyway.
+//! [`IdentityStore`] stands before the database. What a turn writes of [`Space::Agent`], [`Space::RootRecord`],
+//! [`Space::Floor`] and of the trust document goes to [`IdentityFiles`], durably, and only then the rest of the turn
+//! goes to the database: a database that is lost, restored or quarantined makes the device no stranger, brings back
+//! nobody who was revoked and no release that was denied, and forgets no release that failed. A power cut between the
+//! two leaves files that are newer than the database, which only go forward anyway.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use fleetd_sync_core::blocking::Blocking;
 use fleetd_sync_core::commit::{ActorKey, Batch, Commit, CommitError, Completion, Mutation, Revision, Space};
+use fleetd_sync_core::envelope::DocumentId;
+use fleetd_sync_core::replica::document_prefix;
 use fleetd_sync_store::ab_file::{LoadAbFileError, StoreAbFileError};
 use fleetd_sync_store::feed::Subscription;
 use fleetd_sync_store::state_store::{
@@ -23,7 +26,7 @@ use fleetd_sync_store::state_store::{
 use crate::cause::cause_of;
 use crate::driver::agent::AGENT_KEY;
 use crate::identity_files::{IdentityFiles, IdentityPart};
-use crate::record::{decode_root_chain, encode_root_chain};
+use crate::record::{decode_kept, decode_root_chain, encode_kept, encode_root_chain};
 
 /// Files know no revisions: what is there has this one.
 const REVISION: Revision = Revision(1);
@@ -52,7 +55,16 @@ struct Shared {
     files: IdentityFiles,
     blocking: Arc<dyn Blocking>,
     state: Mutex<State>,
+    /// Held while files are written: turns of several actors change one file.
+    writing: Mutex<()>,
+    /// Why the files cannot be written any more.
+    files_failure: OnceLock<String>,
+    /// Told, once, that nothing can be stored any more.
+    failed: OnceLock<StoreFailed>,
 }
+
+/// Told why a store takes nothing any more. It only wakes somebody.
+pub type StoreFailed = Box<dyn Fn(String) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -60,12 +72,9 @@ struct State {
     actors: BTreeMap<ActorKey, Turns>,
 }
 
-/// What the files hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Kept {
-    agent: Vec<u8>,
-    root_records: BTreeMap<Vec<u8>, Vec<u8>>,
-}
+/// What the files hold, by the keys that it would have in the database.
+type Kept = BTreeMap<IdentityPart, Records>;
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// One actor's turns on their way, in order.
 #[derive(Default)]
@@ -92,38 +101,106 @@ impl IdentityStore {
         files: IdentityFiles,
         blocking: Arc<dyn Blocking>,
     ) -> Result<Self, OpenIdentityStoreError> {
-        let agent = load(&files, IdentityPart::Enrolment, "enrolment")?;
-        let chain = load(&files, IdentityPart::RootChain, "root chain")?;
-        let records = decode_root_chain(&chain).unwrap_or_else(|error| {
-            tracing::error!(error = cause_of(&error), "the device's root chain is damaged: it must enrol again");
-            Vec::new()
-        });
-        let versions = 1_u64..;
-        let root_records = versions.map(|version| version.to_be_bytes().to_vec()).zip(records).collect();
-        let state = Mutex::new(State { kept: Kept { agent, root_records }, actors: BTreeMap::new() });
-        Ok(Self { shared: Arc::new(Shared { database, files, blocking, state }) })
+        let mut kept = Kept::new();
+        for part in IdentityPart::ALL {
+            kept.insert(part, load(&files, part)?);
+        }
+        let state = Mutex::new(State { kept, actors: BTreeMap::new() });
+        let shared = Shared {
+            database,
+            files,
+            blocking,
+            state,
+            writing: Mutex::default(),
+            files_failure: OnceLock::new(),
+            failed: OnceLock::new(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    fn identity(&self, space: Space) -> Option<Vec<Found>> {
+    /// Calls `failed` when nothing can be stored any more, until the store is opened by a new process: actors would
+    /// be loaded again for ever, and what they decide would never happen. Only the first caller is told. A disk that
+    /// is full is no such failure: room may come.
+    pub fn on_failure(&self, failed: StoreFailed) {
+        let _second = self.shared.failed.set(failed);
+    }
+
+    /// What the files hold of a space, in a range; the rest of it is in the database.
+    fn kept(&self, space: Space, range: &KeyRange) -> Vec<Found> {
+        let Some(part) = part_of_space(space) else { return Vec::new() };
         let state = self.shared.state();
-        let found = |key: &[u8], value: &[u8]| (key.to_vec(), Versioned { value: value.to_vec(), revision: REVISION });
-        match space {
-            Space::Agent if state.kept.agent.is_empty() => Some(Vec::new()),
-            Space::Agent => Some(vec![found(AGENT_KEY, &state.kept.agent)]),
-            Space::RootRecord => Some(state.kept.root_records.iter().map(|(key, value)| found(key, value)).collect()),
-            _ => None,
-        }
+        let records = state.kept.get(&part).into_iter().flatten();
+        let asked = records.filter(|(key, _)| range.contains(key));
+        asked.map(|(key, value)| (key.clone(), Versioned { value: value.clone(), revision: REVISION })).collect()
     }
 }
 
-fn load(files: &IdentityFiles, part: IdentityPart, name: &'static str) -> Result<Vec<u8>, OpenIdentityStoreError> {
-    match files.load(part) {
-        Ok(bytes) => Ok(bytes.unwrap_or_default()),
+/// The file that a space's records are in, or some of them.
+const fn part_of_space(space: Space) -> Option<IdentityPart> {
+    match space {
+        Space::Agent => Some(IdentityPart::Enrolment),
+        Space::RootRecord => Some(IdentityPart::RootChain),
+        Space::Envelope => Some(IdentityPart::TrustDocument),
+        Space::Floor => Some(IdentityPart::Floors),
+        _ => None,
+    }
+}
+
+/// The file that a record is in; `None` for one of the database.
+fn part_of(space: Space, key: &[u8]) -> Option<IdentityPart> {
+    let is_kept = space != Space::Envelope || key.starts_with(&document_prefix(DocumentId::Trust));
+    part_of_space(space).filter(|_| is_kept)
+}
+
+/// Reads a part; one that is damaged in both its copies is empty.
+fn load(files: &IdentityFiles, part: IdentityPart) -> Result<Records, OpenIdentityStoreError> {
+    let bytes = match files.load(part) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(Records::new()),
         Err(error @ LoadAbFileError::Damaged { .. }) => {
-            tracing::error!(error = cause_of(&error), "the device's {name} is damaged: it must enrol again");
-            Ok(Vec::new())
+            report_damage(part, &error);
+            return Ok(Records::new());
         }
-        Err(source @ LoadAbFileError::Io { .. }) => Err(OpenIdentityStoreError { part: name, source }),
+        Err(source @ LoadAbFileError::Io { .. }) => return Err(OpenIdentityStoreError { part: name_of(part), source }),
+    };
+    let records = match part {
+        IdentityPart::Enrolment if bytes.is_empty() => Ok(Records::new()),
+        IdentityPart::Enrolment => Ok(Records::from([(AGENT_KEY.to_vec(), bytes)])),
+        IdentityPart::RootChain => decode_root_chain(&bytes).map(|records| {
+            let versions = 1_u64..;
+            versions.map(|version| version.to_be_bytes().to_vec()).zip(records).collect()
+        }),
+        IdentityPart::TrustDocument | IdentityPart::Floors => decode_kept(&bytes),
+    };
+    Ok(records.unwrap_or_else(|error| {
+        report_damage(part, &error);
+        Records::new()
+    }))
+}
+
+fn report_damage(part: IdentityPart, error: &dyn std::error::Error) {
+    let consequence = match part {
+        IdentityPart::Enrolment => "the device must enrol again",
+        IdentityPart::RootChain | IdentityPart::TrustDocument => "a server is asked for it",
+        IdentityPart::Floors => "what failed here may be tried once more",
+    };
+    tracing::error!(error = cause_of(error), "the device's {} is damaged: {consequence}", name_of(part));
+}
+
+const fn name_of(part: IdentityPart) -> &'static str {
+    match part {
+        IdentityPart::Enrolment => "enrolment",
+        IdentityPart::RootChain => "root chain",
+        IdentityPart::TrustDocument => "trust document",
+        IdentityPart::Floors => "floors",
+    }
+}
+
+fn encode(part: IdentityPart, records: &Records) -> Vec<u8> {
+    match part {
+        IdentityPart::Enrolment => records.values().next().cloned().unwrap_or_default(),
+        IdentityPart::RootChain => encode_root_chain(records.values().cloned().collect()),
+        IdentityPart::TrustDocument | IdentityPart::Floors => encode_kept(records),
     }
 }
 
@@ -188,31 +265,36 @@ impl Shared {
     }
 
     fn keep(&self, mutations: Vec<Mutation>) -> Result<(), CommitError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state().kept.clone();
         let mut after = before.clone();
         for mutation in mutations {
             match mutation {
-                Mutation::Put { space: Space::Agent, value, .. } => after.agent = value,
-                Mutation::Put { key, value, .. } => {
-                    after.root_records.insert(key, value);
+                Mutation::Put { space, key, value } => {
+                    if let Some(records) = part_of(space, &key).and_then(|part| after.get_mut(&part)) {
+                        records.insert(key, value);
+                    }
                 }
-                Mutation::Delete { space: Space::Agent, .. } => after.agent.clear(),
-                Mutation::Delete { key, .. } => {
-                    after.root_records.remove(&key);
+                Mutation::Delete { space, key } => {
+                    if let Some(records) = part_of(space, &key).and_then(|part| after.get_mut(&part)) {
+                        records.remove(&key);
+                    }
                 }
                 Mutation::Expect { .. } | Mutation::Append { .. } | Mutation::Forget { .. } => {
                     return Err(CommitError::Failed { cause: "a device's identity has no revisions".to_owned() });
                 }
             }
         }
-        let failed = |error: StoreAbFileError| CommitError::Failed { cause: cause_of(&error) };
-        // A chain without an enrolment does no harm; an enrolment without its chain could trust nobody.
-        if after.root_records != before.root_records {
-            let records = after.root_records.values().cloned().collect();
-            self.files.store(IdentityPart::RootChain, &encode_root_chain(records)).map_err(failed)?;
-        }
-        if after.agent != before.agent {
-            self.files.store(IdentityPart::Enrolment, &after.agent).map_err(failed)?;
+        // In the order of the parts: a chain without an enrolment does no harm; an enrolment without its chain could
+        // trust nobody.
+        for (part, records) in &after {
+            if before.get(part) != Some(records) {
+                let stored = self.files.store(*part, &encode(*part, records)).map_err(commit_error);
+                if let Err(CommitError::Failed { cause }) = &stored {
+                    let _known = self.files_failure.set(cause.clone());
+                }
+                stored?;
+            }
         }
         self.state().kept = after;
         Ok(())
@@ -229,6 +311,10 @@ impl Shared {
         );
     }
 
+    fn failure(&self) -> Option<String> {
+        self.files_failure.get().cloned().or_else(|| self.database.failure())
+    }
+
     /// Ends one turn; after a failure those behind it are refused until the actor has loaded again.
     fn complete(&self, actor: &ActorKey, result: Result<(), CommitError>, done: Completion) {
         let mut refused = VecDeque::new();
@@ -239,17 +325,33 @@ impl Shared {
                 refused = std::mem::take(&mut turns.waiting);
             }
         }
+        let is_full = matches!(result, Err(CommitError::Full));
+        let cause = if result.is_err() && !is_full { self.failure() } else { None };
         done(result);
+        if let (Some(failed), Some(cause)) = (self.failed.get(), cause) {
+            failed(cause);
+        }
         for (batch, done) in refused {
             done(Err(CommitError::Refused { actor: batch.actor }));
         }
     }
 }
 
+fn commit_error(error: StoreAbFileError) -> CommitError {
+    match &error {
+        StoreAbFileError::Io { source, .. } if is_full(source) => CommitError::Full,
+        _ => CommitError::Failed { cause: cause_of(&error) },
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn is_of_identity(mutation: &Mutation) -> bool {
     match mutation {
-        Mutation::Put { space, .. } | Mutation::Delete { space, .. } | Mutation::Expect { space, .. } => {
-            matches!(space, Space::Agent | Space::RootRecord)
+        Mutation::Put { space, key, .. } | Mutation::Delete { space, key } | Mutation::Expect { space, key, .. } => {
+            part_of(*space, key).is_some()
         }
         Mutation::Append { .. } | Mutation::Forget { .. } => false,
     }
@@ -280,21 +382,23 @@ impl Commit for IdentityStore {
 
 impl StateStore for IdentityStore {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Versioned>, ReadError> {
-        match self.identity(space) {
-            Some(found) => Ok(found.into_iter().find(|(found_key, _)| found_key == key).map(|(_, value)| value)),
-            None => self.shared.database.get(space, key),
+        if part_of(space, key).is_none() {
+            return self.shared.database.get(space, key);
         }
+        let found = self.kept(space, &KeyRange::prefix(key)).into_iter().find(|(found_key, _)| found_key == key);
+        Ok(found.map(|(_, value)| value))
     }
 
     fn scan(&self, space: Space, range: KeyRange, limit: usize) -> Result<Vec<Found>, ReadError> {
-        match self.identity(space) {
-            Some(mut found) if range == KeyRange::all() => {
-                found.truncate(limit);
-                Ok(found)
-            }
-            Some(_) => Err(ReadError::Failed { cause: "a device's identity is read as a whole".to_owned() }),
-            None => self.shared.database.scan(space, range, limit),
+        let mut found = self.kept(space, &range);
+        if part_of_space(space).is_none_or(|part| part == IdentityPart::TrustDocument) {
+            found.extend(self.shared.database.scan(space, range, limit)?);
+            found.sort_by(|(one, _), (other, _)| one.cmp(other));
+            // Of a key that both have, the file's value comes first and stands.
+            found.dedup_by(|(later, _), (first, _)| later == first);
         }
+        found.truncate(limit);
+        Ok(found)
     }
 
     fn revision(&self) -> Revision {
@@ -326,23 +430,6 @@ impl StateStore for IdentityStore {
     }
 
     fn failure(&self) -> Option<String> {
-        self.shared.database.failure()
-    }
-
-    fn visit(
-        &self,
-        space: Space,
-        range: KeyRange,
-        visit: &mut dyn FnMut(&[u8], Versioned) -> ControlFlow<()>,
-    ) -> Result<(), ReadError> {
-        if !matches!(space, Space::Agent | Space::RootRecord) {
-            return self.shared.database.visit(space, range, visit);
-        }
-        for (key, value) in self.scan(space, range, usize::MAX)? {
-            if visit(&key, value).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.shared.failure()
     }
 }

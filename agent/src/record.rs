@@ -8,12 +8,15 @@ mod workload;
 use fleetd_actors::workload::LoadReleaseError;
 use fleetd_sync_core::name::ParseNameError;
 
-pub use agent::{decode_agent, decode_root_chain, encode_agent, encode_root_chain};
+pub use agent::{
+    decode_agent, decode_kept, decode_root_chain, decode_trust_floor, encode_agent, encode_kept, encode_root_chain,
+    encode_trust_floor,
+};
 pub use log_spool::{
     decode_spool, decode_spool_entry, decode_spool_row, encode_spool, encode_spool_entry, encode_spool_row,
     index_spool_batch, index_spool_entry,
 };
-pub use workload::{decode_workload, encode_workload};
+pub use workload::{decode_workload, decode_workload_floor, encode_workload, encode_workload_floor};
 
 /// Why stored bytes are no record.
 #[derive(Debug, thiserror::Error)]

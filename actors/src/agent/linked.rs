@@ -15,7 +15,7 @@ use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::{RootChain, RootRecord};
 
 use super::record::Membership;
-use super::{Agent, AgentTurn, Effect, Record};
+use super::{Agent, AgentTurn, Effect, LinkEnd, Record};
 
 /// The agent's connection, and its session on it.
 #[derive(Debug)]
@@ -39,8 +39,13 @@ impl Agent {
             return;
         };
         self.dialler.on_up(connection);
-        let side =
-            Side::Device(DeviceSide { fleet, chain: self.chain.clone(), server_leaf, verify: self.identity.verify });
+        let side = Side::Device(DeviceSide {
+            fleet,
+            chain: self.chain.clone(),
+            trust_version_min: self.trust_version_min(),
+            server_leaf,
+            verify: self.identity.verify,
+        });
         let positions = self.log_positions.iter();
         let log_positions =
             positions.map(|(stream, sequence)| LogPosition { stream: stream.clone(), sequence: *sequence });
@@ -64,27 +69,23 @@ impl Agent {
         self.carry_out(now, out, turn);
     }
 
-    pub(super) fn on_down(
-        &mut self,
-        now: Now,
-        connection: ConnectionId,
-        code: Option<CloseCode>,
-        turn: &mut AgentTurn,
-    ) {
+    pub(super) fn on_down(&mut self, now: Now, connection: ConnectionId, end: &LinkEnd, turn: &mut AgentTurn) {
         if self.linked.as_ref().is_some_and(|linked| linked.connection == connection) {
             self.linked = None;
             turn.effect(Effect::Linked(None));
         }
-        if code.is_some_and(CloseCode::is_lasting) {
-            self.turned_away = code;
+        if self.dialler.is_current(connection) {
+            self.note_end(now, end);
         }
         let mut out = Vec::new();
-        self.dialler.on_down(now.monotonic, connection, code, &mut out);
+        self.dialler.on_down(now.monotonic, connection, end.code(), &mut out);
         self.dial(out, turn);
-        self.show(turn);
     }
 
     pub(super) fn on_link_timeout(&mut self, now: Now, turn: &mut AgentTurn) {
+        if matches!(self.dialler.phase(), Phase::Dial { deadline, .. } if *deadline <= now.monotonic) {
+            self.note_end(now, &LinkEnd::Closed(CloseCode::Timeout));
+        }
         let mut dialled = Vec::new();
         self.dialler.handle_timeout(now.monotonic, &mut dialled);
         self.dial(dialled, turn);
@@ -114,21 +115,8 @@ impl Agent {
         }
     }
 
-    pub(super) fn link_word(&self) -> &'static str {
-        match self.dialler.phase() {
-            Phase::Unconfigured => "unconfigured",
-            Phase::Idle { .. } => "waiting",
-            Phase::Dial { .. } => "dialling",
-            Phase::Hello { .. } => "greeting",
-            Phase::Enroll { .. } => "enrolling",
-            Phase::Reconcile { .. } => "reconciling",
-            Phase::Live { .. } => "live",
-            Phase::Draining { .. } => "closing",
-            Phase::Stopped => "stopped",
-        }
-    }
-
-    fn fleet(&self) -> Option<FleetId> {
+    /// The fleet that it belongs to, or whose token it has.
+    pub(super) fn fleet(&self) -> Option<FleetId> {
         self.record.fleet().or(self.token.as_ref().map(|token| token.fleet()))
     }
 
@@ -170,7 +158,9 @@ impl Agent {
 
     fn on_root_records(&mut self, records: Vec<RootRecord>, turn: &mut AgentTurn) {
         for record in records {
-            let taken = match (&mut self.chain, self.token.as_ref().map(|token| token.fleet())) {
+            // One that is enrolled knows its fleet without a token, and any server's chain proves itself by that.
+            let fleet = self.fleet();
+            let taken = match (&mut self.chain, fleet) {
                 (Some(chain), _) => chain.extend(record.clone()).is_ok(),
                 (None, Some(fleet)) => match RootChain::found(fleet, record.clone()) {
                     Ok(chain) => {
@@ -201,7 +191,6 @@ impl Agent {
         if let Some(message) = message {
             turn.effect(Effect::Send { connection, class: Class::Control, message });
         }
-        self.show(turn);
     }
 
     /// The request for an identity; without a token there is nothing to ask with.
@@ -253,7 +242,6 @@ impl Agent {
                 self.close(now, CloseCode::Done, turn);
             }
         }
-        self.show(turn);
     }
 
     fn on_renewed(&mut self, now: Now, renewed: Renewed, turn: &mut AgentTurn) {
@@ -284,17 +272,18 @@ impl Agent {
     }
 
     fn on_live(&mut self, now: Now, connection: ConnectionId, turn: &mut AgentTurn) {
-        self.turned_away = None;
+        self.forget_failure();
         let mut out = Vec::new();
         self.dialler.on_live(connection, &mut out);
         self.dial(out, turn);
         self.write_facts(now, turn);
         let grade = self.linked.as_ref().and_then(|linked| linked.session.grade());
         turn.effect(Effect::Linked(grade.map(|grade| (connection, grade))));
-        self.show(turn);
     }
 
     fn close(&mut self, now: Now, code: CloseCode, turn: &mut AgentTurn) {
+        // Noted here too: the connection may not be seen to end in time.
+        self.note_end(now, &LinkEnd::Closed(code));
         let mut out = Vec::new();
         self.dialler.close(now.monotonic, code, &mut out);
         self.dial(out, turn);
@@ -304,6 +293,7 @@ impl Agent {
         for output in out {
             match output {
                 DialOutput::Dial { connection, address } => {
+                    self.shown.address = Some(address.clone());
                     let certificates = match &self.record.membership {
                         Membership::Enrolled { certificates, .. } => certificates.clone(),
                         Membership::Unknown | Membership::Pending { .. } | Membership::Refused { .. } => Vec::new(),

@@ -42,6 +42,16 @@ impl Membership {
     }
 }
 
+/// The trust version that a device has reached in a fleet. It is kept apart from the root records, so that one who
+/// loses those, or falls back to an older copy of them, does not fall for a root that was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustFloor {
+    /// Which fleet.
+    pub fleet: FleetId,
+    /// The newest root record's version.
+    pub version: u64,
+}
+
 /// What a device keeps of its place in a fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentRecord {

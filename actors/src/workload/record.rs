@@ -276,14 +276,6 @@ pub struct WorkloadRecord {
     pub removal: Removal,
 }
 
-impl WorkloadRecord {
-    /// Makes the record of a workload of which only its folder is left: it runs on as what it was.
-    #[must_use]
-    pub fn recovered(current: Option<Release>, previous: Option<Release>) -> Self {
-        Self { current, previous, ..Self::default() }
-    }
-}
-
 /// A program to start: the artifact in its slot, started as its manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {

@@ -2,6 +2,7 @@
 
 mod at_random;
 mod bench;
+mod lost;
 
 use std::time::Duration;
 

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use fleetd_actors::address::{Address, Taken};
-use fleetd_actors::agent::record::AgentRecord;
-use fleetd_actors::agent::{Agent, Effect, Identity, Input, Record};
+use fleetd_actors::agent::record::{AgentRecord, TrustFloor};
+use fleetd_actors::agent::{Agent, Effect, Identity, Input, LinkEnd, Record};
 use fleetd_actors::driver::Driver;
 use fleetd_actors::spawn::LoadActorError;
 use fleetd_sync_core::commit::{Mutation, Space};
@@ -19,10 +19,12 @@ use fleetd_sync_transport::link::{DialIdentity, DownReason, Link, LinkEvent, Lin
 
 use super::Surroundings;
 use crate::cause::cause_of;
-use crate::record::{decode_agent, encode_agent};
+use crate::record::{decode_agent, decode_trust_floor, encode_agent, encode_trust_floor};
 
 /// The agent's own record in [`Space::Agent`].
 pub(crate) const AGENT_KEY: &[u8] = b"agent";
+/// The trust version that the device has reached, in [`Space::Floor`].
+const TRUST_FLOOR_KEY: &[u8] = b"trust";
 
 /// Carries out what the agent decided.
 pub(crate) struct AgentDriver {
@@ -39,6 +41,7 @@ pub(crate) fn load(
     let record = read_record(surroundings)?;
     let fleet = record.fleet().or(options.token.as_ref().map(|token| token.fleet()));
     let chain = read_chain(surroundings, fleet)?;
+    let floor = read_floor(surroundings)?;
     let envelopes = read_all(surroundings, Space::Envelope)?;
     let identity = Identity {
         key: options.identity.key.clone(),
@@ -49,7 +52,7 @@ pub(crate) fn load(
     };
     let exchange = surroundings.exchange().ok_or_else(|| failed("the node has ended"))?;
     let entropy = surroundings.entropy("agent");
-    let agent = Agent::load(identity, record, chain, envelopes, exchange.workloads(), entropy);
+    let agent = Agent::load(identity, record, chain, floor, envelopes, exchange.workloads(), entropy);
     let configured =
         Input::Configured { token: options.token.clone().map(Box::new), addresses: options.addresses.clone() };
     let left_open = exchange.agent_loaded(address, vec![configured, Input::Facts(options.facts.clone())]);
@@ -71,7 +74,14 @@ fn read_record(surroundings: &Surroundings) -> Result<AgentRecord, LoadActorErro
     }
 }
 
-/// The root chain of `fleet`; `None` when there is none, or only that of another fleet, which a new token may lead to.
+fn read_floor(surroundings: &Surroundings) -> Result<Option<TrustFloor>, LoadActorError> {
+    let stored = surroundings.seams.store.get(Space::Floor, TRUST_FLOOR_KEY).map_err(failed)?;
+    let floor = stored.map(|stored| decode_trust_floor(&stored.value)).transpose();
+    floor.map_err(|error| failed(cause_of(&error)))
+}
+
+/// The root chain of `fleet`; `None` when there is none, or only that of another fleet, which a new token may lead to,
+/// or one that is none: then the server is asked for it anew, and has to prove it.
 fn read_chain(surroundings: &Surroundings, fleet: Option<FleetId>) -> Result<Option<RootChain>, LoadActorError> {
     let records = read_all(surroundings, Space::RootRecord)?;
     let Some(first) = records.first() else { return Ok(None) };
@@ -81,7 +91,13 @@ fn read_chain(surroundings: &Surroundings, fleet: Option<FleetId>) -> Result<Opt
         tracing::warn!(%founded, ?fleet, "the stored root records are another fleet's and do not count");
         return Ok(None);
     }
-    RootChain::load(founded, records).map(Some).map_err(|error| failed(cause_of(&error)))
+    match RootChain::load(founded, records) {
+        Ok(chain) => Ok(Some(chain)),
+        Err(error) => {
+            tracing::error!(error = cause_of(&error), "the stored root records are no chain; a server is asked for it");
+            Ok(None)
+        }
+    }
 }
 
 fn read_all(surroundings: &Surroundings, space: Space) -> Result<Vec<Vec<u8>>, LoadActorError> {
@@ -102,6 +118,10 @@ impl Driver<Agent> for AgentDriver {
             Record::Root(record) => {
                 let key = record.body().version.to_be_bytes().to_vec();
                 Mutation::Put { space: Space::RootRecord, key, value: record.encode() }
+            }
+            Record::Floor(floor) => {
+                let (key, value) = (TRUST_FLOOR_KEY.to_vec(), encode_trust_floor(&floor));
+                Mutation::Put { space: Space::Floor, key, value }
             }
             Record::Lane(record) => record.into_mutation(),
         });
@@ -159,11 +179,13 @@ fn on_event(agent: &Address<Input>, link: &Arc<dyn Link>, connection: Connection
         },
         LinkEvent::Down { reason } => {
             tracing::info!(%connection, %reason, "the connection is down");
-            let code = match reason {
-                DownReason::ClosedByPeer { code } | DownReason::ClosedHere { code } => Some(code),
-                DownReason::TimedOut | DownReason::Unreachable { .. } | DownReason::Failed { .. } => None,
+            let end = match &reason {
+                DownReason::ClosedByPeer { code } | DownReason::ClosedHere { code } => LinkEnd::Closed(*code),
+                DownReason::TimedOut => LinkEnd::TimedOut,
+                DownReason::Unreachable { .. } => LinkEnd::Unreachable(reason.to_string()),
+                DownReason::Failed { .. } => LinkEnd::Broken(reason.to_string()),
             };
-            agent.send(Input::Down { connection, code });
+            agent.send(Input::Down { connection, end });
         }
     }
 }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use fleetd_actors::address::Address;
 use fleetd_actors::driver::Driver;
 use fleetd_actors::spawn::LoadActorError;
-use fleetd_actors::workload::{Effect, Input, Release, Slot, StageError, Step, SwitchError, Workload, WorkloadRecord};
+use fleetd_actors::workload::{
+    Effect, Input, Release, Slot, StageError, Step, SwitchError, Workload, WorkloadFloor, WorkloadRecord,
+};
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::name::WorkloadName;
@@ -20,7 +22,7 @@ use super::Surroundings;
 use crate::artifact_files::Held;
 use crate::cause::cause_of;
 use crate::install::{self, StagedRelease, Staging, VerifyReleaseError};
-use crate::record::{decode_workload, encode_workload};
+use crate::record::{decode_workload, decode_workload_floor, encode_workload, encode_workload_floor};
 use crate::runner::RunnerEvents;
 
 /// Carries out what a workload decided.
@@ -29,6 +31,8 @@ pub(crate) struct WorkloadDriver {
     surroundings: Arc<Surroundings>,
     address: Address<Input>,
     events: RunnerEvents,
+    /// What was last stored as the workload's floor.
+    floor: WorkloadFloor,
 }
 
 /// Takes a workload up from its record, or from its folder when there is no record.
@@ -38,21 +42,48 @@ pub(crate) fn load(
     address: &Address<Input>,
 ) -> Result<(Workload, WorkloadDriver), LoadActorError> {
     let exchange = surroundings.exchange().ok_or_else(|| LoadActorError { cause: "the node has ended".to_owned() })?;
-    let record = read_record(surroundings, name)?;
+    let floor = read_floor(surroundings, name)?;
+    let record = read_record(surroundings, name, floor.clone())?;
     exchange.workload_loaded(name, address, artifacts_of(&record));
     let entropy = surroundings.entropy(name.as_str());
     let workload = Workload::new(name.clone(), surroundings.options.platform.clone(), record, entropy);
     let events = run::events(address.clone(), Arc::clone(surroundings));
-    let driver =
-        WorkloadDriver { name: name.clone(), surroundings: Arc::clone(surroundings), address: address.clone(), events };
+    let driver = WorkloadDriver {
+        name: name.clone(),
+        surroundings: Arc::clone(surroundings),
+        address: address.clone(),
+        events,
+        floor,
+    };
     Ok((workload, driver))
 }
 
-fn read_record(surroundings: &Surroundings, name: &WorkloadName) -> Result<WorkloadRecord, LoadActorError> {
+/// The workload's key in [`Space::Floor`].
+fn floor_key(name: &WorkloadName) -> Vec<u8> {
+    format!("workload/{name}").into_bytes()
+}
+
+fn read_floor(surroundings: &Surroundings, name: &WorkloadName) -> Result<WorkloadFloor, LoadActorError> {
+    let stored = surroundings.seams.store.get(Space::Floor, &floor_key(name));
+    let stored = stored.map_err(|error| LoadActorError { cause: error.to_string() })?;
+    match stored.map(|stored| decode_workload_floor(&stored.value)).transpose() {
+        Ok(floor) => Ok(floor.unwrap_or_default()),
+        Err(error) => {
+            tracing::warn!(workload = %name, error = cause_of(&error), "what was noted of the workload is damaged");
+            Ok(WorkloadFloor::default())
+        }
+    }
+}
+
+fn read_record(
+    surroundings: &Surroundings,
+    name: &WorkloadName,
+    floor: WorkloadFloor,
+) -> Result<WorkloadRecord, LoadActorError> {
     let damage = match surroundings.seams.store.get(Space::Workload, name.as_str().as_bytes()) {
         Ok(None) => None,
         Ok(Some(stored)) => match decode_workload(&stored.value) {
-            Ok(record) => return Ok(record),
+            Ok(record) => return Ok(record.raised_to(floor)),
             Err(error) => Some(cause_of(&error)),
         },
         Err(error @ ReadError::Damaged { .. }) => Some(error.to_string()),
@@ -61,11 +92,15 @@ fn read_record(surroundings: &Surroundings, name: &WorkloadName) -> Result<Workl
     if let Some(cause) = damage {
         tracing::warn!(workload = %name, cause, "the workload's record is damaged; its folder is taken instead");
     }
-    recover_record(surroundings, name)
+    recover_record(surroundings, name, floor)
 }
 
-/// Makes a record of what the workload's folder holds.
-fn recover_record(surroundings: &Surroundings, name: &WorkloadName) -> Result<WorkloadRecord, LoadActorError> {
+/// Makes a record of what the workload's folder holds, and of its floor.
+fn recover_record(
+    surroundings: &Surroundings,
+    name: &WorkloadName,
+    floor: WorkloadFloor,
+) -> Result<WorkloadRecord, LoadActorError> {
     let installed = surroundings.seams.installer.installed(name);
     let installed = installed.map_err(|error| LoadActorError { cause: cause_of(&error) })?;
     for damaged in &installed.damaged {
@@ -78,7 +113,7 @@ fn recover_record(surroundings: &Surroundings, name: &WorkloadName) -> Result<Wo
             None
         }
     };
-    Ok(WorkloadRecord::recovered(installed.current.and_then(release), installed.previous.and_then(release)))
+    Ok(WorkloadRecord::recovered(installed.current.and_then(release), installed.previous.and_then(release), floor))
 }
 
 /// The artifact that the workload has yet to install.
@@ -92,6 +127,16 @@ fn artifacts_of(record: &WorkloadRecord) -> BTreeSet<ArtifactDigest> {
 
 impl Driver<Workload> for WorkloadDriver {
     fn store(&mut self, record: WorkloadRecord, mutations: &mut Vec<Mutation>) {
+        let floor = record.floor();
+        if floor != self.floor {
+            let (space, key) = (Space::Floor, floor_key(&self.name));
+            mutations.push(if floor == WorkloadFloor::default() {
+                Mutation::Delete { space, key }
+            } else {
+                Mutation::Put { space, key, value: encode_workload_floor(&floor) }
+            });
+            self.floor = floor;
+        }
         let key = self.name.as_str().as_bytes().to_vec();
         mutations.push(Mutation::Put { space: Space::Workload, key, value: encode_workload(&record) });
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use fleetd_sync_core::id::LocalId;
 use fleetd_sync_store::memory::{Fault, MemoryStore};
 use fleetd_sync_store::state_store::commit_and_wait;
 
@@ -54,6 +55,58 @@ fn identity_survives_the_loss_of_the_database_and_nothing_of_it_is_in_there() {
     assert_eq!(after.get(Space::Agent, AGENT_KEY).unwrap().unwrap().value, b"enrolled");
     assert_eq!(values(&after, Space::RootRecord), [b"first".to_vec(), b"second".to_vec()]);
     assert!(values(&after, Space::Envelope).is_empty());
+}
+
+/// The key of an envelope of a document.
+fn envelope(document: DocumentId, name: &[u8]) -> Vec<u8> {
+    [document_prefix(document).as_slice(), name].concat()
+}
+
+#[test]
+fn trust_and_floors_survive_the_loss_of_the_database_and_what_is_desired_does_not() {
+    let home = tempfile::tempdir().unwrap();
+    let database = MemoryStore::immediate();
+    let store = open(&database, home.path());
+    let (trust, desired) = (DocumentId::Trust, DocumentId::Desired(LocalId::from_bytes([1; 16])));
+    let [first, second] = [b"lane 1", b"lane 2"].map(|name| envelope(trust, name));
+    commit(
+        &store,
+        vec![
+            put(Space::Envelope, &first, b"revoke"),
+            put(Space::Envelope, &second, b"deny"),
+            put(Space::Envelope, &envelope(desired, b"lane 1"), b"install"),
+            put(Space::Floor, b"workload/coffee", b"failed"),
+            put(Space::Floor, b"trust", b"7"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(values(&store, Space::Envelope).len(), 3, "the agent reads them as one");
+    assert_eq!(values(&database, Space::Envelope), [b"install"]);
+    commit(&store, vec![Mutation::Delete { space: Space::Envelope, key: first.clone() }]).unwrap();
+
+    let after = open(&MemoryStore::immediate(), home.path());
+    assert_eq!(values(&after, Space::Envelope), [b"deny"]);
+    assert_eq!(after.get(Space::Envelope, &second).unwrap().unwrap().value, b"deny");
+    assert_eq!(after.get(Space::Envelope, &first).unwrap(), None);
+    assert_eq!(values(&after, Space::Floor), [b"7".to_vec(), b"failed".to_vec()]);
+}
+
+#[test]
+fn floors_of_several_workloads_do_not_overwrite_each_other() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(&MemoryStore::immediate(), home.path());
+    std::thread::scope(|scope| {
+        for name in ["coffee", "tea", "cocoa", "water"] {
+            let store = &store;
+            scope.spawn(move || {
+                for round in 0..20_u8 {
+                    let mutations = vec![put(Space::Floor, name.as_bytes(), &[round])];
+                    commit_and_wait(store, Batch { actor: ActorKey::new("workload", name), mutations }).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(values(&open(&MemoryStore::immediate(), home.path()), Space::Floor), vec![vec![19]; 4]);
 }
 
 #[test]
@@ -137,4 +190,40 @@ fn other_actors_do_not_wait_for_the_agent() {
     submit("agent", Space::Agent);
     submit("workload", Space::Workload);
     assert_eq!(database.queued(), 2);
+}
+
+#[test]
+fn a_database_that_is_full_is_no_failure_for_good_and_one_that_is_broken_is() {
+    let home = tempfile::tempdir().unwrap();
+    let database = MemoryStore::immediate();
+    let store = open(&database, home.path());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    store.on_failure(Box::new(move |cause| heard.lock().unwrap().push(cause)));
+    let lane = || vec![put(Space::Envelope, b"lane", b"change")];
+    let agent = ActorKey::only("agent");
+    database.fail_next_commit(Fault::Full);
+    assert!(commit(&store, lane()).is_err());
+    store.reloaded(&agent);
+    commit(&store, lane()).unwrap();
+    assert_eq!(*told.lock().unwrap(), Vec::<String>::new());
+
+    database.fail_next_commit(Fault::Io);
+    assert!(commit(&store, lane()).is_err());
+    assert!(!told.lock().unwrap().is_empty(), "somebody has to end this process");
+    assert!(store.failure().is_some());
+}
+
+#[test]
+fn files_that_cannot_be_written_are_a_failure_for_good() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("identity");
+    let store = open(&MemoryStore::immediate(), &directory);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    store.on_failure(Box::new(move |cause| heard.lock().unwrap().push(cause)));
+    fs::remove_dir_all(&directory).unwrap();
+    assert!(commit(&store, vec![put(Space::Agent, AGENT_KEY, b"enrolled")]).is_err());
+    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!(store.failure().as_ref(), told.lock().unwrap().first());
 }

@@ -1,6 +1,8 @@
 //! The agent's own record, and the device's root records.
 
-use fleetd_actors::agent::record::{AgentRecord, Membership};
+use std::collections::BTreeMap;
+
+use fleetd_actors::agent::record::{AgentRecord, Membership, TrustFloor};
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_sync_core::id::{DeviceId, FleetId};
 use prost::Message as _;
@@ -75,6 +77,38 @@ pub fn decode_root_chain(bytes: &[u8]) -> Result<Vec<Vec<u8>>, DecodeRecordError
     Ok(stored::RootChainRecord::decode(bytes)?.records)
 }
 
+/// Writes the trust version that a device has reached.
+#[must_use]
+pub fn encode_trust_floor(floor: &TrustFloor) -> Vec<u8> {
+    stored::TrustFloorRecord { fleet_id: floor.fleet.as_bytes().to_vec(), version: floor.version }.encode_to_vec()
+}
+
+/// Reads the trust version that a device has reached.
+///
+/// # Errors
+/// [`DecodeRecordError`] when the bytes are no such record.
+pub fn decode_trust_floor(bytes: &[u8]) -> Result<TrustFloor, DecodeRecordError> {
+    let message = stored::TrustFloorRecord::decode(bytes)?;
+    let fleet = FleetId::from_bytes(fixed("trust_floor.fleet_id", &message.fleet_id)?);
+    Ok(TrustFloor { fleet, version: message.version })
+}
+
+/// Writes records as one file holds them, by their keys.
+#[must_use]
+pub fn encode_kept(records: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
+    let kept = |(key, value): (&Vec<u8>, &Vec<u8>)| stored::KeptRecord { key: key.clone(), value: value.clone() };
+    stored::KeptRecords { records: records.iter().map(kept).collect() }.encode_to_vec()
+}
+
+/// Reads the records of one file.
+///
+/// # Errors
+/// [`DecodeRecordError::Protobuf`] when the bytes are none.
+pub fn decode_kept(bytes: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, DecodeRecordError> {
+    let records = stored::KeptRecords::decode(bytes)?.records;
+    Ok(records.into_iter().map(|record| (record.key, record.value)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +133,14 @@ mod tests {
                 assert_eq!(decode_agent(&encode_agent(&record)).unwrap(), record);
             }
         }
+    }
+
+    #[test]
+    fn a_trust_floor_survives_its_bytes() {
+        let floor = TrustFloor { fleet: FleetId::from_bytes([1; 16]), version: 7 };
+        assert_eq!(decode_trust_floor(&encode_trust_floor(&floor)).unwrap(), floor);
+        let short = stored::TrustFloorRecord { fleet_id: vec![1], version: 7 }.encode_to_vec();
+        assert!(matches!(decode_trust_floor(&short), Err(DecodeRecordError::Length { .. })));
     }
 
     #[test]

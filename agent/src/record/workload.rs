@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use fleetd_actors::report::{Exit, Fault, FaultKind};
-use fleetd_actors::workload::{Failed, Install, Release, Removal, Run, Step, Target, Verdict, WorkloadRecord};
+use fleetd_actors::workload::{
+    Failed, Install, Release, Removal, Run, Step, Target, Verdict, WorkloadFloor, WorkloadRecord,
+};
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_sync_core::id::{ArtifactDigest, OperationId, RolloutId};
 use prost::Message as _;
@@ -21,12 +23,7 @@ pub fn encode_workload(record: &WorkloadRecord) -> Vec<u8> {
     let message = stored::WorkloadRecord {
         current: record.current.as_ref().map(release),
         previous: record.previous.as_ref().map(release),
-        failed: record.failed.as_ref().map(|failed| stored::FailedReleaseRecord {
-            manifest_digest: failed.manifest.as_bytes().to_vec(),
-            attempt: failed.attempt,
-            fault: Some(fault(&failed.fault)),
-            tried_rollout_id: failed.rollout.map(|rollout| rollout.as_bytes().to_vec()).unwrap_or_default(),
-        }),
+        failed: record.failed.as_ref().map(failed),
         install: record.install.as_ref().map(install),
         stopped_locally: record.stopped_locally,
         stopped_remotely: record.stopped_remotely,
@@ -40,33 +37,64 @@ pub fn encode_workload(record: &WorkloadRecord) -> Vec<u8> {
     message.encode_to_vec()
 }
 
-fn release(release: &Release) -> stored::InstalledReleaseRecord {
-    let verdict = match release.verdict {
+/// Writes what must not be forgotten of a workload.
+#[must_use]
+pub fn encode_workload_floor(floor: &WorkloadFloor) -> Vec<u8> {
+    let barred = floor.barred.iter().map(|(manifest, barred)| stored::BarredReleaseRecord {
+        manifest_digest: manifest.as_bytes().to_vec(),
+        verdict: verdict(*barred).into(),
+    });
+    let message = stored::WorkloadFloorRecord {
+        failed: floor.failed.as_ref().map(failed),
+        unproven: floor.unproven.as_ref().map(target),
+        barred: barred.collect(),
+        stopped_locally: floor.stopped_locally,
+        stopped_remotely: floor.stopped_remotely,
+        restarts_done: floor.restarts_done,
+    };
+    message.encode_to_vec()
+}
+
+fn failed(failed: &Failed) -> stored::FailedReleaseRecord {
+    stored::FailedReleaseRecord {
+        manifest_digest: failed.manifest.as_bytes().to_vec(),
+        attempt: failed.attempt,
+        fault: Some(fault(&failed.fault)),
+        tried_rollout_id: failed.rollout.map(|rollout| rollout.as_bytes().to_vec()).unwrap_or_default(),
+    }
+}
+
+const fn verdict(verdict: Verdict) -> stored::ReleaseVerdict {
+    match verdict {
         Verdict::Good => stored::ReleaseVerdict::Unspecified,
         Verdict::Unrestorable => stored::ReleaseVerdict::Unrestorable,
         Verdict::MustStop => stored::ReleaseVerdict::MustStop,
-    };
+    }
+}
+
+fn release(release: &Release) -> stored::InstalledReleaseRecord {
     stored::InstalledReleaseRecord {
         artifact_digest: release.artifact.as_bytes().to_vec(),
         rollout_id: rollout(release.rollout),
         attempt: release.attempt,
         healthy: release.healthy,
-        verdict: verdict.into(),
+        verdict: verdict(release.verdict).into(),
         manifest: release.signed.to_vec(),
     }
 }
 
+fn target(target: &Target) -> stored::TargetRecord {
+    stored::TargetRecord {
+        version: target.version.to_string(),
+        manifest_digest: target.manifest.as_bytes().to_vec(),
+        rollout_id: rollout(target.rollout),
+        attempt: target.attempt,
+    }
+}
+
 fn install(install: &Install) -> stored::InstallRecord {
-    let target = &install.target;
-    let mut message = stored::InstallRecord {
-        target: Some(stored::TargetRecord {
-            version: target.version.to_string(),
-            manifest_digest: target.manifest.as_bytes().to_vec(),
-            rollout_id: rollout(target.rollout),
-            attempt: target.attempt,
-        }),
-        ..stored::InstallRecord::default()
-    };
+    let mut message =
+        stored::InstallRecord { target: Some(target(&install.target)), ..stored::InstallRecord::default() };
     let (step, of) = match &install.step {
         Step::Pending => (stored::InstallStep::Unspecified, None),
         Step::Download(release) => (stored::InstallStep::Download, Some(release)),
@@ -148,12 +176,36 @@ fn read_release(field: &'static str, message: &stored::InstalledReleaseRecord) -
     release.rollout = read_rollout("release.rollout_id", &message.rollout_id)?;
     release.attempt = message.attempt;
     release.healthy = message.healthy;
-    release.verdict = match message.verdict() {
+    release.verdict = read_verdict(message.verdict());
+    Ok(release)
+}
+
+/// Reads what must not be forgotten of a workload.
+///
+/// # Errors
+/// [`DecodeRecordError`] when the bytes are no such record.
+pub fn decode_workload_floor(bytes: &[u8]) -> Result<WorkloadFloor, DecodeRecordError> {
+    let message = stored::WorkloadFloorRecord::decode(bytes)?;
+    let barred = message.barred.iter().map(|barred| {
+        let manifest = ArtifactDigest::from_bytes(fixed("barred.manifest_digest", &barred.manifest_digest)?);
+        Ok((manifest, read_verdict(barred.verdict())))
+    });
+    Ok(WorkloadFloor {
+        barred: barred.collect::<Result<_, DecodeRecordError>>()?,
+        failed: message.failed.map(read_failed).transpose()?,
+        unproven: message.unproven.map(|target| read_target("unproven", target)).transpose()?,
+        stopped_locally: message.stopped_locally,
+        stopped_remotely: message.stopped_remotely,
+        restarts_done: message.restarts_done,
+    })
+}
+
+const fn read_verdict(verdict: stored::ReleaseVerdict) -> Verdict {
+    match verdict {
         stored::ReleaseVerdict::Unspecified => Verdict::Good,
         stored::ReleaseVerdict::Unrestorable => Verdict::Unrestorable,
         stored::ReleaseVerdict::MustStop => Verdict::MustStop,
-    };
-    Ok(release)
+    }
 }
 
 fn read_install(message: stored::InstallRecord) -> Result<Install, DecodeRecordError> {
@@ -171,14 +223,17 @@ fn read_install(message: stored::InstallRecord) -> Result<Install, DecodeRecordE
             switched: message.switched,
         },
     };
-    let target = required("install.target", message.target)?;
-    let target = Target {
-        version: named("install.target.version", &target.version)?,
-        manifest: ArtifactDigest::from_bytes(fixed("install.target.manifest_digest", &target.manifest_digest)?),
-        rollout: read_rollout("install.target.rollout_id", &target.rollout_id)?,
-        attempt: target.attempt,
-    };
+    let target = read_target("install.target", required("install.target", message.target)?)?;
     Ok(Install { target, step })
+}
+
+fn read_target(field: &'static str, target: stored::TargetRecord) -> Result<Target, DecodeRecordError> {
+    Ok(Target {
+        version: named(field, &target.version)?,
+        manifest: ArtifactDigest::from_bytes(fixed(field, &target.manifest_digest)?),
+        rollout: read_rollout(field, &target.rollout_id)?,
+        attempt: target.attempt,
+    })
 }
 
 fn read_failed(message: stored::FailedReleaseRecord) -> Result<Failed, DecodeRecordError> {
@@ -304,6 +359,17 @@ mod tests {
         for record in records() {
             assert_eq!(decode_workload(&encode_workload(&record)).unwrap(), record);
         }
+    }
+
+    #[test]
+    fn what_must_not_be_forgotten_of_a_workload_survives_its_bytes() {
+        for record in records() {
+            let mut floor = record.floor();
+            assert_eq!(decode_workload_floor(&encode_workload_floor(&floor)).unwrap(), floor);
+            floor.unproven = record.install.map(|install| install.target);
+            assert_eq!(decode_workload_floor(&encode_workload_floor(&floor)).unwrap(), floor);
+        }
+        assert!(encode_workload_floor(&WorkloadFloor::default()).is_empty());
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub struct AgentStatus {
     /// The newest root record that it has.
     #[prost(uint64, tag = "16")]
     pub trust_version: u64,
+    /// Why the last connection ended or never was; absent once it is live again.
+    #[prost(message, optional, tag = "17")]
+    pub last_failure: ::core::option::Option<LinkFailure>,
+    /// When it dials next; absent unless it waits.
+    #[prost(message, optional, tag = "18")]
+    pub next_dial_at: ::core::option::Option<::prost_types::Timestamp>,
     /// What the device is.
     #[prost(message, optional, tag = "21")]
     pub facts: ::core::option::Option<super::super::super::fleetd::common::v1::Facts>,
@@ -53,6 +59,32 @@ impl ::prost::Name for AgentStatus {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/agent.lifecycle.v1.AgentStatus".into()
+    }
+}
+/// Why a connection to a server ended, or never was.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkFailure {
+    /// A stable name for the kind of failure (`unreachable`, `impostor`, `revoked`).
+    #[prost(string, tag = "1")]
+    pub code: ::prost::alloc::string::String,
+    /// What happened, in one sentence.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    /// Which server's address was dialled.
+    #[prost(string, tag = "3")]
+    pub server_address: ::prost::alloc::string::String,
+    /// When it failed, by the device's clock.
+    #[prost(message, optional, tag = "4")]
+    pub failed_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for LinkFailure {
+    const NAME: &'static str = "LinkFailure";
+    const PACKAGE: &'static str = "agent.lifecycle.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "agent.lifecycle.v1.LinkFailure".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/agent.lifecycle.v1.LinkFailure".into()
     }
 }
 /// One workload of the device.

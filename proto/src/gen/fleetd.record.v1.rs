@@ -135,6 +135,115 @@ impl ::prost::Name for RootChainRecord {
         "/fleetd.record.v1.RootChainRecord".into()
     }
 }
+/// The trust version that a device has reached, kept apart from the root records.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustFloorRecord {
+    /// The fleet, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub fleet_id: ::prost::alloc::vec::Vec<u8>,
+    /// The newest root record's version.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
+impl ::prost::Name for TrustFloorRecord {
+    const NAME: &'static str = "TrustFloorRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.TrustFloorRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.TrustFloorRecord".into()
+    }
+}
+/// Records of one kind that lie together in a file outside the database.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KeptRecords {
+    /// Each with its key, in the order of their keys.
+    #[prost(message, repeated, tag = "1")]
+    pub records: ::prost::alloc::vec::Vec<KeptRecord>,
+}
+impl ::prost::Name for KeptRecords {
+    const NAME: &'static str = "KeptRecords";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.KeptRecords".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.KeptRecords".into()
+    }
+}
+/// One of them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeptRecord {
+    /// The key that it would have in the database.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    /// What stands there.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for KeptRecord {
+    const NAME: &'static str = "KeptRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.KeptRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.KeptRecord".into()
+    }
+}
+/// What must not be forgotten of a workload when its record is lost.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WorkloadFloorRecord {
+    /// The release that failed here last, not to be tried again until its attempt rises.
+    #[prost(message, optional, tag = "1")]
+    pub failed: ::core::option::Option<FailedReleaseRecord>,
+    /// The current release while it has yet to prove itself; absent when it has.
+    #[prost(message, optional, tag = "2")]
+    pub unproven: ::core::option::Option<TargetRecord>,
+    /// Installed releases whose signatures are not good any more.
+    #[prost(message, repeated, tag = "3")]
+    pub barred: ::prost::alloc::vec::Vec<BarredReleaseRecord>,
+    /// Somebody at the device stopped it.
+    #[prost(bool, tag = "11")]
+    pub stopped_locally: bool,
+    /// An operator stopped it from the server.
+    #[prost(bool, tag = "12")]
+    pub stopped_remotely: bool,
+    /// The last wish to restart that was carried out.
+    #[prost(uint64, tag = "13")]
+    pub restarts_done: u64,
+}
+impl ::prost::Name for WorkloadFloorRecord {
+    const NAME: &'static str = "WorkloadFloorRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.WorkloadFloorRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.WorkloadFloorRecord".into()
+    }
+}
+/// An installed release whose signature is not good any more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BarredReleaseRecord {
+    /// The digest of its signed manifest, 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub manifest_digest: ::prost::alloc::vec::Vec<u8>,
+    /// What its signature is worth.
+    #[prost(enumeration = "ReleaseVerdict", tag = "2")]
+    pub verdict: i32,
+}
+impl ::prost::Name for BarredReleaseRecord {
+    const NAME: &'static str = "BarredReleaseRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.BarredReleaseRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.BarredReleaseRecord".into()
+    }
+}
 /// A workload, as the agent keeps it under its name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadRecord {

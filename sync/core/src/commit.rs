@@ -44,11 +44,13 @@ pub enum Space {
     PendingDevice = 17,
     /// Uses of enrolment tokens, by token id and local id.
     TokenUse = 18,
+    /// What a device must not fall below, whatever becomes of the rest: an agent keeps it outside its database.
+    Floor = 19,
 }
 
 impl Space {
     /// Every space, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Meta,
         Self::Envelope,
         Self::Device,
@@ -68,6 +70,7 @@ impl Space {
         Self::Name,
         Self::PendingDevice,
         Self::TokenUse,
+        Self::Floor,
     ];
 }
 

@@ -83,6 +83,9 @@ pub struct DeviceSide {
     pub fleet: FleetId,
     /// The root chain, as far as it has it; `None` before the first contact.
     pub chain: Option<RootChain>,
+    /// The trust version that it has seen before, even if it has lost the records since: a server that cannot show as
+    /// much is not believed.
+    pub trust_version_min: u64,
     /// The certificate that the server showed in this connection's handshake.
     pub server_leaf: Vec<u8>,
     /// Judges it.

@@ -79,6 +79,17 @@ impl KeyRange {
         Self { from: Bound::Included(from.to_vec()), to: Some(to.to_vec()) }
     }
 
+    /// Says whether a key is in the range.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        let is_from = match &self.from {
+            Bound::Unbounded => true,
+            Bound::Included(from) => key >= &**from,
+            Bound::Excluded(from) => key > &**from,
+        };
+        is_from && self.to.as_ref().is_none_or(|to| key < &**to)
+    }
+
     /// The same range behind `key`: the page after the one that ended with it.
     #[must_use]
     pub fn after(self, key: &[u8]) -> Self {
@@ -316,6 +327,15 @@ pub(crate) use delegate_to_engine;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_contains_what_a_scan_of_it_finds() {
+        assert!(KeyRange::all().contains(b""));
+        assert!(KeyRange::prefix(b"ab").contains(b"ab") && KeyRange::prefix(b"ab").contains(b"abc"));
+        assert!(!KeyRange::prefix(b"ab").contains(b"ac") && !KeyRange::prefix(b"ab").contains(b"a"));
+        assert!(!KeyRange::prefix(b"ab").after(b"ab").contains(b"ab"));
+        assert!(!KeyRange::between(b"a", b"c").contains(b"c"));
+    }
 
     #[test]
     fn a_prefix_of_the_highest_bytes_has_no_end() {

@@ -415,10 +415,16 @@ impl Bench {
         self.kill_agent_before_trust();
     }
 
+    /// The store is lost: what is left is the folder, and what is kept outside the store.
     pub(super) fn lose_record(&mut self) {
-        let signed = release(self.current.as_ref().unwrap()).encode();
-        let artifact = ArtifactDigest::of(self.current.as_ref().unwrap().as_bytes());
-        self.disk = WorkloadRecord::recovered(Some(Release::load(&signed, artifact).unwrap()), None);
+        let loaded = |version: &String| {
+            let artifact = ArtifactDigest::of(version.as_bytes());
+            Release::load(&release(version).encode(), artifact).unwrap()
+        };
+        let current = self.current.as_ref().map(loaded);
+        // The folder's link to the previous release names whatever was current before the last switch.
+        let previous = self.staged.iter().find(|version| Some(*version) != self.current.as_ref()).map(loaded);
+        self.disk = WorkloadRecord::recovered(current, previous, self.disk.floor());
         self.kill_agent();
     }
 

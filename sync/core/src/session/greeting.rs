@@ -181,6 +181,10 @@ impl DeviceSide {
         if chain.version() < trust_version {
             return Ok(Verdict::Incomplete);
         }
+        if chain.version() < self.trust_version_min {
+            // An older root may name a CA that a newer one took away.
+            return Err(CloseCode::Impostor);
+        }
         let authorities: Vec<PublicKey> = Roster::new(chain, []).certificate_authorities().collect();
         let evidence = ServerEvidence { leaf: &self.server_leaf, authorities: &authorities, fleet: self.fleet };
         (self.verify)(&evidence).map_err(|_| CloseCode::Impostor)?;

@@ -263,6 +263,24 @@ fn an_impostor_hears_hello_and_nothing_else() {
 }
 
 #[test]
+fn a_device_that_lost_its_root_records_takes_them_from_a_server_that_knows_as_much_as_it_once_did() {
+    let mut world = World::new(fleet(), None);
+    let old = world.fleet.chain.clone();
+    world.fleet.delegate(&SecretKey::from_bytes([42; 32]));
+    for (chain, is_believed) in [(old, false), (world.fleet.chain.clone(), true)] {
+        (world.device.chain, world.server.chain) = (None, Some(chain));
+        world.trust_version_min = 2;
+        world.device.outputs.clear();
+        world.connect();
+        world.run(Duration::from_secs(1));
+        let decisions = world.decisions(End::Device);
+        assert_eq!(decisions.contains(&Output::Welcomed(Grade::Full)), is_believed, "{decisions:?}");
+        assert_eq!(decisions.contains(&Output::Close(CloseCode::Impostor)), !is_believed, "{decisions:?}");
+    }
+    assert_eq!(world.device.chain.as_ref(), Some(&world.fleet.chain));
+}
+
+#[test]
 fn an_expired_device_gets_trust_and_a_certificate_and_no_new_orders() {
     let mut world = World::new(fleet(), None);
     let (desired, actual) = (world.fleet.desired(), world.fleet.actual());

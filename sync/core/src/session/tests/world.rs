@@ -124,6 +124,8 @@ pub(super) struct World {
     pub(super) device: Node,
     pub(super) server: Node,
     pub(super) grade: Grade,
+    /// The trust version that the device has seen before.
+    pub(super) trust_version_min: u64,
     /// The certificate that the server shows.
     pub(super) leaf: Vec<u8>,
     /// Every message that was sent, by its sender.
@@ -152,6 +154,7 @@ impl World {
             device: node(&fleet.device),
             server: node(&fleet.authority),
             grade: Grade::Full,
+            trust_version_min: 0,
             leaf: leaf(&fleet.ca, fleet.id()),
             sent: Vec::new(),
             delays,
@@ -179,6 +182,7 @@ impl World {
         let device = Side::Device(DeviceSide {
             fleet: self.fleet.id(),
             chain: self.device.chain.clone(),
+            trust_version_min: self.trust_version_min,
             server_leaf: self.leaf.clone(),
             verify,
         });

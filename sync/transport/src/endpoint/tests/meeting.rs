@@ -109,7 +109,8 @@ impl<'a> End<'a> {
 
 fn device_side(fleet: &Rooted, leaf: Vec<u8>) -> Side {
     let chain = Some(fleet.chain.clone());
-    Side::Device(DeviceSide { fleet: fleet.fleet.id, chain, server_leaf: leaf, verify: verify_server })
+    let (fleet, verify) = (fleet.fleet.id, verify_server);
+    Side::Device(DeviceSide { fleet, chain, trust_version_min: 0, server_leaf: leaf, verify })
 }
 
 fn server_side(fleet: &Rooted, grade: Grade) -> Side {
@@ -160,7 +161,13 @@ async fn an_impostor_with_a_ca_of_its_own_gets_no_secret() {
         let server = server_side(shown, Grade::Enroll);
         let (listening, dialling) = (world.listening.clone(), world.dialling.clone());
         let mut server = End::open(server, shown.replica(&shown.authority, 1), &listening, id);
-        let new = DeviceSide { fleet: fleet.fleet.id, chain: None, server_leaf: leaf, verify: verify_server };
+        let new = DeviceSide {
+            fleet: fleet.fleet.id,
+            chain: None,
+            trust_version_min: 0,
+            server_leaf: leaf,
+            verify: verify_server,
+        };
         let mut device = End::open(Side::Device(new), fleet.replica(&fleet.fleet.device, 2), &dialling, connection);
         server.hear(&mut heard).await;
         device.hear(&mut told).await;

@@ -1,0 +1,259 @@
+//! The agent stepped by hand, with a real session at the other end of its connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetd_sync_core::id::{DeviceId, FleetId};
+use fleetd_sync_core::session::{Opening, Output, ServerEvidence, ServerSide, Session, Side};
+use fleetd_sync_core::time::{ClockQuality, Wall};
+use fleetd_sync_core::trust::{Change, Rank, Role, Sites};
+
+use super::record::Membership;
+use super::*;
+
+const SERVER: &str = "fleet.example.com:4433";
+
+/// A fleet's keys and root records.
+struct Fleet {
+    root: SecretKey,
+    ca: SecretKey,
+    authority: SecretKey,
+    chain: RootChain,
+}
+
+impl Fleet {
+    fn new(seed: u8) -> Self {
+        let mut entropy = Entropy::from_seed([seed; 32]);
+        let [root, ca, authority] = [(); 3].map(|()| SecretKey::generate(&mut entropy));
+        let central = Role::Authority { rank: Rank::CENTRAL, sites: Sites::All };
+        let roles = [(ca.public(), Role::CertificateAuthority), (authority.public(), central)];
+        let first = RootRecord::draft(BTreeSet::from([root.public()]), 1, roles).unwrap().sign(&root);
+        let chain = RootChain::found(first.body().fleet, first).unwrap();
+        Self { root, ca, authority, chain }
+    }
+
+    /// Takes the CA away and puts another in its place.
+    fn replace_ca(&mut self) {
+        let former = std::mem::replace(&mut self.ca, SecretKey::from_bytes([99; 32]));
+        let delegate = Change::Delegate { key: self.ca.public(), role: Role::CertificateAuthority };
+        let withdraw = Change::Withdraw { key: former.id() };
+        let record = self.chain.draft_next([delegate, withdraw]).unwrap().sign(&self.root);
+        self.chain.extend(record).unwrap();
+    }
+}
+
+/// A leaf that stands in for X.509: who signed it, and for which fleet.
+fn leaf(ca: &SecretKey, fleet: FleetId) -> Vec<u8> {
+    [ca.public().as_bytes().as_slice(), fleet.as_bytes()].concat()
+}
+
+fn verify(evidence: &ServerEvidence<'_>) -> Result<(), String> {
+    let mut known =
+        evidence.authorities.iter().map(|key| [key.as_bytes().as_slice(), evidence.fleet.as_bytes()].concat());
+    if known.any(|known| evidence.leaf == known) { Ok(()) } else { Err("no CA of the fleet issued this".to_owned()) }
+}
+
+/// A device that belongs to a fleet.
+struct World {
+    agent: Agent,
+    now: Now,
+    records: Vec<Record>,
+    effects: Vec<Effect>,
+}
+
+impl World {
+    fn enrolled(fleet: &Fleet, chain: Option<RootChain>, floor: Option<TrustFloor>) -> Self {
+        let key = SecretKey::from_bytes([7; 32]);
+        let identity = Identity { key, csr: vec![1], sealing_key: [0; 32], boot: BootId::from_bytes([1; 16]), verify };
+        let membership = Membership::Enrolled {
+            fleet: fleet.chain.fleet(),
+            device: DeviceId::from_bytes([2; 10]),
+            name: "brisk-otter".parse().unwrap(),
+            certificates: vec![vec![3]],
+        };
+        let record = AgentRecord { membership, ..AgentRecord::default() };
+        let entropy = Entropy::from_seed([5; 32]);
+        let agent = Agent::load(identity, record, chain, floor, [], BTreeSet::new(), entropy);
+        let now = Now { monotonic: Monotonic(1), wall: Wall(1_800_000_000_000), quality: ClockQuality::Floor };
+        let mut world = Self { agent, now, records: Vec::new(), effects: Vec::new() };
+        world.input(Input::Configured { token: None, addresses: vec![SERVER.to_owned()] });
+        world
+    }
+
+    fn turn(&mut self, step: impl FnOnce(&mut Agent, Now, &mut AgentTurn)) {
+        let mut turn = Turn::new();
+        step(&mut self.agent, self.now, &mut turn);
+        let (records, effects) = turn.into_parts();
+        self.records.extend(records);
+        self.effects.extend(effects);
+    }
+
+    fn input(&mut self, input: Input) {
+        self.turn(|agent, now, turn| agent.handle(now, input, turn));
+    }
+
+    /// Lets time pass until something is due, and does that.
+    fn wait(&mut self) {
+        let due = self.agent.poll_timeout().expect("it waits for something");
+        let passed = due.since(self.now.monotonic);
+        (self.now.monotonic, self.now.wall) = (due, self.now.wall + passed);
+        self.turn(|agent, now, turn| agent.handle_timeout(now, turn));
+    }
+
+    /// Waits until it dials, and answers with the connection.
+    fn dial(&mut self) -> ConnectionId {
+        for _ in 0..3 {
+            let dialled = std::mem::take(&mut self.effects).into_iter().rev().find_map(|effect| match effect {
+                Effect::Dial { connection, .. } => Some(connection),
+                _ => None,
+            });
+            match dialled {
+                Some(connection) => return connection,
+                None => self.wait(),
+            }
+        }
+        panic!("it does not dial");
+    }
+
+    /// Joins it with a server, and lets the two talk. Answers with how the device ended it, if it did.
+    fn meet(&mut self, server: &Fleet) -> Option<CloseCode> {
+        let connection = self.dial();
+        let chain = Arc::new(server.chain.clone());
+        let side = Side::Server(ServerSide { chain, grade: Grade::Full });
+        let opening = Opening { boot: BootId::from_bytes([9; 16]), log_positions: Vec::new(), side };
+        let mut entropy = Entropy::from_seed([6; 32]);
+        let mut replica = Replica::new(server.chain.fleet(), Some(server.authority.clone()), &mut entropy);
+        for document in [DocumentId::Trust, DocumentId::Desired(self.agent.local), DocumentId::Actual(self.agent.local)]
+        {
+            replica.hold(document);
+        }
+        let devices = BTreeMap::from([(self.agent.local, self.agent.identity.key.public())]);
+        let _ = replica.set_writers(Roster::new(&server.chain, []).writers(devices, BTreeMap::new()));
+        let mut session = Session::open(self.now.monotonic, opening, &replica, &mut Vec::new());
+        let server_leaf = leaf(&server.ca, server.chain.fleet());
+        self.input(Input::Up { connection, server_leaf });
+        for _ in 0..10 {
+            let said: Vec<_> = std::mem::take(&mut self.effects);
+            if let Some(code) = said.iter().find_map(|effect| match effect {
+                Effect::Close { code, .. } => Some(*code),
+                _ => None,
+            }) {
+                self.effects = said;
+                self.input(Input::Down { connection, end: LinkEnd::Closed(code) });
+                return Some(code);
+            }
+            let mut answers = Vec::new();
+            for effect in said {
+                if let Effect::Send { message, .. } = effect {
+                    session.on_message(self.now, message, &mut replica, &mut answers);
+                }
+            }
+            for answer in answers {
+                if let Output::Send(_, message) = answer {
+                    self.input(Input::Message { connection, message });
+                }
+            }
+        }
+        None
+    }
+
+    fn status(&mut self) -> AgentStatus {
+        self.agent.shown.last.clone().expect("it shows itself from the first turn on")
+    }
+
+    fn failure(&mut self) -> LinkFailure {
+        self.status().failure.expect("a failure is shown")
+    }
+}
+
+#[test]
+fn an_enrolled_device_that_lost_its_root_records_takes_them_from_its_server_without_a_token() {
+    let fleet = Fleet::new(1);
+    let mut world = World::enrolled(&fleet, None, None);
+    assert_eq!(world.meet(&fleet), None);
+    assert_eq!((world.status().link, world.status().trust_version), ("live", 1));
+    let roots: Vec<_> = world.records.iter().filter(|record| matches!(record, Record::Root(_))).collect();
+    assert_eq!(roots, [&Record::Root(Box::new(fleet.chain.newest().clone()))], "it keeps them");
+    let reached = TrustFloor { fleet: fleet.chain.fleet(), version: 1 };
+    assert!(world.records.contains(&Record::Floor(reached)));
+    assert!(world.agent.roster.is_some(), "its word counts");
+}
+
+#[test]
+fn a_device_that_lost_its_root_records_takes_none_of_another_fleet() {
+    let (fleet, other) = (Fleet::new(1), Fleet::new(2));
+    let mut world = World::enrolled(&fleet, None, None);
+    assert_eq!(world.meet(&other), Some(CloseCode::WrongFleet));
+    assert!(!world.records.iter().any(|record| matches!(record, Record::Root(_))));
+    let failure = world.failure();
+    assert_eq!((failure.code.as_str(), failure.address.as_deref()), ("wrong_fleet", Some(SERVER)));
+}
+
+#[test]
+fn an_older_root_is_not_believed_again_when_the_newer_one_was_lost() {
+    let mut fleet = Fleet::new(1);
+    let old = Fleet { chain: fleet.chain.clone(), ..Fleet::new(1) };
+    fleet.replace_ca();
+    let floor = TrustFloor { fleet: fleet.chain.fleet(), version: 2 };
+    // All of them are lost, or the newest: neither a server of the old CA nor the old word counts.
+    for chain in [None, Some(old.chain.clone())] {
+        let mut world = World::enrolled(&fleet, chain, Some(floor));
+        assert_eq!(world.meet(&old), Some(CloseCode::Impostor));
+        assert!(world.agent.roster.is_none());
+        assert_eq!(world.failure().code, "impostor");
+        assert_eq!(world.meet(&fleet), None);
+        assert_eq!((world.status().link, world.status().trust_version), ("live", 2));
+    }
+    // That of another fleet says nothing.
+    let floor = TrustFloor { fleet: FleetId::from_bytes([8; 16]), version: 9 };
+    assert_eq!(World::enrolled(&fleet, None, Some(floor)).meet(&fleet), None);
+}
+
+#[test]
+fn a_server_that_cannot_prove_itself_is_shown_as_what_it_is() {
+    let fleet = Fleet::new(1);
+    let mut world = World::enrolled(&fleet, Some(fleet.chain.clone()), None);
+    let impostor = Fleet { ca: SecretKey::from_bytes([66; 32]), ..Fleet::new(1) };
+    assert_eq!(world.meet(&impostor), Some(CloseCode::Impostor));
+    let (failure, at) = (world.failure(), world.now.wall);
+    let message = "the server cannot prove that it belongs to this device's fleet".to_owned();
+    let address = Some(SERVER.to_owned());
+    assert_eq!(failure, LinkFailure { code: "impostor".to_owned(), message, address, at });
+    let next = world.status().next_dial_at.expect("it dials again");
+    assert!(next > at && next - at <= Duration::from_mins(15), "{:?}", next - at);
+    world.meet(&fleet);
+    assert_eq!((world.status().failure, world.status().next_dial_at), (None, None), "it is mended");
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_shown_with_the_cause_and_the_next_dial() {
+    let fleet = Fleet::new(1);
+    let mut world = World::enrolled(&fleet, Some(fleet.chain.clone()), None);
+    let connection = world.dial();
+    assert_eq!((world.status().link, world.status().address.as_deref()), ("dialling", Some(SERVER)));
+    let cause = "cannot dial fleet.example.com:4433: no such name";
+    world.input(Input::Down { connection, end: LinkEnd::Unreachable(cause.to_owned()) });
+    assert_eq!(world.status().link, "waiting");
+    assert_eq!((world.failure().code.as_str(), world.failure().message.as_str()), ("unreachable", cause));
+    let next = world.status().next_dial_at.expect("it waits");
+    let due = world.agent.poll_timeout().unwrap();
+    assert_eq!(next, world.now.wall + due.since(world.now.monotonic));
+    // Its date stays what it was, though the clocks are read again.
+    let shown = world.effects.len();
+    world.now.wall = world.now.wall + Duration::from_millis(3);
+    world.input(Input::Facts(Facts::new()));
+    assert!(!world.effects[shown..].iter().any(|effect| matches!(effect, Effect::Show(_))));
+}
+
+#[test]
+fn a_server_that_never_answers_is_shown_as_silent() {
+    let fleet = Fleet::new(1);
+    let mut world = World::enrolled(&fleet, Some(fleet.chain.clone()), None);
+    let connection = world.dial();
+    world.wait();
+    assert_eq!((world.failure().code.as_str(), world.status().link), ("timeout", "waiting"));
+    // What the link says of it later is no news.
+    world.input(Input::Down { connection, end: LinkEnd::Broken("late".to_owned()) });
+    assert_eq!(world.failure().code, "timeout");
+}
