@@ -7,5 +7,7 @@ mod client;
 mod serve;
 mod status;
 
-pub use client::{AskAgentError, LocalClient, ShownConfiguration, ShownStatus, ShownWorkload};
+pub use client::{
+    AskAgentError, LocalClient, ShownConfiguration, ShownFailure, ShownMoment, ShownStatus, ShownWorkload,
+};
 pub use serve::{LocalApi, ServeLocalApiError, bind};

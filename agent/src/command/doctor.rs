@@ -16,7 +16,7 @@ use super::{Invocation, block_on};
 use crate::cause::cause_of;
 use crate::config::{Config, ConfigArguments, process_environment};
 use crate::identity_files::IdentityFiles;
-use crate::local_api::{AskAgentError, LocalClient, ShownStatus};
+use crate::local_api::{AskAgentError, LocalClient, ShownFailure, ShownStatus};
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -160,6 +160,9 @@ fn agent(asked: &Result<ShownStatus, AskAgentError>, has_token: bool, invocation
         ("unconfigured", _) if !has_token => {
             Finding::note("link", "no server is known", "set enroll-token, from `fleetd enroll token create`")
         }
+        ("idle" | "dial", reason) if status.last_failure.as_ref().is_some_and(is_of_network) => {
+            Finding::note("link", format!("not connected now: {reason}"), "check the network and the address")
+        }
         (_, reason) if !reason.is_empty() => {
             Finding::bad("link", reason, "ask the operator: `fleetd device list`, `fleetd enroll approve`")
         }
@@ -167,6 +170,11 @@ fn agent(asked: &Result<ShownStatus, AskAgentError>, has_token: bool, invocation
     };
     let workloads = Counted(status.workloads.len(), "workload");
     vec![Finding::good("agent", format!("{} runs {workloads}", status.local_id)), link]
+}
+
+/// Says whether it may mend itself, and a person can only look at cables and addresses.
+fn is_of_network(failure: &ShownFailure) -> bool {
+    matches!(failure.code.as_str(), "unreachable" | "timeout" | "broken" | "busy")
 }
 
 fn text(findings: &[Finding]) -> String {

@@ -1,5 +1,6 @@
 //! The asking end, for the commands at the device.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -73,11 +74,66 @@ pub struct ShownStatus {
     pub name: String,
     /// How it stands with its server, in a word.
     pub link: String,
+    /// The server's address that it uses or tries.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub server_address: String,
     /// Why it is not connected.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub link_reason: String,
+    /// Why the last connection ended or never was; `None` since one was live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<ShownFailure>,
+    /// When it dials next, while it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_dial_at: Option<ShownMoment>,
+    /// The fleet that it belongs to, or whose token it has.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fleet_id: String,
+    /// The newest root record that it has.
+    pub trust_version: u64,
     /// What runs on it, by name.
     pub workloads: Vec<ShownWorkload>,
+}
+
+/// Why a connection ended or never was, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownFailure {
+    /// What programs compare.
+    pub code: String,
+    /// What people read.
+    pub message: String,
+    /// Which address was dialled.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub server_address: String,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<ShownMoment>,
+}
+
+/// A date by the device's clock, as it is shown (`2026-11-03T08:15:00Z`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownMoment(prost_types::Timestamp);
+
+impl ShownMoment {
+    /// Shows a date.
+    #[must_use]
+    pub const fn of(at: prost_types::Timestamp) -> Self {
+        Self(at)
+    }
+}
+
+impl fmt::Display for ShownMoment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = prost_types::Timestamp { seconds: self.0.seconds, nanos: 0 };
+        write!(f, "{whole}")
+    }
+}
+
+impl Serialize for ShownMoment {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// One workload's status, as it is shown.
@@ -233,7 +289,17 @@ fn shown_status(status: api::AgentStatus) -> ShownStatus {
         local_id: status.local_id,
         device_id: status.device_id,
         name: status.name,
+        server_address: status.server_address,
         link_reason: status.link_reason,
+        last_failure: status.last_failure.map(|failure| ShownFailure {
+            code: failure.code,
+            message: failure.message,
+            server_address: failure.server_address,
+            failed_at: failure.failed_at.map(ShownMoment),
+        }),
+        next_dial_at: status.next_dial_at.map(ShownMoment),
+        fleet_id: status.fleet_id,
+        trust_version: status.trust_version,
         workloads: status.workloads.into_iter().map(shown_workload).collect(),
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use fleetd_actors::agent::AgentStatus;
+use fleetd_actors::agent::{AgentStatus, LinkFailure};
 use fleetd_actors::report::{Exit, Phase, RunState};
 use fleetd_actors::workload::WorkloadStatus;
 use fleetd_proto::agent::lifecycle::v1 as api;
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_sync_core::id::LocalId;
 use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::time::Wall;
 
 use crate::config::{Origin, ShownSetting};
 use crate::node::NodeStatus;
@@ -26,8 +27,13 @@ pub(super) fn agent_status(local: LocalId, status: &NodeStatus) -> api::AgentSta
         local_id: local.to_string(),
         device_id,
         name,
+        fleet_id: agent.fleet.map(|fleet| fleet.to_string()).unwrap_or_default(),
         link_phase: link_phase(agent.link).into(),
+        server_address: agent.address.clone().unwrap_or_default(),
         link_reason: link_reason(agent),
+        trust_version: agent.trust_version,
+        last_failure: agent.failure.as_ref().map(link_failure),
+        next_dial_at: agent.next_dial_at.map(timestamp),
         workloads: workloads_of(workloads),
         ..api::AgentStatus::default()
     }
@@ -37,8 +43,22 @@ fn link_reason(agent: &AgentStatus) -> String {
     match &agent.refusal {
         Some(refusal) => refusal.clone(),
         None if agent.is_pending => "an operator must approve this device".to_owned(),
-        None => String::new(),
+        None => agent.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
     }
+}
+
+fn link_failure(failure: &LinkFailure) -> api::LinkFailure {
+    api::LinkFailure {
+        code: failure.code.clone(),
+        message: failure.message.clone(),
+        server_address: failure.address.clone().unwrap_or_default(),
+        failed_at: Some(timestamp(failure.at)),
+    }
+}
+
+fn timestamp(at: Wall) -> prost_types::Timestamp {
+    let (seconds, milliseconds) = (at.0.div_euclid(1_000), at.0.rem_euclid(1_000));
+    prost_types::Timestamp { seconds, nanos: i32::try_from(milliseconds * 1_000_000).unwrap_or(0) }
 }
 
 fn link_phase(word: &str) -> api::LinkPhase {
