@@ -3,7 +3,7 @@
 mod notify;
 mod prepare;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fleetd_actors::shell::ShellEngine;
@@ -19,6 +19,7 @@ use fleetd_sync_transport::clock::{SystemClock, system_entropy};
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::answer::{CommandError, answer};
 use super::{Invocation, read_config};
@@ -93,6 +94,7 @@ struct Agent {
 impl Agent {
     async fn run_until_stopped(self, invocation: &Invocation) -> Result<(), CommandError> {
         let failed = |what: &str| CommandError::new("agent.start", what.to_owned());
+        let store_failure = self.watch_store();
         let mut signals = EndSignals::listen()?;
         let listener = local_api::bind(&self.config.socket.value).await.map_err(|error| {
             let advice = format!("{} status", invocation.program);
@@ -121,8 +123,15 @@ impl Agent {
             answer(true, &json, "")?;
         }
         notify::ready();
-        signals.wait().await;
-        tracing::info!("the agent ends; workloads run on");
+        let failure = tokio::select! {
+            biased;
+            () = signals.wait() => None,
+            Ok(cause) = store_failure => Some(cause),
+        };
+        match &failure {
+            None => tracing::info!("the agent ends; workloads run on"),
+            Some(cause) => tracing::error!(cause, "nothing can be stored any more; the agent ends, workloads run on"),
+        }
         notify::stopping();
         node.stop();
         endpoint.shut_down(limit::DRAIN_TIMEOUT).await;
@@ -131,7 +140,18 @@ impl Agent {
         // Its removal tells the next caller at once that nobody answers; a failure would only be told by the connect.
         let _ = std::fs::remove_file(&self.config.socket.value);
         engine.stop();
-        Ok(())
+        failure.map_or(Ok(()), |cause| Err(store_failed(cause, invocation)))
+    }
+
+    /// Ends when nothing can be stored any more, with the cause.
+    fn watch_store(&self) -> oneshot::Receiver<String> {
+        let (told, failure) = oneshot::channel();
+        let told = Mutex::new(Some(told));
+        self.store.on_failure(Box::new(move |cause| {
+            let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let _ending = told.map(|told| told.send(cause)); // An agent that ends already needs no word.
+        }));
+        failure
     }
 
     fn node_options(&self, boot: BootId, facts: &Facts) -> Result<NodeOptions, CommandError> {
@@ -163,6 +183,12 @@ impl Agent {
             entropy,
         }
     }
+}
+
+fn store_failed(cause: String, invocation: &Invocation) -> CommandError {
+    let message = "the store failed, and nothing can be kept any more; workloads run on";
+    let error = CommandError::new("agent.store_failed", message);
+    CommandError { cause: Some(cause), ..error }.next_command(format!("{} doctor", invocation.program))
 }
 
 fn session_facts(facts: &Facts) -> fleetd_sync_core::session::message::Facts {
