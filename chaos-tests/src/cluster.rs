@@ -177,8 +177,23 @@ impl Cluster {
     /// # Errors
     /// When the operating system does not.
     pub fn start_agent(&mut self, number: usize) -> anyhow::Result<()> {
+        let command = self.command();
+        self.start_agent_as(number, command)
+    }
+
+    /// The same, with an agent that sees a write fail which goes over a limit, instead of being ended by a signal.
+    ///
+    /// # Errors
+    /// When the operating system does not.
+    pub fn start_agent_without_file_size_signal(&mut self, number: usize) -> anyhow::Result<()> {
+        let fleetd = self.command();
+        let mut command = self.command_of(Path::new("/bin/sh"));
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(fleetd.get_program());
+        self.start_agent_as(number, command)
+    }
+
+    fn start_agent_as(&mut self, number: usize, mut command: Command) -> anyhow::Result<()> {
         let log = self.log(&format!("agent-{number}.log"))?;
-        let mut command = self.command();
         let agent = self.agents.get_mut(number).context("there is no such agent")?;
         command.args(["agent", "run", "--config"]).arg(agent.directory.join("agent.toml"));
         command.stdout(Stdio::null()).stderr(log);
@@ -355,7 +370,10 @@ impl Cluster {
     /// A command of `fleetd` that knows nothing of the caller's own fleets.
     fn command(&self) -> Command {
         // `start` has built it.
-        let program = binary::fleetd().unwrap_or_else(|_| Path::new("fleetd"));
+        self.command_of(binary::fleetd().unwrap_or_else(|_| Path::new("fleetd")))
+    }
+
+    fn command_of(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name != "FLEETD_LOG" && name.to_string_lossy().starts_with("FLEETD_") {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ struct Switch {
     received_bytes: AtomicU64,
     /// What may come from the server before the link cuts itself.
     cut_at_bytes: AtomicU64,
+    /// Woken with each datagram from the server.
+    heard: Condvar,
+    hearing: Mutex<()>,
 }
 
 /// Forwards datagrams to one server until it is cut, and again once it heals.
@@ -43,6 +46,8 @@ impl UdpProxy {
             is_gone: AtomicBool::new(false),
             received_bytes: AtomicU64::new(0),
             cut_at_bytes: AtomicU64::new(u64::MAX),
+            heard: Condvar::new(),
+            hearing: Mutex::new(()),
         });
         let shared = Arc::clone(&switch);
         thread::spawn(move || forward(&front, server, &shared));
@@ -77,6 +82,15 @@ impl UdpProxy {
         self.switch.received_bytes.load(Ordering::Relaxed)
     }
 
+    /// Waits until so many bytes have come from the server in all; says whether they have within `limit`.
+    #[must_use]
+    pub fn wait_for(&self, bytes: u64, limit: Duration) -> bool {
+        let hearing = self.switch.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.switch.heard.wait_timeout_while(hearing, limit, |()| self.received_bytes() < bytes);
+        drop(waited);
+        self.received_bytes() >= bytes
+    }
+
     /// Forwards again, and does not cut by itself any more.
     pub fn heal(&self) {
         self.switch.cut_at_bytes.store(u64::MAX, Ordering::Relaxed);
@@ -91,6 +105,9 @@ impl Switch {
         if received >= self.cut_at_bytes.load(Ordering::Relaxed) {
             self.is_cut.store(true, Ordering::Relaxed);
         }
+        // Locked, so that nobody who has just looked and is about to wait misses it.
+        let _hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.heard.notify_all();
     }
 }
 

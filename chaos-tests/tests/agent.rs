@@ -1,52 +1,72 @@
 //! Agents that are killed, again and again, and what runs under them.
 
-use std::fs;
+use std::path::Path;
+use std::{fs, io};
 
 use anyhow::{Context as _, ensure};
 use fleetd_chaos_tests::cluster::{Cluster, PATIENCE, is_online, runs, with_cluster, workload};
 use fleetd_chaos_tests::process::{is_alive, kill_all_of, processes_of, within};
 
-use crate::material::{COUNTING, brewing, brewing_large, check_counted, random};
+use crate::material::{COUNTING, brewing, brewing_large, check_counted, next_random, random};
 
-/// The artifact's size in the test of downloads.
-const LARGE_BYTES: usize = 4 << 20;
 /// Deaths in one download.
-const DEATHS: u64 = 3;
+const DEATHS: u64 = 50;
+/// Bytes that come in one life: from so many, in which a download has at least begun …
+const LIFE_BYTES_MIN: u64 = 80 << 10;
+/// … to so many. What is verified is durable every 256 KiB, so that lives without and with progress are drawn.
+const LIFE_BYTES_MAX: u64 = 900 << 10;
+/// The artifact's size: more than fifty lives bring in, and far more than one does.
+const LARGE_BYTES: usize = 24 << 20;
+/// What one death may cost: groups that no mark vouches for yet, the values of all groups, and what was on its way.
+const DEATH_BYTES_MAX: u64 = (256 << 10) + (64 << 10) + (512 << 10);
 
 #[test]
-fn an_agent_killed_in_mid_download_goes_on_where_it_was() {
+fn a_download_goes_on_where_it_was_after_fifty_deaths_at_random_points() {
     with_cluster(|cluster| {
+        let seed = random();
+        println!("seed {seed}");
+        let program = brewing_large("1.0.0", LARGE_BYTES);
         cluster.delegate()?;
-        cluster.push("1.0.0", &brewing_large("1.0.0", LARGE_BYTES), &["--grace", "1s"])?;
+        cluster.push("1.0.0", &program, &["--grace", "1s"])?;
         let number = cluster.add_agent()?;
         let begin = cluster.agent(number)?.link.received_bytes();
-        let seed = random();
-        // Somewhere in each quarter of the artifact but the last.
-        let quarter = u64::try_from(LARGE_BYTES)? / (DEATHS + 1);
-        cluster.agent(number)?.link.cut_after(quarter / 2 + seed % (quarter / 2));
+        let mut draw = seed;
+        let mut lives = Vec::new();
+        let mut at = begin;
         let rollout = cluster.roll_out("1.0.0")?;
         for death in 0..DEATHS {
-            within(PATIENCE, "the download to have come so far", || {
-                Ok(cluster.agents[number].link.is_cut().then_some(()))
-            })?;
+            draw = next_random(draw);
+            let life = LIFE_BYTES_MIN + draw % (LIFE_BYTES_MAX - LIFE_BYTES_MIN);
+            let link = &cluster.agent(number)?.link;
+            ensure!(link.wait_for(at + life, PATIENCE), "death {death} of seed {seed}: {life} bytes never came");
             cluster.kill_agent(number)?;
             let link = &cluster.agent(number)?.link;
-            link.heal();
-            if death + 1 < DEATHS {
-                link.cut_after(quarter / 2 + (seed >> (8 * death + 8)) % (quarter / 2));
-            }
+            // What the server still sends to the dead is not counted.
+            link.cut();
+            let received = link.received_bytes();
+            lives.push(received - at);
+            at = received;
+            let whole = artifacts(cluster, number)?.into_iter().filter(|name| !name.contains('.')).count();
+            ensure!(whole == 0, "death {death} of seed {seed} came after the download: {lives:?}");
+            cluster.agent(number)?.link.heal();
             cluster.start_agent(number)?;
         }
         let seen = cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"));
-        let device = seen.with_context(|| format!("the deaths were drawn from {seed}"))?;
+        let device = seen.with_context(|| format!("seed {seed}, lives of {lives:?} bytes"))?;
         cluster.until_rollout(&rollout, "the rollout to end well", |show| {
             show["rollout"]["state"] == "ROLLOUT_STATE_SUCCEEDED"
         })?;
         ensure!(workload(&device)["restarts"] == 0, "it was started again: {device:#}");
-        // What each death may cost is a window that was on its way; starting over each time would cost much more.
         let received = cluster.agent(number)?.link.received_bytes() - begin;
-        let limit = u64::try_from(LARGE_BYTES)? * 3 / 2;
-        ensure!(received < limit, "{received} bytes came for {LARGE_BYTES}; the deaths were drawn from {seed}");
+        let limit = u64::try_from(LARGE_BYTES)? + DEATHS * DEATH_BYTES_MAX;
+        ensure!(received < limit, "{received} bytes came, {limit} may; seed {seed}, lives of {lives:?} bytes");
+
+        let folder = cluster.agent(number)?.data_directory().join("workloads").join("coffee");
+        ensure!(fs::read(folder.join("current/artifact"))? == program, "other bytes are installed; seed {seed}");
+        let left: Vec<_> = artifacts(cluster, number)?.into_iter().filter(|name| name.contains('.')).collect();
+        ensure!(left.is_empty(), "{left:?} was left half-written; seed {seed}");
+        let releases = names_in(&folder.join("releases"))?;
+        ensure!(releases.len() == 1 && releases.iter().all(|name| name.starts_with("1.0.0-")), "{releases:?}");
         Ok(())
     });
 }
@@ -160,4 +180,18 @@ fn only_start(cluster: &Cluster, number: usize) -> anyhow::Result<u32> {
         [pid] => Ok(*pid),
         starts => anyhow::bail!("the workload was started as {starts:?}, not once"),
     }
+}
+
+/// What lies in an agent's folder of artifacts: whole ones by their digests alone.
+fn artifacts(cluster: &Cluster, number: usize) -> anyhow::Result<Vec<String>> {
+    names_in(&cluster.agents[number].data_directory().join("artifacts"))
+}
+
+/// The names in a folder that may not be there.
+fn names_in(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }

@@ -20,13 +20,22 @@ pub(crate) fn brewing_large(version: &str, padding_bytes: usize) -> Vec<u8> {
     program.extend_from_slice(b"exit 0\n");
     let (mut state, length) = (random(), program.len() + padding_bytes);
     while program.len() < length {
-        // xorshift64: any bytes do, as long as they are many and different.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
+        // Any bytes do, as long as they are many and different.
+        state = next_random(state);
         program.extend_from_slice(&state.to_le_bytes());
     }
     program
+}
+
+/// The number after this one, which is not 0.
+///
+/// # Source
+/// xorshift64 (Marsaglia 2003).
+pub(crate) fn next_random(mut state: u64) -> u64 {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    state
 }
 
 /// A number that is another one at each run.

@@ -3,6 +3,7 @@
 
 mod agent;
 mod demo;
+mod device;
 mod link;
 mod material;
 mod refused;

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use fleetd_chaos_tests::cluster::{PATIENCE, is_online, runs, with_cluster};
+use fleetd_chaos_tests::cluster::{PATIENCE, is_online, runs, with_cluster, workload};
 use fleetd_chaos_tests::process::is_alive;
+use serde_json::Value;
 
 use crate::material::{COUNTING, brewing};
 
@@ -27,6 +28,47 @@ fn a_damaged_store_of_an_agent_takes_no_workload_away() {
         ensure!(is_quarantined_below(&data)?, "the damaged store was not put aside");
         cluster.roll_out("1.1.0")?;
         cluster.until_device(number, "it to run 1.1.0", |device| runs(device, "1.1.0"))?;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_that_lost_its_store_and_its_root_records_tries_no_failed_release_again_and_needs_no_token() {
+    with_cluster(|cluster| {
+        cluster.delegate()?;
+        cluster.push("1.0.0", &brewing("1.0.0"), &["--grace", "1s", "--stop-grace", "1s"])?;
+        cluster.push("1.1.0", b"#!/bin/sh\necho tried >> tried\nexit 3\n", &["--grace", "10s"])?;
+        cluster.push("1.2.0", &brewing("1.2.0"), &["--grace", "1s", "--stop-grace", "1s"])?;
+        let number = cluster.add_agent()?;
+        cluster.roll_out("1.0.0")?;
+        cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"))?;
+        cluster.roll_out("1.1.0")?;
+        let is_restored = |device: &Value| {
+            let workload = workload(device);
+            workload["phase"] == "WORKLOAD_PHASE_RESTORED" && workload["actualRelease"] == "1.0.0"
+        };
+        cluster.until_device(number, "1.0.0 to be restored", is_restored)?;
+        let tried = cluster.agent(number)?.workload_directory().join("tried");
+        ensure!(fs::read_to_string(&tried)? == "tried\n");
+
+        cluster.kill_agent(number)?;
+        let data = cluster.agent(number)?.data_directory();
+        damage(&store_below(&data)?)?;
+        for copy in ["a", "b"] {
+            // The newer one of the two is always there; the other one only after a second record.
+            let _absent = fs::remove_file(data.join("identity").join(format!("root-chain.{copy}")));
+        }
+        let path = cluster.agent(number)?.configuration();
+        let text = fs::read_to_string(&path)?;
+        let tokenless: Vec<_> = text.lines().filter(|line| !line.starts_with("enroll-token")).collect();
+        fs::write(&path, tokenless.join("\n"))?;
+        cluster.start_agent(number)?;
+        cluster.until_device(number, "it to be back", |device| is_online(device) && is_restored(device))?;
+        ensure!(is_quarantined_below(&data)?, "the damaged store was not put aside");
+        // It acts on its documents again, and by then has looked at what failed.
+        cluster.roll_out("1.2.0")?;
+        cluster.until_device(number, "it to run 1.2.0", |device| runs(device, "1.2.0"))?;
+        ensure!(fs::read_to_string(&tried)? == "tried\n", "what failed was tried again");
         Ok(())
     });
 }
