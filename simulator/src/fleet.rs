@@ -483,7 +483,7 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when that is refused.
     pub fn abort(&self, rollout: RolloutId) -> Result<(), ScenarioError> {
-        let server = self.server.clone();
+        let server = self.serving()?;
         self.ask("the rollout", move |reply| {
             let operation = server.shared.rollout_answers.open(Box::new(reply));
             let input = rollout::Input::Abort { operation, reason: "scenario".to_owned() };
@@ -496,7 +496,7 @@ impl Fleet {
     #[must_use]
     pub fn progress(&self, rollout: RolloutId, number: usize) -> Option<rollout::status::DeviceStatus> {
         let key = record::rollout::assignment_key(rollout, self.devices.get(number)?.local());
-        let found = self.server.shared.seams.store.get(Space::Assignment, &key).ok()??;
+        let found = self.server.store.get(Space::Assignment, &key).ok()??;
         record::rollout::decode_progress(&found.value).ok().map(|(_, progress)| progress.status)
     }
 
