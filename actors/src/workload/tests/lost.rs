@@ -67,7 +67,7 @@ fn a_release_on_watch_goes_on_proving_itself_after_the_store_was_lost() {
     bench.lose_record();
     bench.run_all();
     assert_eq!(bench.report().phase, Some(Phase::Watch), "{}", bench.story());
-    assert!(bench.report().is_about(bench::rollout(), 1, release("2.0").digest()));
+    assert!(bench.report().is_about(rollout(), 1, release("2.0").digest()));
     bench.exit(Exit::Code(3));
     bench.run_all();
     assert_eq!(bench.running().as_deref(), Some("1.0"), "with no link and no documents it is restored");
