@@ -2,13 +2,20 @@
 //!
 //! It takes root records that somebody signed elsewhere, writes revocations, and tells every device's actor what
 //! trust is now. It cannot give a role to a key: only the root can.
+//!
+//! What it knows is in the store, and a copy apart from it, beside the keys ([`KeptTrust`]): a server that lost its
+//! store must not take a second record of a version that it had, nor let in again whom it had turned away. So a root
+//! record is in the copy before it counts; a revocation counts at once, and the copy follows.
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::{DocumentId, Op, ParsePathError, Value};
-use fleetd_sync_core::id::{FleetId, KeyId, OperationId};
+use fleetd_sync_core::id::{KeyId, OperationId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::lane::WriteError;
 use fleetd_sync_core::machine::{Machine, Turn};
@@ -27,12 +34,52 @@ pub struct Trust {
     pub envelopes: Vec<Arc<[u8]>>,
 }
 
+/// What is kept of trust apart from the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptTrust {
+    /// The root chain.
+    pub chain: RootChain,
+    /// The trust document's envelopes, each lane's in its order.
+    pub envelopes: Vec<Arc<[u8]>>,
+}
+
+/// What the store has of trust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTrust {
+    /// The root chain; the first record alone where nothing is stored.
+    pub chain: RootChain,
+    /// The records of the trust document's lanes, in the order of their keys.
+    pub lanes: Vec<Vec<u8>>,
+}
+
+/// Root records that may wait for one that is being kept: people bring them, one at a time.
+const WAITING_MAX: usize = 16;
+
 /// Decides what trust is on this server.
 #[derive(Debug)]
 pub struct Authority {
     chain: RootChain,
     replica: Replica,
     announced: bool,
+    /// What the copy had that the store lacks.
+    owed: Vec<Record>,
+    keeping: Keeping,
+    /// Whether the copy lacks something that counts already.
+    is_copy_stale: bool,
+    waiting: VecDeque<(OperationId, RootRecord)>,
+}
+
+/// What is being written to the copy: one thing at a time, so that an older never replaces a newer.
+#[derive(Debug)]
+enum Keeping {
+    Nothing,
+    /// What counts already.
+    Present,
+    /// The chain with a record that counts once it is kept.
+    Extended {
+        operation: OperationId,
+        record: RootRecord,
+    },
 }
 
 /// What can happen to it.
@@ -54,8 +101,10 @@ pub enum Input {
         /// How.
         revocation: Revocation,
     },
-    /// A device brings envelopes of the trust document that another authority wrote.
+    /// A device brings envelopes of the trust document that this server lacks.
     Received(Vec<Arc<[u8]>>),
+    /// Answers [`Effect::Keep`]: the copy has it, or why not.
+    Kept(Result<(), String>),
 }
 
 /// What it must remember.
@@ -72,6 +121,8 @@ pub enum Record {
 pub enum Effect {
     /// Tell everybody what trust is now.
     Announce(Arc<Trust>),
+    /// Replace the copy of trust apart from the store. Answered by [`Input::Kept`].
+    Keep(Box<KeptTrust>),
     /// A request is done, durably, or refused.
     Answer {
         /// The request's operation.
@@ -104,34 +155,78 @@ pub enum AuthorityError {
     /// The key's id makes no path.
     #[error("the key's id makes no path")]
     Path(#[from] ParsePathError),
+    /// The copy beside the keys could not be written.
+    #[error("the root record could not be kept beside the keys: {cause}")]
+    Keep {
+        /// What went wrong.
+        cause: String,
+    },
+    /// Too many root records at once.
+    #[error("{waiting_max} root records wait to be kept already; bring this one again")]
+    Busy {
+        /// How many may wait.
+        waiting_max: usize,
+    },
 }
 
 impl Authority {
-    /// Takes the authority up from what is stored.
+    /// Takes the authority up from what is stored and from the copy beside the keys: of the two chains the longer one
+    /// counts, and envelopes of both do.
     ///
     /// # Errors
     /// [`LoadError`] when a stored envelope cannot be taken.
     pub fn load(
-        fleet: FleetId,
-        chain: RootChain,
+        stored: StoredTrust,
+        kept: &KeptTrust,
         key: SecretKey,
-        stored: impl IntoIterator<Item = Vec<u8>>,
         entropy: &mut Entropy,
     ) -> Result<Self, LoadError> {
-        let mut replica = Replica::new(fleet, Some(key), entropy);
+        let StoredTrust { chain: stored_chain, lanes } = stored;
+        let mut replica = Replica::new(stored_chain.fleet(), Some(key), entropy);
         replica.hold(DocumentId::Trust);
-        for bytes in stored {
+        for bytes in lanes {
             replica.load(&bytes)?;
         }
-        Ok(Self { chain, replica, announced: false })
+        let chain = if stored_chain.version() > kept.chain.version() { &stored_chain } else { &kept.chain };
+        let unstored = chain.records().filter(|record| stored_chain.record(record.body().version) != Some(*record));
+        let mut authority = Self {
+            chain: chain.clone(),
+            replica,
+            announced: false,
+            owed: unstored.map(|record| Record::Root(Box::new(record.clone()))).collect(),
+            keeping: Keeping::Nothing,
+            is_copy_stale: false,
+            waiting: VecDeque::new(),
+        };
+        authority.take_up(&kept.envelopes);
+        authority.is_copy_stale = authority.kept() != *kept;
+        Ok(authority)
+    }
+
+    /// Takes the copy's envelopes, with what trust says of their writers.
+    fn take_up(&mut self, envelopes: &[Arc<[u8]>]) {
+        let mut records = self.settled();
+        for envelope in envelopes {
+            records.extend(self.replica.receive(envelope).records);
+        }
+        records.extend(self.settled());
+        self.owed.extend(records.into_iter().map(Record::Lane));
+    }
+
+    fn envelopes(&self) -> impl Iterator<Item = Arc<[u8]>> {
+        let lanes = self.replica.heads().into_iter();
+        lanes.flat_map(|head| self.replica.envelopes_after(head.document, head.lane, None))
+    }
+
+    fn kept(&self) -> KeptTrust {
+        KeptTrust { chain: self.chain.clone(), envelopes: self.envelopes().collect() }
     }
 
     /// What trust is now.
     #[must_use]
     pub fn trust(&self) -> Arc<Trust> {
-        let lanes = self.replica.heads();
-        let envelopes = lanes.iter().flat_map(|head| self.replica.envelopes_after(head.document, head.lane, None));
-        Arc::new(Trust { chain: self.chain.clone(), roster: Arc::new(self.roster()), envelopes: envelopes.collect() })
+        let (roster, envelopes) = (Arc::new(self.roster()), self.envelopes().collect());
+        Arc::new(Trust { chain: self.chain.clone(), roster, envelopes })
     }
 
     fn roster(&self) -> Roster {
@@ -148,15 +243,18 @@ impl Machine for Authority {
         match input {
             Input::AddRootRecord { operation, record } => self.on_root_record(operation, *record, turn),
             Input::Revoke { operation, key, revocation } => self.on_revoke(now, operation, key, revocation, turn),
-            Input::Received(envelopes) => self.on_received(&envelopes, turn),
+            Input::Received(envelopes) => self.on_received(now, &envelopes, turn),
+            Input::Kept(result) => self.on_kept(result, turn),
         }
     }
 
     fn handle_timeout(&mut self, _now: Now, turn: &mut Turn<Record, Effect>) {
         if !self.announced {
             self.announced = true;
+            std::mem::take(&mut self.owed).into_iter().for_each(|record| turn.persist(record));
             self.settle(turn);
             turn.effect(Effect::Announce(self.trust()));
+            self.keep_next(turn);
         }
     }
 
@@ -167,13 +265,24 @@ impl Machine for Authority {
 
 impl Authority {
     fn on_root_record(&mut self, operation: OperationId, record: RootRecord, turn: &mut Turn<Record, Effect>) {
+        if matches!(self.keeping, Keeping::Nothing) {
+            return self.begin_record(operation, record, turn);
+        }
+        if self.waiting.len() < WAITING_MAX {
+            return self.waiting.push_back((operation, record));
+        }
+        let result = Err(AuthorityError::Busy { waiting_max: WAITING_MAX });
+        turn.effect(Effect::Answer { operation, result });
+    }
+
+    /// Judges a root record, and has it kept if it is new and good.
+    fn begin_record(&mut self, operation: OperationId, record: RootRecord, turn: &mut Turn<Record, Effect>) {
         let version = record.body().version;
-        let result = match self.chain.extend(record.clone()) {
+        let mut extended = self.kept();
+        let result = match extended.chain.extend(record.clone()) {
             Ok(Extension::Extended) => {
-                turn.persist(Record::Root(Box::new(record)));
-                self.settle(turn);
-                turn.effect(Effect::Announce(self.trust()));
-                Ok(())
+                self.keeping = Keeping::Extended { operation, record };
+                return turn.effect(Effect::Keep(Box::new(extended)));
             }
             Ok(Extension::Known) => Ok(()),
             Ok(Extension::Alarm { .. }) => {
@@ -185,6 +294,51 @@ impl Authority {
         turn.effect(Effect::Answer { operation, result });
     }
 
+    fn on_kept(&mut self, result: Result<(), String>, turn: &mut Turn<Record, Effect>) {
+        match std::mem::replace(&mut self.keeping, Keeping::Nothing) {
+            Keeping::Extended { operation, record } => {
+                let result = match result {
+                    Ok(()) => self.extend(record, turn),
+                    Err(cause) => Err(AuthorityError::Keep { cause }),
+                };
+                turn.effect(Effect::Answer { operation, result });
+            }
+            // Where the copy could not be written, the next change tries again; the next start does in any case.
+            Keeping::Present | Keeping::Nothing => {}
+        }
+        self.keep_next(turn);
+    }
+
+    /// Lets a root record count that is kept.
+    fn extend(&mut self, record: RootRecord, turn: &mut Turn<Record, Effect>) -> Result<(), AuthorityError> {
+        self.chain.extend(record.clone())?;
+        turn.persist(Record::Root(Box::new(record)));
+        self.settle(turn);
+        turn.effect(Effect::Announce(self.trust()));
+        Ok(())
+    }
+
+    /// Goes on with what waits for the copy.
+    fn keep_next(&mut self, turn: &mut Turn<Record, Effect>) {
+        while matches!(self.keeping, Keeping::Nothing)
+            && let Some((operation, record)) = self.waiting.pop_front()
+        {
+            self.begin_record(operation, record, turn);
+        }
+        if matches!(self.keeping, Keeping::Nothing) && std::mem::take(&mut self.is_copy_stale) {
+            self.keeping = Keeping::Present;
+            turn.effect(Effect::Keep(Box::new(self.kept())));
+        }
+    }
+
+    /// Tells everybody what has changed, and has it kept.
+    fn announce(&mut self, turn: &mut Turn<Record, Effect>) {
+        self.settle(turn);
+        turn.effect(Effect::Announce(self.trust()));
+        self.is_copy_stale = true;
+        self.keep_next(turn);
+    }
+
     fn on_revoke(
         &mut self,
         now: Now,
@@ -194,23 +348,26 @@ impl Authority {
         turn: &mut Turn<Record, Effect>,
     ) {
         let result = self.revoke(now, key, revocation, turn);
+        turn.effect(Effect::Answer { operation, result: result.clone().map(drop) });
         if result == Ok(true) {
-            self.settle(turn);
-            turn.effect(Effect::Announce(self.trust()));
+            self.announce(turn);
         }
-        turn.effect(Effect::Answer { operation, result: result.map(drop) });
     }
 
-    fn on_received(&mut self, envelopes: &[Arc<[u8]>], turn: &mut Turn<Record, Effect>) {
+    fn on_received(&mut self, now: Now, envelopes: &[Arc<[u8]>], turn: &mut Turn<Record, Effect>) {
         let mut changed = false;
         for envelope in envelopes {
             let received = self.replica.receive(envelope);
             changed |= !received.changed.is_empty();
             received.records.into_iter().for_each(|record| turn.persist(Record::Lane(record)));
         }
+        // Words of this server's own that it had lost: what it has said since is said again, above them.
+        if let Ok(written) = self.replica.reopen(now, DocumentId::Trust) {
+            changed |= !written.envelopes.is_empty();
+            written.records.into_iter().for_each(|record| turn.persist(Record::Lane(record)));
+        }
         if changed {
-            self.settle(turn);
-            turn.effect(Effect::Announce(self.trust()));
+            self.announce(turn);
         }
     }
 
@@ -231,7 +388,10 @@ impl Authority {
 
     /// Lets what is revoked, and who is an authority, take effect on the trust document itself.
     fn settle(&mut self, turn: &mut Turn<Record, Effect>) {
-        let settled = self.replica.set_writers(self.roster().writers(BTreeMap::new(), BTreeMap::new()));
-        settled.records.into_iter().for_each(|record| turn.persist(Record::Lane(record)));
+        self.settled().into_iter().for_each(|record| turn.persist(Record::Lane(record)));
+    }
+
+    fn settled(&mut self) -> Vec<LaneRecord> {
+        self.replica.set_writers(self.roster().writers(BTreeMap::new(), BTreeMap::new())).records
     }
 }

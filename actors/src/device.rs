@@ -3,9 +3,14 @@
 //! Wishes are rows of the record ([`wanted`]) and cost nothing while the device is away. Once its lanes have reached
 //! this server in a session, the difference between the rows and this server's lane is signed and sent. What the
 //! device then says of itself comes back in its own lane, and is told to the rollout that waits for it.
+//!
+//! A device that this server has no record of, and whose certificate is from the fleet's CA, was lost with a store: it
+//! gets a record anew and brings back its lanes, this server's own among them ([`recovery`]). Nothing new is asked of it
+//! until an operator has approved it.
 
 pub mod command;
 pub mod record;
+mod recovery;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -17,7 +22,7 @@ use std::sync::Arc;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{BootId, ConnectionId, LocalId, OperationId, RolloutId};
-use fleetd_sync_core::key::SecretKey;
+use fleetd_sync_core::key::{PublicKey, SecretKey};
 use fleetd_sync_core::limit;
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::name::WorkloadName;
@@ -29,6 +34,7 @@ use crate::authority::Trust;
 use crate::report::{self, Phase, WorkloadReport};
 use command::{Answer, Command, CommandError};
 use record::{DeviceRecord, Membership};
+use recovery::Returning;
 use serving::Serving;
 use wanted::RolloutAssignment;
 
@@ -40,6 +46,10 @@ pub struct Device {
     replica: Replica,
     trust: Arc<Trust>,
     serving: Option<Serving>,
+    /// The connection that waits for the record that this server had lost.
+    returning: Option<Returning>,
+    /// What this server's lane said before this actor first wrote it; `None` while it has not.
+    unwritten: Option<wanted::Wanted>,
     /// Probes that wait for the device's answer.
     probes: Vec<OperationId>,
     owes: bool,
@@ -57,6 +67,8 @@ pub enum Input {
     },
     /// A connection proved to be this device's.
     Connected(Box<Connected>),
+    /// Answers [`Effect::Recover`], when the device gets no record now.
+    NotRecovered(CloseCode),
     /// It said something.
     Message {
         /// On which connection.
@@ -110,6 +122,8 @@ pub enum Input {
 pub struct Connected {
     /// The connection.
     pub connection: ConnectionId,
+    /// The key of its certificate.
+    pub key: PublicKey,
     /// What its certificate is good for.
     pub grade: Grade,
     /// This run of the server, for its Hello.
@@ -167,7 +181,13 @@ pub enum Effect {
         /// The signing request.
         csr: Vec<u8>,
     },
-    /// Envelopes of the trust document that another authority wrote.
+    /// Have a record made for it, with a name of its own: its certificate is from the fleet's CA, and its record is
+    /// lost. Answered by [`Input::Enrol`] or [`Input::NotRecovered`].
+    Recover {
+        /// The key of its certificate.
+        key: PublicKey,
+    },
+    /// Envelopes of the trust document that this server lacked.
     TrustReceived(Vec<Arc<[u8]>>),
     /// The record of a device that joined is durable.
     Enrolled {
@@ -236,7 +256,17 @@ impl Device {
         for bytes in stored {
             replica.load(&bytes)?;
         }
-        Ok(Self { local, record, replica, trust, serving: None, probes: Vec::new(), owes: true })
+        Ok(Self {
+            local,
+            record,
+            replica,
+            trust,
+            serving: None,
+            returning: None,
+            unwritten: None,
+            probes: Vec::new(),
+            owes: true,
+        })
     }
 
     /// What is kept of it.
@@ -262,6 +292,7 @@ impl Machine for Device {
         match input {
             Input::Enrol { operation, record } => self.on_enrol(now, operation, *record, turn),
             Input::Connected(connected) => self.on_connected(now, *connected, turn),
+            Input::NotRecovered(code) => self.on_not_recovered(code, turn),
             Input::Message { connection, message } => self.on_message(now, connection, message, turn),
             Input::Disconnected { connection } => self.on_disconnected(now, connection, turn),
             Input::Trust(trust) => self.on_trust(now, trust, turn),
@@ -276,35 +307,50 @@ impl Machine for Device {
     fn handle_timeout(&mut self, now: Now, turn: &mut DeviceTurn) {
         self.pay_debts(now, turn);
         self.on_session_timeout(now, turn);
+        self.on_returning_timeout(now, turn);
     }
 
     fn poll_timeout(&self) -> Option<Monotonic> {
-        self.serving.as_ref().and_then(Serving::poll_timeout)
+        let session = self.serving.as_ref().and_then(Serving::poll_timeout);
+        session.into_iter().chain(self.returning.as_ref().map(|returning| returning.until)).min()
     }
 
     fn is_idle(&self) -> bool {
-        self.serving.is_none() && self.probes.is_empty()
+        self.serving.is_none() && self.returning.is_none() && self.probes.is_empty()
     }
 }
 
 impl Device {
     fn on_enrol(&mut self, now: Now, operation: OperationId, joining: DeviceRecord, turn: &mut DeviceTurn) {
         match &mut self.record {
-            // The same key is the same device: its labels, its wishes and its history are its own.
+            // It joined or came back while this was under way.
+            Some(_) if joining.membership == Membership::Recovered => {}
+            // The same key is the same device: its labels, its wishes and its history are its own. Whoever made its
+            // token has given the word that a recovered one waits for.
             Some(record) => {
                 record.facts = joining.facts;
                 record.sealing_key = joining.sealing_key;
+                if record.membership == Membership::Recovered {
+                    record.membership = Membership::Enrolled;
+                }
                 record.note(now.wall, "enrolled", None, "registered again with the same key".to_owned(), "");
             }
             None => {
                 let mut record = joining;
-                record.note(now.wall, "enrolled", None, format!("joined as {}", record.name), "");
+                let (kind, message) = match record.membership {
+                    Membership::Recovered => {
+                        ("recovered", format!("came back, its record was lost; it is {} now", record.name))
+                    }
+                    _ => ("enrolled", format!("joined as {}", record.name)),
+                };
+                record.note(now.wall, kind, None, message, "");
                 self.record = Some(record);
             }
         }
         self.persist_record(turn);
         self.settle_writers(turn);
         turn.effect(Effect::Enrolled { operation });
+        self.end_returning(CloseCode::Redial, turn);
     }
 
     fn on_trust(&mut self, now: Now, trust: Arc<Trust>, turn: &mut DeviceTurn) {
@@ -320,7 +366,10 @@ impl Device {
     fn on_assign(&mut self, now: Now, assignment: &RolloutAssignment, turn: &mut DeviceTurn) {
         let (rollout, workload) = (assignment.rollout, assignment.workload.clone());
         let tell = |rollout, news| Effect::TellRollout { rollout, news };
-        let Some(record) = self.record.as_mut().filter(|record| record.membership != Membership::Revoked) else {
+        // No plan names one that is recovered: this is of a rollout that the store lost, or a mistake.
+        let is_open =
+            |record: &&mut DeviceRecord| !matches!(record.membership, Membership::Revoked | Membership::Recovered);
+        let Some(record) = self.record.as_mut().filter(is_open) else {
             return turn.effect(tell(rollout, RolloutNews::Gone));
         };
         let before = record.wanted.clone();
@@ -425,10 +474,17 @@ impl Device {
     /// lanes have reached this server.
     fn mint(&mut self, now: Now, turn: &mut DeviceTurn) {
         let (Some(record), true) = (&self.record, self.may_mint()) else { return };
+        if record.membership == Membership::Recovered {
+            return; // What its lane says stays, until an operator has looked.
+        }
         let document = DocumentId::Desired(self.local);
         let Some(lane) = self.replica.own_lane() else { return };
         let empty = BTreeMap::new();
-        let ops = wanted::difference(&record.wanted, self.replica.lane_state(document, lane).unwrap_or(&empty));
+        let state = self.replica.lane_state(document, lane).unwrap_or(&empty);
+        let ops = wanted::difference(&record.wanted, state);
+        if !ops.is_empty() && self.unwritten.is_none() {
+            self.unwritten = Some(state.clone());
+        }
         for ops in ops.chunks(limit::ENVELOPE_OPS_MAX) {
             match self.replica.write(now, document, ops.to_vec()) {
                 Ok(written) => {

@@ -8,6 +8,7 @@
 //! that of its token, and leaves. An id that nobody here has made is refused as unknown all the same.
 
 mod device_name;
+mod recovery;
 #[cfg(test)]
 mod tests;
 pub mod token;
@@ -23,6 +24,7 @@ use fleetd_sync_core::key::PublicKey;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::name::DeviceName;
+use fleetd_sync_core::session::CloseCode;
 use fleetd_sync_core::session::message::{Refusal, Register, Registered, Renewed};
 use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::Roster;
@@ -72,6 +74,10 @@ enum Stage {
     Enrol { device: DeviceId, name: DeviceName, certificates: Vec<Vec<u8>> },
     /// The certificate of a known device is being renewed.
     Renew,
+    /// The store is asked whether a name is free for a device whose record was lost.
+    FindLost { key: PublicKey, name: DeviceName, tries: u32 },
+    /// The device's actor is taking its new record over.
+    Recover { name: DeviceName },
 }
 
 /// A device that asks to join, and showed a good token.
@@ -104,6 +110,14 @@ pub enum Input {
         key: PublicKey,
         /// The request, in DER.
         csr: Vec<u8>,
+    },
+    /// A device proved a certificate of the fleet's CA, and there is no record of it. Answered by [`Effect::Enrol`] or
+    /// [`Effect::NotRecovered`].
+    Recover {
+        /// The device.
+        device: LocalId,
+        /// Its key.
+        key: PublicKey,
     },
     /// Answers [`Effect::Find`].
     Found {
@@ -185,6 +199,13 @@ pub enum Effect {
         /// What is known of it. A device that is known already keeps its name, labels and site.
         record: Box<DeviceRecord>,
     },
+    /// Tell a device's actor that there is no new record for it now.
+    NotRecovered {
+        /// The device.
+        device: LocalId,
+        /// How its connection should end.
+        code: CloseCode,
+    },
     /// Answer a device that asked to join.
     Registered {
         /// Its operation.
@@ -240,6 +261,7 @@ impl Machine for Registration {
         match input {
             Input::Register { operation, key, request } => self.on_register(now, operation, key, *request, turn),
             Input::Renew { operation, device, key, csr } => self.on_renew(now, operation, device, &key, csr, turn),
+            Input::Recover { device, key } => self.on_recover(now, device, key, turn),
             Input::Found { operation, known, name_is_free } => {
                 self.on_found(now, operation, known, name_is_free, turn);
             }
@@ -330,14 +352,26 @@ impl Registration {
     ) {
         let Some(open) = self.close(operation) else { return };
         let (asked, local) = (open.asked, open.local);
-        let Stage::Find { applicant, name, tries } = open.stage else { return };
+        let (applicant, name, tries) = match open.stage {
+            Stage::Find { applicant, name, tries } => (applicant, name, tries),
+            Stage::FindLost { key, name, tries } => {
+                let is_free = name_is_free && !self.is_given_away(&name, local);
+                return self.on_lost_found(now, (local, key), known.is_some(), (name, is_free, tries), turn);
+            }
+            _ => return,
+        };
+        let waits = applicant.needs_approval && !self.is_approved(local);
         match known {
             Some(known) if matches!(known.membership, Membership::Revoked | Membership::Quarantined) => {
                 let refusal = refusal("enrolment.device.ended", "this device is not of the fleet any more");
                 answer(asked, Registered::Refused(refusal), turn);
             }
+            // One that waits for an operator's word gets it by approval only.
+            Some(known) if waits && known.membership == Membership::Recovered => {
+                self.wait(now, asked, &applicant, turn);
+            }
             Some(known) => self.issue(now, asked, *applicant, known.device, known.name, turn),
-            None if applicant.needs_approval && !self.is_approved(local) => self.wait(now, asked, &applicant, turn),
+            None if waits => self.wait(now, asked, &applicant, turn),
             None if name_is_free && !self.is_given_away(&name, local) => {
                 let device = DeviceId::random(&mut self.entropy);
                 self.issue(now, asked, *applicant, device, name, turn);
@@ -375,13 +409,15 @@ impl Registration {
                 self.close(operation);
                 answer(asked, Registered::Refused(refusal("enrolment.request.invalid", &cause)), turn);
             }
-            (Stage::Find { .. } | Stage::Enrol { .. }, _) => {}
+            (Stage::Find { .. } | Stage::Enrol { .. } | Stage::FindLost { .. } | Stage::Recover { .. }, _) => {}
         }
     }
 
     fn on_enrolled(&mut self, operation: OperationId, turn: &mut RegistrationTurn) {
-        if !matches!(self.open.get(&operation).map(|open| &open.stage), Some(Stage::Enrol { .. })) {
-            return;
+        match self.open.get(&operation).map(|open| &open.stage) {
+            Some(Stage::Enrol { .. }) => {}
+            Some(Stage::Recover { .. }) => return drop(self.close(operation)),
+            _ => return,
         }
         let Some(Open { asked, local, stage: Stage::Enrol { device, name, certificates }, .. }) = self.close(operation)
         else {
@@ -636,9 +672,10 @@ impl Registration {
         let open = self.open.remove(&operation)?;
         match &open.stage {
             Stage::Renew => {}
-            Stage::Find { .. } => {
+            Stage::Find { .. } | Stage::FindLost { .. } => {
                 self.joining.remove(&open.local);
             }
+            Stage::Recover { name } => self.leave(open.local, &name.clone()),
             Stage::Issue { record } => self.leave(open.local, &record.name.clone()),
             Stage::Enrol { name, .. } => self.leave(open.local, &name.clone()),
         }
@@ -653,11 +690,17 @@ impl Registration {
     /// Asks a device to come again: what was started for it has not answered.
     fn put_off(&mut self, open: &Open, turn: &mut RegistrationTurn) {
         let operation = open.asked;
-        if matches!(open.stage, Stage::Renew) {
-            let refusal = refusal("enrolment.busy", "the certificate was not issued in time; ask again");
-            turn.effect(Effect::Renewed { operation, renewed: Renewed::Refused(refusal) });
-        } else {
-            answer(operation, Registered::Pending { retry_after: self.pause() }, turn);
+        match open.stage {
+            Stage::Renew => {
+                let refusal = refusal("enrolment.busy", "the certificate was not issued in time; ask again");
+                turn.effect(Effect::Renewed { operation, renewed: Renewed::Refused(refusal) });
+            }
+            Stage::FindLost { .. } | Stage::Recover { .. } => {
+                turn.effect(Effect::NotRecovered { device: open.local, code: CloseCode::Busy });
+            }
+            Stage::Find { .. } | Stage::Issue { .. } | Stage::Enrol { .. } => {
+                answer(operation, Registered::Pending { retry_after: self.pause() }, turn);
+            }
         }
     }
 

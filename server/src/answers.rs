@@ -79,6 +79,12 @@ impl<T> Answers<T> {
         self.lock().replies.remove(&operation);
     }
 
+    /// Forgets every operation.
+    pub fn forget_all(&self) {
+        let forgotten = std::mem::take(&mut self.lock().replies);
+        drop(forgotten); // Without the lock: who is forgotten may hold others.
+    }
+
     fn lock(&self) -> MutexGuard<'_, Open<T>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -57,7 +57,8 @@ fn on_device(node: &Node, connection: ConnectionId, peer: &PeerIdentity, address
             shared.connections.insert(connection, device, address, now.wall);
             let grade = if peer.expired { Grade::RenewOnly } else { Grade::Full };
             let log_positions = record::log::positions(shared.seams.store.as_ref(), device).unwrap_or_default();
-            let connected = Connected { connection, grade, boot: shared.identity.boot, log_positions };
+            let (key, boot) = (peer.key, shared.identity.boot);
+            let connected = Connected { connection, key, grade, boot, log_positions };
             node.actors.devices.send(&device, DeviceInput::Connected(Box::new(connected)));
         }
         LinkEvent::Frame { bytes, .. } => {

@@ -6,9 +6,10 @@
 //! keys/authority.key   writes desired state and revocations
 //! keys/server.key      the server's own, in its certificate
 //! keys/fleet.root      the first root record, which names the fleet
+//! keys/fleet.trust     the whole root chain and all revocations, replaced with each: see [`crate::trust_file`]
 //! ```
-//! The first start makes all of them, the record last. A start that was cut off is completed by the next one with the
-//! keys that are already there; nothing else is ever overwritten. There is no key here that could sign a release.
+//! The first start makes all but the last, the record after the keys. A start that was cut off is completed by the next
+//! one with the keys that are already there; no key is ever overwritten. There is none here that could sign a release.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -26,11 +27,14 @@ use fleetd_sync_core::trust::{
 use fleetd_sync_transport::identity::{CertificateAuthority, IssueError, ServerName, key_pkcs8};
 use fleetd_sync_transport::link::ListenIdentity;
 
+use crate::trust_file::disk::DiskTrustFile;
+
 const ROOT: &str = "root.key";
 const CERTIFICATE_AUTHORITY: &str = "ca.key";
 const AUTHORITY: &str = "authority.key";
 const SERVER: &str = "server.key";
 const RECORD: &str = "fleet.root";
+const TRUST: &str = "fleet.trust";
 const LOCK: &str = ".lock";
 
 /// Why the server's keys cannot be opened.
@@ -225,6 +229,12 @@ impl Keys {
         &self.first
     }
 
+    /// The copy of trust that lies beside the keys.
+    #[must_use]
+    pub fn trust_file(&self) -> DiskTrustFile {
+        DiskTrustFile::new(self.directory.join(TRUST), self.first.clone())
+    }
+
     /// The root's key, unless it was moved away, as it should be.
     #[must_use]
     pub const fn root(&self) -> Option<&SecretKey> {
@@ -341,7 +351,7 @@ fn lock(directory: &Path) -> Result<File, OpenKeysError> {
     }
 }
 
-fn read<T: Armoured>(path: &Path) -> Result<Option<T>, OpenKeysError> {
+pub(crate) fn read<T: Armoured>(path: &Path) -> Result<Option<T>, OpenKeysError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -353,7 +363,7 @@ fn read<T: Armoured>(path: &Path) -> Result<Option<T>, OpenKeysError> {
 }
 
 /// Writes a file that is either wholly there after a power cut or not at all.
-fn write(path: &Path, text: &str) -> Result<(), OpenKeysError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), OpenKeysError> {
     let beside = path.with_added_extension("new");
     // What a cut-off start left there may have another mode.
     match fs::remove_file(&beside) {

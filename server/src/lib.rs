@@ -21,3 +21,4 @@ mod receipt;
 pub mod record;
 pub mod rpc;
 pub mod serve;
+pub mod trust_file;

@@ -4,10 +4,10 @@
 //! machine is spawned is the engine's business. The simulator starts the same node.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use fleetd_actors::address::Address;
-use fleetd_actors::authority::{self, Authority, Trust};
+use fleetd_actors::authority::{self, Authority, StoredTrust, Trust};
 use fleetd_actors::device::{self, Device};
 use fleetd_actors::directory::Directory;
 use fleetd_actors::lobby::{self, Lobby};
@@ -19,7 +19,7 @@ use fleetd_sync_core::blocking::Blocking;
 use fleetd_sync_core::commit::{ActorKey, Space};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::DocumentId;
-use fleetd_sync_core::id::{BootId, FleetId, LocalId, RolloutId};
+use fleetd_sync_core::id::{BootId, LocalId, RolloutId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::replica::document_prefix;
 use fleetd_sync_core::session::message::{Registered, Renewed};
@@ -36,6 +36,7 @@ use crate::driver::{
     AuthorityDriver, DeviceDriver, LobbyDriver, LogStoreDriver, LogStoreKey, RegistrationDriver, RolloutDriver,
 };
 use crate::record;
+use crate::trust_file::{TrustFile, TrustFileError};
 
 /// Records that are read at once when the node starts.
 const PAGE_RECORDS: usize = 1024;
@@ -60,8 +61,8 @@ pub struct Seams {
 /// Who the server is.
 #[derive(Clone)]
 pub struct ServerIdentity {
-    /// The first root record, which names the fleet.
-    pub first_record: RootRecord,
+    /// The copy of trust beside the keys; its first root record names the fleet.
+    pub trust_file: Arc<dyn TrustFile>,
     /// The key under which it writes desired state.
     pub authority: SecretKey,
     /// Issues certificates.
@@ -76,6 +77,9 @@ pub enum StartNodeError {
     /// The store cannot be read.
     #[error("the store cannot be read")]
     Read(#[from] ReadError),
+    /// The copy of trust beside the keys cannot be read.
+    #[error("trust cannot be taken up")]
+    Kept(#[from] TrustFileError),
     /// The stored root chain is none.
     #[error("the stored root chain is none")]
     Chain(#[from] LoadChainError),
@@ -125,6 +129,16 @@ impl Shared {
         Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Forgets all who wait for an answer: the node ends, and nobody gets one.
+    pub fn forget_askers(&self) {
+        self.device_answers.forget_all();
+        self.rollout_answers.forget_all();
+        self.authority_answers.forget_all();
+        self.registration_answers.forget_all();
+        self.registered_answers.forget_all();
+        self.renewed_answers.forget_all();
+    }
+
     /// A stream of randomness that no other call gets.
     #[must_use]
     pub fn entropy(&self) -> Entropy {
@@ -134,7 +148,6 @@ impl Shared {
 }
 
 /// The actors of a node.
-#[derive(Clone)]
 pub struct Actors {
     /// Devices, by local id.
     pub devices: Directory<LocalId, device::Input>,
@@ -156,7 +169,7 @@ pub struct Node {
     /// What its parts share.
     pub shared: Arc<Shared>,
     /// Its actors.
-    pub actors: Actors,
+    pub actors: Arc<Actors>,
 }
 
 impl Node {
@@ -165,9 +178,8 @@ impl Node {
     /// # Errors
     /// [`StartNodeError`] when what is stored cannot be read.
     pub fn start<S: Spawn>(engine: &S, seams: Seams, identity: ServerIdentity) -> Result<Self, StartNodeError> {
-        let chain = load_chain(seams.store.as_ref(), &identity.first_record)?;
         let mut entropy = seams.entropy.stream("node");
-        let authority = load_authority(&seams, &identity, &chain, &mut entropy)?;
+        let authority = load_authority(&seams, &identity, &mut entropy)?;
         let shared = Arc::new(Shared {
             trust: RwLock::new(authority.trust()),
             connections: ConnectionTable::default(),
@@ -217,58 +229,66 @@ impl Node {
 }
 
 impl Actors {
-    fn spawn<S: Spawn>(engine: &S, shared: &Arc<Shared>) -> Self {
+    fn spawn<S: Spawn>(engine: &S, shared: &Arc<Shared>) -> Arc<Self> {
         // Drivers speak to actors that are spawned after them: they find them here once all are.
         let later = Later::default();
-        let actors = Self {
+        let actors = Arc::new(Self {
             devices: Directory::new(engine.clone(), "device", load_devices(shared, &later)),
             rollouts: Directory::new(engine.clone(), "rollout", load_rollouts(shared, &later)),
             logs: Directory::new(engine.clone(), "log", load_logs(shared, &later)),
             authority: engine.spawn(ActorKey::only("authority"), true, authority_load(shared, &later)).address,
             registration: engine.spawn(ActorKey::only("registration"), true, registration_load(shared, &later)).address,
             lobby: engine.spawn(ActorKey::only("lobby"), false, lobby_load(shared, &later)).address,
-        };
-        later.set(actors.clone());
+        });
+        later.set(&actors);
         actors
     }
 }
 
-/// The actors, once all of them are spawned.
+/// The actors, once all of them are spawned, and as long as their node is there: an actor that held the others would
+/// keep them, and with them the store, for ever.
 #[derive(Clone, Default)]
 pub struct Later {
-    actors: Arc<OnceLock<Actors>>,
+    actors: Arc<OnceLock<Weak<Actors>>>,
 }
 
 impl Later {
-    fn set(&self, actors: Actors) {
-        let _ = self.actors.set(actors); // Only `Actors::spawn` sets it, once.
+    fn set(&self, actors: &Arc<Actors>) {
+        let _ = self.actors.set(Arc::downgrade(actors)); // Only `Actors::spawn` sets it, once.
     }
 
-    /// The actors; `None` only while the node is being put together.
+    /// The actors; `None` while the node is being put together, and when it is gone.
     #[must_use]
-    pub fn actors(&self) -> Option<&Actors> {
-        self.actors.get()
+    pub fn actors(&self) -> Option<Arc<Actors>> {
+        self.actors.get()?.upgrade()
     }
-}
-
-fn load_chain(store: &dyn StateStore, first: &RootRecord) -> Result<RootChain, StartNodeError> {
-    let stored = store.scan(Space::RootRecord, KeyRange::all(), PAGE_RECORDS)?;
-    let later = stored.into_iter().map(|(_, found)| found.value);
-    let mut records = vec![first.encode()];
-    records.extend(later);
-    Ok(RootChain::load(first.body().fleet, records)?)
 }
 
 fn load_authority(
     seams: &Seams,
     identity: &ServerIdentity,
-    chain: &RootChain,
     entropy: &mut Entropy,
 ) -> Result<Authority, StartNodeError> {
-    let fleet: FleetId = chain.fleet();
-    let stored = stored_lanes(seams.store.as_ref(), &[DocumentId::Trust])?;
-    Authority::load(fleet, chain.clone(), identity.authority.clone(), stored, entropy)
+    let kept = identity.trust_file.read()?;
+    let chain = stored_chain(seams.store.as_ref(), &kept.chain)?;
+    let lanes = stored_lanes(seams.store.as_ref(), &[DocumentId::Trust])?;
+    Authority::load(StoredTrust { chain, lanes }, &kept, identity.authority.clone(), entropy)
         .map_err(|error| StartNodeError::Trust { cause: error.to_string() })
+}
+
+/// The chain as far as the store has it. Records that are none are no loss where the copy beside the keys has them.
+fn stored_chain(store: &dyn StateStore, kept: &RootChain) -> Result<RootChain, StartNodeError> {
+    let stored = store.scan(Space::RootRecord, KeyRange::all(), PAGE_RECORDS)?;
+    let version = u64::try_from(stored.len()).unwrap_or(u64::MAX).saturating_add(1);
+    let first: Vec<Vec<u8>> = kept.records().take(1).map(RootRecord::encode).collect();
+    let later = stored.into_iter().map(|(_, found)| found.value);
+    match RootChain::load(kept.fleet(), first.iter().cloned().chain(later)) {
+        Err(error) if version <= kept.version() => {
+            tracing::error!(%error, "the stored root chain is none; the copy beside the keys takes its place");
+            Ok(RootChain::load(kept.fleet(), first)?)
+        }
+        loaded => Ok(loaded?),
+    }
 }
 
 /// Every stored envelope of some documents, in the order of their keys.
@@ -296,10 +316,9 @@ fn failed(error: impl std::fmt::Display) -> LoadActorError {
 
 fn authority_load(shared: &Arc<Shared>, later: &Later) -> Load<Authority, AuthorityDriver> {
     let (shared, later) = (Arc::clone(shared), later.clone());
-    Arc::new(move |_| {
-        let chain = load_chain(shared.seams.store.as_ref(), &shared.identity.first_record).map_err(failed)?;
-        let machine = load_authority(&shared.seams, &shared.identity, &chain, &mut shared.entropy()).map_err(failed)?;
-        Ok((machine, AuthorityDriver::new(Arc::clone(&shared), later.clone())))
+    Arc::new(move |address| {
+        let machine = load_authority(&shared.seams, &shared.identity, &mut shared.entropy()).map_err(failed)?;
+        Ok((machine, AuthorityDriver::new(Arc::clone(&shared), later.clone(), address.clone())))
     })
 }
 

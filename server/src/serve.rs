@@ -5,7 +5,8 @@
 //! DATA/store/       records and logs
 //! DATA/artifacts/   see [`crate::artifact_store::disk`]
 //! ```
-//! A start takes up what the last run left, however that ended.
+//! A start takes up what the last run left, however that ended. It takes both ports first: where another process has
+//! one of them, nothing is made. It ends by itself when the store takes nothing any more.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -45,6 +46,15 @@ use crate::rpc::routes;
 
 /// Time in which devices are told that the server goes.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Time for which actors may hold the store after they were told to stop.
+const CLOSING: Duration = Duration::from_secs(5);
+/// Pause between two looks at who holds the store.
+const CLOSING_POLL: Duration = Duration::from_millis(10);
+/// Pause between two looks at whether the store has failed.
+const FAILURE_POLL: Duration = Duration::from_secs(1);
+/// Looks in a row that find the store failed before the server ends. A store opens itself again when it can, at the
+/// next commit; one that does not within this time needs somebody.
+const FAILED_LOOKS_MAX: u32 = 5;
 /// What the token is called that the server's own operator gets.
 const OWN_TOKEN: &str = "local";
 
@@ -166,50 +176,101 @@ pub enum ServeError {
     /// The API cannot be opened.
     #[error("the API cannot be opened")]
     Api(#[from] OpenApiError),
+    /// The store has failed while the server ran.
+    #[error("the store {path} takes no changes any more")]
+    StoreFailed {
+        /// Where it is.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
 }
 
-/// Serves until `shutdown` ends; `announce` is told once everything listens.
+/// The ports of a server, taken before anything is made.
+struct Ports {
+    api: TcpListener,
+    endpoint: Endpoint,
+    names: Vec<ServerName>,
+}
+
+impl Ports {
+    async fn take(options: &ServeOptions, clock: &Arc<dyn Clock>, entropy: &Entropy) -> Result<Self, ServeError> {
+        let names = names(options)?;
+        let entropy = entropy.stream("link");
+        let endpoint = Endpoint::new(Handle::current(), Settings::server(), Arc::clone(clock), entropy);
+        endpoint.reserve(options.sync_address)?;
+        Ok(Self { api: bind_api(options.api_address).await?, endpoint, names })
+    }
+}
+
+/// Serves until `shutdown` ends, or the store fails; `announce` is told once everything listens.
 ///
 /// # Errors
-/// [`ServeError`] when the server does not start. What it had opened is closed then.
+/// [`ServeError`] when the server does not start, and when its store fails. What it had opened is closed then.
 pub async fn serve(
     options: ServeOptions,
     announce: impl FnOnce(Announcement),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let mut entropy = system_entropy()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let ports = Ports::take(&options, &clock, &entropy).await?;
     let keys = open_keys(&options.data, &mut entropy)?;
     let (store, quarantined) = open_store(&options.data.join("store"))?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let tokens = Arc::new(AccessTokens::open(Arc::clone(&store) as Arc<dyn StateStore>, Arc::clone(&clock))?);
-
     presence::take_up(store.as_ref()).await?;
     let engine = ShellEngine::start(Arc::clone(&clock), Arc::clone(&store) as _).await?;
-    let endpoint = Endpoint::new(Handle::current(), Settings::server(), Arc::clone(&clock), entropy.stream("link"));
+    let endpoint = ports.endpoint.clone();
+    let parts = Parts { ports, keys, store: Arc::clone(&store), quarantined, clock, engine: engine.clone() };
+    let result = run(&options, parts, &mut entropy, announce, shutdown).await;
+    endpoint.shut_down(FAREWELL).await;
+    engine.stop();
+    drop(engine);
+    close(store).await;
+    result
+}
+
+/// What a server was made of, before it runs.
+struct Parts {
+    ports: Ports,
+    keys: Keys,
+    store: Arc<DiskStore>,
+    quarantined: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
+    engine: ShellEngine,
+}
+
+async fn run(
+    options: &ServeOptions,
+    parts: Parts,
+    entropy: &mut Entropy,
+    announce: impl FnOnce(Announcement),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let Parts { ports, keys, store, quarantined, clock, engine } = parts;
+    let tokens = Arc::new(AccessTokens::open(Arc::clone(&store) as Arc<dyn StateStore>, Arc::clone(&clock))?);
     let seams = Seams {
         clock: Arc::clone(&clock),
-        store,
-        link: Arc::new(endpoint.clone()),
+        store: Arc::clone(&store) as _,
+        link: Arc::new(ports.endpoint.clone()),
         artifacts: Arc::new(DiskArtifactStore::open(&options.data.join("artifacts"))?),
         blocking: Arc::new(RuntimeThreads(Handle::current())),
         entropy: entropy.stream("node"),
     };
     let identity = ServerIdentity {
-        first_record: keys.first_record().clone(),
+        trust_file: Arc::new(keys.trust_file()),
         authority: keys.authority().clone(),
         certificates: Arc::new(keys.certificate_authority()?),
-        boot: BootId::random(&mut entropy),
+        boot: BootId::random(entropy),
     };
     let node = Node::start(&engine, seams, identity)?;
     keys.check_roles(&node.shared.trust().roster)?;
 
-    let listen_identity = keys.listen_identity(&names(&options)?, clock.now().wall, &mut entropy)?;
+    let listen_identity = keys.listen_identity(&ports.names, clock.now().wall, entropy)?;
     let listener = node.listen(&options.sync_address.to_string(), listen_identity.clone())?;
-    let api_listener = bind_api(options.api_address).await?;
     let advertised = advertised(&options.advertise, listener.as_ref())?;
-    let admin_token = own_token(&tokens, &options.own_tokens, &mut entropy).await?;
+    let admin_token = own_token(&tokens, &options.own_tokens, entropy).await?;
     let announcement = Announcement {
-        api_address: api_listener.local_addr().unwrap_or(options.api_address),
+        api_address: ports.api.local_addr().unwrap_or(options.api_address),
         sync_address: listener.local_address(),
         advertised: advertised.clone(),
         fleet: keys.fleet(),
@@ -222,19 +283,63 @@ pub async fn serve(
     };
     let introduction = Introduction { server_id: keys.server_id(), addresses: advertised };
     let presence = Presence::new(Arc::clone(&node.shared));
+    let shared = Arc::clone(&node.shared);
     let backend = Backend::new(node, Arc::clone(&tokens), introduction);
     let api = Api::open(routes(&backend), tokens, Limits::default()).await?;
     let tls = api_server_tls(&listen_identity)?;
     announce(announcement);
     let presence = tokio::spawn(presence.run());
-    edge::serve(api_listener, tls, api, shutdown).await;
+    let mut failure = None;
+    let ended = async {
+        tokio::select! {
+            biased;
+            () = shutdown => {}
+            cause = failed(store.as_ref()) => failure = Some(cause),
+        }
+    };
+    edge::serve(ports.api, tls, api, ended).await;
     presence.abort();
 
     // The listener goes last: with it would go its socket, and devices would not hear that the server ends.
-    endpoint.shut_down(FAREWELL).await;
+    ports.endpoint.shut_down(FAREWELL).await;
     drop(listener);
-    engine.stop();
-    Ok(())
+    shared.forget_askers();
+    match failure {
+        Some(cause) => {
+            Err(ServeError::StoreFailed { path: options.data.join("store"), source: io::Error::other(cause) })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Ends when the store has failed and does not recover by itself; says why.
+async fn failed(store: &dyn StateStore) -> String {
+    let mut looks = 0;
+    loop {
+        match store.failure() {
+            Some(cause) if looks + 1 == FAILED_LOOKS_MAX => return cause,
+            Some(_) => looks += 1,
+            None => looks = 0,
+        }
+        tokio::time::sleep(FAILURE_POLL).await;
+    }
+}
+
+/// Closes the store once its actors have let go of it: only then has it noted how far it came.
+async fn close(store: Arc<DiskStore>) {
+    let mut store = Some(store);
+    let closed = async {
+        while let Some(held) = store.take() {
+            match Arc::try_unwrap(held) {
+                Ok(only) => return drop(tokio::task::spawn_blocking(move || drop(only)).await),
+                Err(held) => store = Some(held),
+            }
+            tokio::time::sleep(CLOSING_POLL).await;
+        }
+    };
+    if tokio::time::timeout(CLOSING, closed).await.is_err() {
+        tracing::warn!("the store is still in use; it is closed with the process");
+    }
 }
 
 fn open_keys(data: &Path, entropy: &mut Entropy) -> Result<Keys, ServeError> {

@@ -8,6 +8,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fleetd_actors::device;
+use fleetd_actors::device::command::Command;
+use fleetd_actors::device::record::{DeviceRecord, Membership};
 use fleetd_actors::registration::Input as RegistrationInput;
 use fleetd_actors::registration::token::{Answer, Command as RegistrationCommand, TokenWish};
 use fleetd_actors::rollout::plan::{DeviceRow, Plan, PlannedRelease, PresentRelease, Targets, plan};
@@ -22,12 +25,12 @@ use fleetd_server::{node as server_node, record};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
-use fleetd_sync_core::id::{ArtifactDigest, BootId, LocalId, PlanId, RolloutId};
+use fleetd_sync_core::id::{ArtifactDigest, BootId, KeyId, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::name::{Platform, WorkloadName};
 use fleetd_sync_core::release::{Artifact, Manifest, Probe, ProbeCheck, SignedManifest};
 use fleetd_sync_core::time::{ClockQuality, Wall};
-use fleetd_sync_core::trust::{Change, Role, RootChain};
+use fleetd_sync_core::trust::{Change, Revocation, Role};
 use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_store::state_store::{KeyRange, StateStore as _};
 use fleetd_sync_transport::endpoint::verify_server;
@@ -194,8 +197,7 @@ impl Fleet {
 
     /// Root lets the release key sign `coffee`, as `fleetd trust delegate` does.
     fn delegate_release_key(&mut self) -> Result<(), ScenarioError> {
-        let first = &self.server.first_record;
-        let chain = RootChain::found(first.body().fleet, first.clone()).map_err(failed)?;
+        let chain = self.serving()?.shared.trust().chain.clone();
         let workloads = BTreeSet::from([coffee()]);
         let change = Change::Delegate { key: self.release_key.public(), role: Role::Release { workloads } };
         let record = Box::new(chain.draft_next([change]).map_err(failed)?.sign(&self.root));
@@ -348,6 +350,47 @@ impl Fleet {
         self.tap.note(|| Observation::Died { node: SERVER.into() });
     }
 
+    /// Ends the server's process, takes its store away, and starts it again with its keys.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when it does not start.
+    pub fn lose_store(&mut self) -> Result<(), ScenarioError> {
+        self.crash(SERVER);
+        self.server.lose_store();
+        self.tap.note(|| Observation::Restored { node: SERVER.into() });
+        self.start(SERVER)
+    }
+
+    /// Revokes a key, as an admin does.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the authority refuses.
+    pub fn revoke(&self, key: KeyId) -> Result<(), ScenarioError> {
+        let server = self.serving()?;
+        let revocation = Revocation::Compromised;
+        self.ask("the authority", move |reply| {
+            let operation = server.shared.authority_answers.open(Box::new(reply));
+            server.actors.authority.send(authority::Input::Revoke { operation, key, revocation });
+        })?
+        .map_err(failed)
+    }
+
+    /// Approves a recovered device, as `fleetd enroll approve` does.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the device waits for no word.
+    pub fn approve(&self, number: usize) -> Result<(), ScenarioError> {
+        let local = self.devices.get(number).ok_or_else(|| failed("there is no such device"))?.local();
+        let server = self.serving()?;
+        self.ask("the device's actor", move |reply| {
+            let operation = server.shared.device_answers.open(Box::new(reply));
+            let caller = "scenario".to_owned();
+            server.actors.devices.send(&local, device::Input::Command { operation, caller, command: Command::Approve });
+        })?
+        .map(drop)
+        .map_err(failed)
+    }
+
     /// Says whether the server's process is there.
     #[must_use]
     pub fn is_serving(&self) -> bool {
@@ -442,7 +485,7 @@ impl Fleet {
         let size_bytes = u64::try_from(program.len()).map_err(failed)?;
         let artifact = Artifact { digest, size_bytes, file_name: "coffee".to_owned() };
         let manifest = Manifest {
-            fleet: self.server.first_record.body().fleet,
+            fleet: self.serving()?.shared.trust().chain.fleet(),
             workload: coffee(),
             version: version.parse().map_err(failed)?,
             artifacts: BTreeMap::from([(platform(), artifact)]),
@@ -507,12 +550,18 @@ impl Fleet {
         record::rollout::decode_header(&found.value).ok()
     }
 
+    /// What the server's store says of a device.
+    #[must_use]
+    pub fn record(&self, number: usize) -> Option<DeviceRecord> {
+        let local = self.devices.get(number)?.local();
+        let found = self.server.store.get(Space::Device, local.as_bytes()).ok()??;
+        record::device::decode(&found.value).ok()
+    }
+
     /// What the server's store says of a device's `coffee`.
     #[must_use]
     pub fn report(&self, number: usize) -> Option<report::WorkloadReport> {
-        let local = self.devices.get(number)?.local();
-        let found = self.server.store.get(Space::Device, local.as_bytes()).ok()??;
-        record::device::decode(&found.value).ok()?.reports.remove(&coffee())
+        self.record(number)?.reports.remove(&coffee())
     }
 
     /// Says whether the server's store says that a device runs a version and is healthy.
@@ -552,7 +601,8 @@ impl Fleet {
             return Err(failed("the registration gave no token"));
         };
         let addresses = vec![SERVER_ADDRESS.parse().map_err(failed)?];
-        EnrolmentToken::new(addresses, self.server.first_record.body().fleet, token.token, secret).map_err(failed)
+        EnrolmentToken::new(addresses, self.serving()?.shared.trust().chain.fleet(), token.token, secret)
+            .map_err(failed)
     }
 
     /// Asks an actor of the server, and runs the world until it answers.
@@ -592,7 +642,7 @@ impl Fleet {
                 free_bytes: None,
                 releases: present.collect(),
                 facts: record.facts,
-                barred: None,
+                barred: (record.membership == Membership::Recovered).then(|| "it is recovered".to_owned()),
                 holds: Vec::new(),
                 conflicts: BTreeSet::new(),
                 rollouts: BTreeMap::new(),

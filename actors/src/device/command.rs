@@ -51,6 +51,8 @@ pub enum Command {
         /// Which.
         hold: HoldId,
     },
+    /// Say that a recovered device is of the fleet as before.
+    Approve,
     /// Revoke its key: it never comes back.
     Revoke {
         /// Why, for people.
@@ -82,6 +84,12 @@ pub enum CommandError {
     /// Its key is revoked.
     #[error("the device is revoked: nothing can be asked of it any more")]
     Revoked,
+    /// It came back after its record was lost, and nobody has approved it.
+    #[error("the device came back after its record was lost, and waits for an operator's word")]
+    Recovered,
+    /// It waits for no word.
+    #[error("the device waits for no operator's word")]
+    NotRecovered,
     /// It was never given that workload.
     #[error("the device has no workload {workload}")]
     NoWorkload {
@@ -145,6 +153,9 @@ impl Device {
         if record.membership == Membership::Revoked {
             return Err(CommandError::Revoked);
         }
+        if record.membership == Membership::Recovered && command.is_wish() {
+            return Err(CommandError::Recovered);
+        }
         match command {
             Command::Label { set, remove } => label(record, at, caller, set, &remove)?,
             Command::Rename(name) => {
@@ -166,6 +177,7 @@ impl Device {
                 let message = format!("the hold {hold} was lifted");
                 record.note(at, "lifted", row.workload.as_ref(), message, caller);
             }
+            Command::Approve => approve(record, at, caller)?,
             Command::Revoke { reason } => {
                 record.membership = Membership::Revoked;
                 record.note(at, "revoked", None, format!("its key was revoked: {reason}"), caller);
@@ -175,6 +187,22 @@ impl Device {
         }
         Ok(is_connected)
     }
+}
+
+impl Command {
+    /// Says whether the device itself is to do something.
+    const fn is_wish(&self) -> bool {
+        matches!(self, Self::Run { .. } | Self::Restart { .. } | Self::Hold { .. } | Self::Lift { .. })
+    }
+}
+
+fn approve(record: &mut DeviceRecord, at: Wall, caller: &str) -> Result<(), CommandError> {
+    if record.membership != Membership::Recovered {
+        return Err(CommandError::NotRecovered);
+    }
+    record.membership = Membership::Enrolled;
+    record.note(at, "approved", None, "an operator approved it, after its record was lost".to_owned(), caller);
+    Ok(())
 }
 
 fn label(

@@ -30,6 +30,9 @@ impl Device {
             turn.effect(Effect::Close { connection, code });
             return;
         }
+        if self.record.is_none() {
+            return self.begin_returning(now, connection, connected.key, turn);
+        }
         if let Some(former) = self.serving.take() {
             turn.effect(Effect::Close { connection: former.connection, code: CloseCode::Replaced });
         }
@@ -43,13 +46,19 @@ impl Device {
     }
 
     pub(super) fn on_message(&mut self, now: Now, connection: ConnectionId, message: Message, turn: &mut DeviceTurn) {
+        // Only a push can bring envelopes of this server's own lane.
+        let before = matches!(message, Message::Push(_)).then(|| self.own_words());
         let Some(serving) = self.serving.as_mut().filter(|serving| serving.connection == connection) else { return };
         let mut out = Vec::new();
         serving.session.on_message(now, message, &mut self.replica, &mut out);
+        if let Some(before) = before {
+            self.adopt(now, &before, turn);
+        }
         self.carry_out(now, out, turn);
     }
 
     pub(super) fn on_disconnected(&mut self, now: Now, connection: ConnectionId, turn: &mut DeviceTurn) {
+        self.forget_returning(connection);
         if !self.serves(connection) {
             return;
         }
@@ -124,6 +133,7 @@ impl Device {
             self.persist_record(turn);
         }
         self.tell_rollouts(&RolloutNews::Gone, turn);
+        self.end_returning(CloseCode::Revoked, turn);
         if let Some(serving) = self.serving.take() {
             turn.effect(Effect::Close { connection: serving.connection, code: CloseCode::Revoked });
             self.answer_probes(false, turn);
@@ -135,9 +145,8 @@ impl Device {
         match membership {
             _ if self.trust.roster.is_device_revoked(self.local) => Some(CloseCode::Revoked),
             Some(Membership::Revoked) => Some(CloseCode::Revoked),
-            Some(Membership::Enrolled | Membership::Recovered) => None,
+            Some(Membership::Enrolled | Membership::Recovered) | None => None,
             Some(Membership::Quarantined) => Some(CloseCode::Retired),
-            None => Some(CloseCode::Unknown),
         }
     }
 

@@ -11,6 +11,8 @@ use fleetd_sync_core::trust::{Rank, Role, RootChain, RootRecord, Roster, Sites};
 use super::record::{DeviceRecord, Membership};
 use super::*;
 
+mod recovery;
+
 struct World {
     device: Device,
     entropy: Entropy,
@@ -55,6 +57,11 @@ impl World {
             reports: BTreeMap::new(),
             events: VecDeque::new(),
         }
+    }
+
+    fn connected(&mut self, connection: ConnectionId) -> Connected {
+        let (key, boot) = (self.key.public(), BootId::random(&mut self.entropy));
+        Connected { connection, key, grade: Grade::Full, boot, log_positions: Vec::new() }
     }
 
     fn operation(&mut self) -> OperationId {
@@ -206,17 +213,6 @@ fn a_revoked_device_takes_no_wishes_and_its_rollouts_hear_that_it_is_gone() {
     let assignment = world.assignment("1.0");
     let (_, effects) = world.step(Input::Assign(assignment.clone()));
     assert_eq!(told(&effects), [(assignment.rollout, RolloutNews::Gone)]);
-}
-
-#[test]
-fn a_device_that_is_not_of_the_fleet_is_sent_away() {
-    let mut world = world();
-    let connection = ConnectionId::random(&mut world.entropy);
-    let boot = BootId::random(&mut world.entropy);
-    let connected = Connected { connection, grade: Grade::Full, boot, log_positions: Vec::new() };
-    let (_, effects) = world.step(Input::Connected(Box::new(connected)));
-    assert!(matches!(effects.as_slice(), [Effect::Close { code: CloseCode::Unknown, .. }]));
-    assert_eq!(world.command(Command::Look), Err(CommandError::Unknown));
 }
 
 #[test]

@@ -126,6 +126,22 @@ fn integer(wanted: &Wanted, path: &Path) -> Option<i64> {
     }
 }
 
+/// The holds in the rows: their ids, the one workload that each stops, and why.
+pub fn holds(wanted: &Wanted) -> impl Iterator<Item = (HoldId, Option<WorkloadName>, String)> {
+    wanted.iter().filter_map(|(path, value)| {
+        let Value::Text(reason) = value else { return None };
+        let (hold, workload) = resolve::read_hold_path(path)?;
+        Some((hold, workload, reason.clone()))
+    })
+}
+
+/// The rows after some changes.
+#[must_use]
+pub fn changed(mut wanted: Wanted, changes: Vec<Op>) -> Wanted {
+    changes.into_iter().for_each(|op| apply(&mut wanted, op));
+    wanted
+}
+
 /// The changes that make a lane's `state` what the rows say.
 #[must_use]
 pub fn difference(wanted: &Wanted, state: &BTreeMap<Path, Value>) -> Vec<Op> {

@@ -425,3 +425,70 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_device_whose_record_was_lost_gets_a_name_that_nobody_has() {
+    let mut bench = Bench::new();
+    let recover = |bench: &mut Bench, index: u8| {
+        bench.input(Input::Recover { device: local(index), key: device_key(index).public() });
+    };
+    recover(&mut bench, 1);
+    let Some(Effect::Find { operation, .. }) = bench.queue.pop_front() else { panic!("it looks a name up") };
+    bench.input(Input::Found { operation, known: None, name_is_free: false });
+    bench.run();
+    let record = bench.devices.get(&local(1)).unwrap();
+    assert_eq!((record.membership, record.key), (Membership::Recovered, device_key(1).public()));
+    assert!(bench.answers.is_empty() && bench.machine.is_idle());
+
+    recover(&mut bench, 2);
+    recover(&mut bench, 2);
+    bench.run();
+    let answers = bench.answers.drain(..).collect::<Vec<_>>();
+    let is_busy = |answer: &Effect| matches!(answer, Effect::NotRecovered { code: CloseCode::Busy, .. });
+    assert!(answers.len() == 1 && answers.iter().all(is_busy), "it is under way already: {answers:?}");
+    assert_eq!(bench.devices.len(), 2);
+    recover(&mut bench, 2);
+    bench.run();
+    assert!(bench.answers.drain(..).all(|answer| is_busy(&answer)), "it has one");
+}
+
+#[test]
+fn a_device_that_was_revoked_or_denied_gets_no_record_back() {
+    let mut bench = Bench::new();
+    bench.revoke(1);
+    bench.input(Input::Recover { device: local(1), key: device_key(1).public() });
+    bench.run();
+    assert!(matches!(bench.answers.pop(), Some(Effect::NotRecovered { code: CloseCode::Revoked, .. })));
+    let token = bench.token(wish(2));
+    bench.register(2, &token);
+    bench.command(Command::Deny(local(2))).unwrap();
+    bench.input(Input::Recover { device: local(2), key: device_key(2).public() });
+    bench.run();
+    assert!(matches!(bench.answers.pop(), Some(Effect::NotRecovered { code: CloseCode::Unknown, .. })));
+    assert!(bench.devices.is_empty());
+}
+
+#[test]
+fn a_recovered_device_with_a_token_for_several_waits_for_approval_too() {
+    let mut bench = Bench::new();
+    bench.input(Input::Recover { device: local(1), key: device_key(1).public() });
+    bench.run();
+    let token = bench.token(wish(2));
+    assert!(matches!(bench.register(1, &token), Registered::Pending { .. }));
+    bench.command(approve(1, Given::default())).unwrap();
+    assert!(matches!(bench.register(1, &token), Registered::Issued { .. }));
+}
+
+#[test]
+fn a_recovery_that_is_never_answered_is_put_off() {
+    let mut bench = Bench::new();
+    bench.input(Input::Recover { device: local(1), key: device_key(1).public() });
+    bench.queue.clear();
+    bench.now.monotonic = bench.machine.poll_timeout().unwrap();
+    let mut turn = Turn::new();
+    bench.machine.handle_timeout(bench.now, &mut turn);
+    bench.take(turn);
+    bench.run();
+    assert!(matches!(bench.answers.pop(), Some(Effect::NotRecovered { code: CloseCode::Busy, .. })));
+    assert!(bench.machine.is_idle());
+}

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use fleetd_actors::authority::{Authority, Effect, Record, Trust};
+use fleetd_actors::address::Address;
+use fleetd_actors::authority::{Authority, Effect, Input, KeptTrust, Record, Trust};
 use fleetd_actors::device::Input as DeviceInput;
 use fleetd_actors::driver::Driver;
 use fleetd_actors::lobby::Input as LobbyInput;
@@ -16,13 +17,29 @@ use crate::node::{Later, Shared};
 pub struct AuthorityDriver {
     shared: Arc<Shared>,
     later: Later,
+    address: Address<Input>,
 }
 
 impl AuthorityDriver {
     /// Makes the driver.
     #[must_use]
-    pub const fn new(shared: Arc<Shared>, later: Later) -> Self {
-        Self { shared, later }
+    pub const fn new(shared: Arc<Shared>, later: Later, address: Address<Input>) -> Self {
+        Self { shared, later, address }
+    }
+
+    fn keep(&self, kept: Box<KeptTrust>) {
+        let (file, address) = (Arc::clone(&self.shared.identity.trust_file), self.address.clone());
+        self.shared.seams.blocking.run(Box::new(move || {
+            let result = file.write(&kept).map_err(|error| {
+                let cause = match std::error::Error::source(&error) {
+                    Some(source) => format!("{error}: {source}"),
+                    None => error.to_string(),
+                };
+                tracing::error!(cause, "the copy of trust beside the keys could not be replaced");
+                cause
+            });
+            address.send(Input::Kept(result));
+        }));
     }
 
     fn announce(&self, trust: &Arc<Trust>) {
@@ -60,6 +77,7 @@ impl Driver<Authority> for AuthorityDriver {
     fn start(&mut self, _now: Now, effect: Effect) {
         match effect {
             Effect::Announce(trust) => self.announce(&trust),
+            Effect::Keep(kept) => self.keep(kept),
             Effect::Answer { operation, result } => self.shared.authority_answers.answer(operation, result),
             Effect::Alarm { version } => {
                 tracing::error!(version, "the root's keys signed two records of one version; the first one stays");

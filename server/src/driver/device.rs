@@ -40,7 +40,7 @@ impl DeviceDriver {
             Message::ArtifactWant(want) => artifact::serve(&self.shared, connection, want),
             Message::LogPush(push) => {
                 if let Some(actors) = self.later.actors() {
-                    log_store::receive(actors, self.local, push);
+                    log_store::receive(&actors, self.local, push);
                 }
             }
             // The session lets nothing else of a device through.
@@ -116,6 +116,11 @@ impl Driver<Device> for DeviceDriver {
             Effect::Serve { connection, grade } => self.shared.connections.serve(connection, grade),
             Effect::Deliver { connection, message } => self.deliver(connection, message),
             Effect::Renew { connection, csr } => self.renew(connection, csr),
+            Effect::Recover { key } => {
+                if let Some(actors) = self.later.actors() {
+                    actors.registration.send(registration::Input::Recover { device: self.local, key });
+                }
+            }
             Effect::TrustReceived(envelopes) => {
                 if let Some(actors) = self.later.actors() {
                     actors.authority.send(authority::Input::Received(envelopes));

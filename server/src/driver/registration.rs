@@ -88,6 +88,11 @@ impl Driver<Registration> for RegistrationDriver {
                     actors.devices.send(&device, DeviceInput::Enrol { operation, record });
                 }
             }
+            Effect::NotRecovered { device, code } => {
+                if let Some(actors) = self.later.actors() {
+                    actors.devices.send(&device, DeviceInput::NotRecovered(code));
+                }
+            }
             Effect::Registered { operation, registered } => {
                 self.shared.registered_answers.answer(operation, registered);
             }

@@ -236,6 +236,8 @@ fn device_row(error: &DeviceError) -> Row {
     let (code, name, next) = match error {
         DeviceError::Unknown => (Code::NotFound, "device.unknown", "fleetd device list"),
         DeviceError::Revoked => (Code::FailedPrecondition, "device.revoked", ""),
+        DeviceError::Recovered => (Code::FailedPrecondition, "device.recovered", "fleetd enroll approve DEVICE"),
+        DeviceError::NotRecovered => (Code::FailedPrecondition, "device.not_recovered", "fleetd device show DEVICE"),
         DeviceError::NoWorkload { .. } => (Code::NotFound, "device.workload_unknown", "fleetd device show DEVICE"),
         DeviceError::NoHold { .. } => (Code::NotFound, "device.hold_unknown", "fleetd device show DEVICE"),
         DeviceError::Labels { .. } => (Code::InvalidArgument, "device.too_many_labels", ""),
@@ -296,6 +298,8 @@ fn authority_row(error: &AuthorityError) -> Row {
         AuthorityError::Contradiction { .. } => (Code::AlreadyExists, "trust.record_contradicts"),
         AuthorityError::Write(_) => (Code::FailedPrecondition, "trust.unwritable"),
         AuthorityError::Path(_) => (Code::InvalidArgument, "trust.key_invalid"),
+        AuthorityError::Keep { .. } => (Code::Unavailable, "trust.not_kept"),
+        AuthorityError::Busy { .. } => (Code::ResourceExhausted, "trust.busy"),
     };
     Row(code, name, "fleetd trust show".to_owned())
 }

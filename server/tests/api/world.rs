@@ -100,7 +100,7 @@ impl World {
         };
         let certificates = Arc::new(keys.certificate_authority().expect("a CA"));
         let identity = ServerIdentity {
-            first_record: keys.first_record().clone(),
+            trust_file: Arc::new(keys.trust_file()),
             authority: keys.authority().clone(),
             certificates: Arc::clone(&certificates),
             boot: BootId::random(&mut entropy),

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use fleetd_actors::authority::KeptTrust;
 use fleetd_server::artifact_store::memory::MemoryArtifactStore;
 use fleetd_server::node as server_node;
+use fleetd_server::trust_file::memory::MemoryTrustFile;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::BootId;
 use fleetd_sync_core::key::SecretKey;
@@ -32,7 +34,7 @@ pub struct SimulatedServer {
     /// Its store.
     pub store: Arc<MemoryStore>,
     pub(super) artifacts: Arc<MemoryArtifactStore>,
-    pub(super) first_record: RootRecord,
+    trust_file: Arc<MemoryTrustFile>,
     authority: SecretKey,
     certificates: Arc<CertificateAuthority>,
     listen: ListenIdentity,
@@ -65,7 +67,7 @@ impl SimulatedServer {
         Ok(Self {
             store: Arc::new(MemoryStore::manual()),
             artifacts: Arc::new(MemoryArtifactStore::default()),
-            first_record,
+            trust_file: Arc::new(MemoryTrustFile::new(&first_record).map_err(failed)?),
             authority,
             certificates: Arc::new(certificates),
             listen,
@@ -106,7 +108,7 @@ impl SimulatedServer {
             entropy,
         };
         let identity = server_node::ServerIdentity {
-            first_record: self.first_record.clone(),
+            trust_file: Arc::<MemoryTrustFile>::clone(&self.trust_file),
             authority: self.authority.clone(),
             certificates: Arc::clone(&self.certificates),
             boot,
@@ -122,6 +124,19 @@ impl SimulatedServer {
         let Some(running) = self.running.take() else { return false };
         running.engine.kill();
         true
+    }
+
+    /// Takes its store away; it begins without one when it is started.
+    pub(super) fn lose_store(&mut self) {
+        self.store = Arc::new(MemoryStore::manual());
+    }
+
+    /// Takes the revocations out of the copy of trust beside its keys, as who restores the keys from a backup does.
+    pub fn forget_revocations(&self) {
+        if let Some(node) = self.node() {
+            let chain = node.shared.trust().chain.clone();
+            self.trust_file.restore(KeptTrust { chain, envelopes: Vec::new() });
+        }
     }
 
     /// Opens its store again after it was crashed or killed.

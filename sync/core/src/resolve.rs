@@ -26,7 +26,7 @@ mod path;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use path::{assign, hold_path, lift_path, restarts_path, run_path, workload_path};
+pub use path::{assign, hold_path, lift_path, read_hold_path, restarts_path, run_path, workload_path};
 
 use crate::envelope::{Head, Path, Value};
 use crate::id::{ArtifactDigest, HoldId, KeyId, RolloutId};

@@ -63,6 +63,8 @@ struct Sockets {
     four: Option<quinn::Endpoint>,
     six: Option<quinn::Endpoint>,
     listening: BTreeMap<SocketAddr, quinn::Endpoint>,
+    /// Sockets that are bound already and listened on later, by the address that was asked for.
+    reserved: BTreeMap<SocketAddr, UdpSocket>,
 }
 
 enum Entry {
@@ -92,6 +94,17 @@ impl Endpoint {
     pub fn new(runtime: Handle, settings: Settings, clock: Arc<dyn Clock>, entropy: Entropy) -> Self {
         let (connections, sockets, entropy) = (Mutex::default(), Mutex::default(), Mutex::new(entropy));
         Self { inner: Arc::new(Inner { runtime, settings, connections, sockets, clock, entropy }) }
+    }
+
+    /// Takes an address for [`Link::listen`] to use later: who is to make something that others rely on first learns
+    /// whether it can be reached at all.
+    ///
+    /// # Errors
+    /// [`ListenError`] when the address is taken, or cannot be bound.
+    pub fn reserve(&self, address: SocketAddr) -> Result<(), ListenError> {
+        let socket = UdpSocket::bind(address).map_err(|source| server::unbound(address, source))?;
+        lock(&self.inner.sockets).reserved.insert(address, socket);
+        Ok(())
     }
 
     /// How many connections are open.

@@ -49,6 +49,17 @@ pub fn hold_path(id: HoldId, workload: Option<&WorkloadName>) -> Path {
     }
 }
 
+/// Reads the path of a hold; `None` for any other path.
+#[must_use]
+pub fn read_hold_path(path: &Path) -> Option<(HoldId, Option<WorkloadName>)> {
+    let mut segments = path.segments();
+    let (HOLD, id) = (segments.next()?, segments.next()?.parse().ok()?) else { return None };
+    match segments.next() {
+        Some(name) => Some((id, Some(name.parse().ok()?))),
+        None => Some((id, None)),
+    }
+}
+
 /// The path of what ends a hold.
 #[must_use]
 pub fn lift_path(id: HoldId) -> Path {

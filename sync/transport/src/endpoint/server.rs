@@ -1,6 +1,6 @@
 //! The accepting side: who may begin a handshake, and when.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Weak};
 
 use fleetd_sync_core::id::ConnectionId;
@@ -21,16 +21,22 @@ pub(super) fn listen(
     let address: SocketAddr = bind.parse().map_err(|_| ListenError::Address { bind: bind.to_owned() })?;
     let config =
         settings::server_config(&inner.settings, &identity).map_err(|cause| ListenError::Identity { cause })?;
-    let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::AddrInUse => ListenError::InUse { address },
-        _ => ListenError::Socket { address, source },
-    };
+    let failed = |source| unbound(address, source);
     let _runtime = inner.runtime.enter();
-    let socket = settings::bind(address, reset::listening(&identity.key_pkcs8), Some(config)).map_err(failed)?;
+    let reserved = lock(&inner.sockets).reserved.remove(&address);
+    let bound = reserved.map_or_else(|| UdpSocket::bind(address), Ok).map_err(failed)?;
+    let socket = settings::open(bound, reset::listening(&identity.key_pkcs8), Some(config)).map_err(failed)?;
     let local_address = socket.local_addr().map_err(failed)?;
     lock(&inner.sockets).listening.insert(local_address, socket.clone());
     let task = inner.runtime.spawn(accept_all(Arc::downgrade(inner), socket.clone(), accept)).abort_handle();
     Ok(Box::new(QuicListener { inner: Arc::downgrade(inner), socket, local_address, task }))
+}
+
+pub(super) fn unbound(address: SocketAddr, source: std::io::Error) -> ListenError {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => ListenError::InUse { address },
+        _ => ListenError::Socket { address, source },
+    }
 }
 
 struct QuicListener {

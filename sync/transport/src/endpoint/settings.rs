@@ -106,7 +106,16 @@ pub(super) fn bind(
     config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> std::io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(config, server, UdpSocket::bind(address)?, Arc::new(TokioRuntime))
+    open(UdpSocket::bind(address)?, config, server)
+}
+
+/// Drives a bound socket; the caller is inside the runtime that is to drive it.
+pub(super) fn open(
+    socket: UdpSocket,
+    config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+) -> std::io::Result<quinn::Endpoint> {
+    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
 }
 
 /// The other end's certificates, leaf first.
