@@ -350,15 +350,16 @@ impl Fleet {
         self.tap.note(|| Observation::Died { node: SERVER.into() });
     }
 
-    /// Ends the server's process, takes its store away, and starts it again with its keys.
+    /// Ends the server's process, takes its store away, and starts it again with its keys. Returns the lost store.
     ///
     /// # Errors
     /// [`ScenarioError`] when it does not start.
-    pub fn lose_store(&mut self) -> Result<(), ScenarioError> {
+    pub fn lose_store(&mut self) -> Result<Arc<MemoryStore>, ScenarioError> {
         self.crash(SERVER);
-        self.server.lose_store();
+        let lost = self.server.lose_store();
         self.tap.note(|| Observation::Restored { node: SERVER.into() });
-        self.start(SERVER)
+        self.start(SERVER)?;
+        Ok(lost)
     }
 
     /// Revokes a key, as an admin does.

@@ -126,9 +126,9 @@ impl SimulatedServer {
         true
     }
 
-    /// Takes its store away; it begins without one when it is started.
-    pub(super) fn lose_store(&mut self) {
-        self.store = Arc::new(MemoryStore::manual());
+    /// Takes its store away, and returns it; it begins without one when it is started.
+    pub(super) fn lose_store(&mut self) -> Arc<MemoryStore> {
+        std::mem::replace(&mut self.store, Arc::new(MemoryStore::manual()))
     }
 
     /// Takes the revocations out of the copy of trust beside its keys, as who restores the keys from a backup does.

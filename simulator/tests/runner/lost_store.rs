@@ -87,9 +87,8 @@ fn all_written(fleet: &Fleet, former: &MemoryStore) -> Written {
 fn devices_of_a_lost_store_come_back_and_take_rollouts_once_they_are_approved() {
     let mut fleet = running_fleet();
     let (pids_before, chain) = (pids(&fleet), fleet.server.node().unwrap().shared.trust().chain.clone());
-    let former = Arc::clone(&fleet.server.store);
     let names: Vec<_> = (0..DEVICES).map(|device| fleet.record(device).unwrap().wanted).collect();
-    fleet.lose_store().unwrap();
+    let former = fleet.lose_store().unwrap();
     assert_eq!(fleet.server.node().unwrap().shared.trust().chain, chain, "its keys have the whole chain");
 
     fleet.wait_until("three devices to come back", are_back).unwrap();
@@ -123,8 +122,7 @@ fn a_device_that_was_away_while_the_store_was_lost_comes_back_later() {
     let mut fleet = running_fleet();
     fleet.network.cut("device-2");
     fleet.world.run_for(Duration::from_secs(120));
-    let former = Arc::clone(&fleet.server.store);
-    fleet.lose_store().unwrap();
+    let former = fleet.lose_store().unwrap();
     let are_two = |fleet: &Fleet| (0..2).all(|device| membership(fleet, device) == Some(Membership::Recovered));
     fleet.wait_until("two devices to come back", are_two).unwrap();
     assert_eq!(membership(&fleet, 2), None);
@@ -144,8 +142,7 @@ fn a_store_that_is_lost_twice_comes_back_twice() {
     let mut fleet = running_fleet();
     let former: Vec<Arc<MemoryStore>> = (0..2)
         .map(|_| {
-            let former = Arc::clone(&fleet.server.store);
-            fleet.lose_store().unwrap();
+            let former = fleet.lose_store().unwrap();
             fleet.wait_until("three devices to come back", are_back).unwrap();
             former
         })
