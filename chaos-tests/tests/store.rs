@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use fleetd_chaos_tests::cluster::{PATIENCE, is_online, runs, with_cluster, workload};
-use fleetd_chaos_tests::process::is_alive;
+use fleetd_chaos_tests::cluster::{Cluster, PATIENCE, is_online, runs, with_cluster, workload};
+use fleetd_chaos_tests::process::{is_alive, within};
 use serde_json::Value;
 
 use crate::material::{COUNTING, brewing};
@@ -74,33 +74,62 @@ fn an_agent_that_lost_its_store_and_its_root_records_tries_no_failed_release_aga
 }
 
 #[test]
-fn a_damaged_store_of_a_server_takes_neither_its_fleet_nor_a_workload_away() {
+fn devices_of_a_damaged_store_come_back_to_the_server_and_take_rollouts_once_they_are_approved() {
     with_cluster(|cluster| {
         cluster.delegate()?;
-        cluster.push("1.0.0", COUNTING.as_bytes(), &["--grace", "1s"])?;
-        let number = cluster.add_agent()?;
+        cluster.push("1.0.0", COUNTING.as_bytes(), &["--grace", "1s", "--stop-grace", "1s"])?;
+        let numbers = [cluster.add_agent()?, cluster.add_agent()?];
         cluster.roll_out("1.0.0")?;
-        cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"))?;
-        let fleet = cluster.json(&["trust", "show"])?;
-        let started = cluster.agent(number)?.workload_directory().join("started");
-        let before = fs::read_to_string(&started)?;
+        let (mut names, mut before) = (Vec::new(), Vec::new());
+        for number in numbers {
+            let device = cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"))?;
+            names.push(device["localId"].as_str().context("a device has no local id")?.to_owned());
+            before.push(fs::read_to_string(started(cluster, number)?)?);
+        }
+        let trust = cluster.json(&["trust", "show"])?;
 
         cluster.kill_server()?;
         let data = cluster.path("server");
         damage(&store_below(&data)?)?;
         cluster.start_server()?;
         ensure!(is_quarantined_below(&data)?, "the damaged store was not put aside");
-        // Its keys lie apart, and with them the fleet; and it can go on with new devices.
         let after = cluster.json(&["trust", "show"])?;
-        ensure!(fleet["fleetId"].is_string() && after["fleetId"] == fleet["fleetId"], "{after:#} is not {fleet:#}");
-        let other = cluster.token(&["--label", "place=1"])?;
-        let other = cluster.prepare_agent(&other)?;
-        cluster.start_agent(other)?;
+        ensure!(after == trust, "{after:#} is not {trust:#}");
+        for name in &names {
+            within(PATIENCE, "the device to come back", || {
+                let device = cluster.devices()?.into_iter().find(|device| device["localId"] == **name);
+                let is_back = |device: &Value| {
+                    device["state"] == "DEVICE_STATE_RECOVERED" && is_online(device) && runs(device, "1.0.0")
+                };
+                Ok(device.filter(is_back))
+            })?;
+        }
+        // What the release's key signs counts without another word of the root; what devices should do waits for one.
+        cluster.push("1.1.0", &brewing("1.1.0"), &["--grace", "1s", "--stop-grace", "1s"])?;
+        let planned = cluster.json(&["rollout", "plan", "coffee@1.1.0", "--all"])?;
+        ensure!(planned["plan"]["counts"]["blocked"] == 2, "{planned:#}");
+        for (number, before) in numbers.into_iter().zip(&before) {
+            ensure!(fs::read_to_string(started(cluster, number)?)? == *before, "the workload was started again");
+            ensure!(is_alive(before.trim().parse()?), "the workload is gone");
+        }
+        let approved = cluster.json(&["enroll", "approve", "--all-recovered"])?;
+        ensure!(approved["devices"].as_array().is_some_and(|devices| devices.len() == 2), "{approved:#}");
+        let rollout = cluster.roll_out("1.1.0")?;
+        cluster.until_rollout(&rollout, "it to succeed", |rollout| {
+            rollout["rollout"]["state"] == "ROLLOUT_STATE_SUCCEEDED"
+        })?;
+        let devices = cluster.devices()?;
+        ensure!(devices.len() == 2 && devices.iter().all(|device| runs(device, "1.1.0")), "{devices:#?}");
+        // It goes on with new devices, too.
+        let other = cluster.add_agent()?;
         cluster.until_device(other, "it to be online", is_online)?;
-        ensure!(fs::read_to_string(&started)? == before, "the workload was started again");
-        ensure!(is_alive(before.trim().parse()?), "the workload is gone");
         Ok(())
     });
+}
+
+/// Where the workload of an agent writes its process id when it starts.
+fn started(cluster: &mut Cluster, number: usize) -> anyhow::Result<PathBuf> {
+    Ok(cluster.agent(number)?.workload_directory().join("started"))
 }
 
 #[test]

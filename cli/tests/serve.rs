@@ -70,3 +70,60 @@ async fn a_data_folder_has_one_server_at_a_time() {
     assert_eq!((output.status.code(), &error["error"]["code"]), (Some(1), &"serve.data_in_use".into()), "{error}");
     end(server).await;
 }
+
+/// What a command said that failed.
+async fn refused(mut command: Command) -> (Option<i32>, Value) {
+    let output = command.output().await.unwrap();
+    let error = serde_json::from_slice(output.stderr.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    (output.status.code(), error)
+}
+
+#[tokio::test]
+async fn a_port_in_use_leaves_nothing_of_a_new_fleet_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let sync = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (api, sync) = (api.local_addr().unwrap().to_string(), (sync.local_addr().unwrap().to_string(), sync, api));
+    let free = "127.0.0.1:0";
+    for (api_address, sync_address) in [(api.as_str(), free), (free, sync.0.as_str())] {
+        let mut command = fleetd(folder.path());
+        command.args(["serve", "--api-address", api_address, "--sync-address", sync_address, "--data"]);
+        command.arg(folder.path().join("one"));
+        let (code, error) = refused(command).await;
+        assert_eq!((code, &error["error"]["code"]), (Some(1), &"serve.port_in_use".into()), "{error}");
+        assert!(!folder.path().join("one").exists(), "something was made for {api_address} and {sync_address}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ends_in_order_has_closed_its_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _) = serve(folder.path(), "one").await;
+    answer(folder.path(), &["enroll", "token", "create"]).await;
+    end(server).await;
+    let closed = std::fs::read_to_string(folder.path().join("one/store/CLOSED")).unwrap();
+    assert!(closed.trim().parse::<u64>().is_ok_and(|revision| revision > 0), "{closed}");
+}
+
+/// The kernel refuses every write beyond what the files have: the store never takes anything again.
+#[tokio::test]
+async fn a_server_whose_store_fails_for_good_ends_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    // Whoever ignores the signal gets the error; what is ignored stays so in the program that is run.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_fleetd"), "--json", "serve"]);
+    command.args(["--api-address", "127.0.0.1:0", "--sync-address", "127.0.0.1:0", "--data"]);
+    command.arg(folder.path().join("one"));
+    command.env("FLEETD_CONFIG_DIR", folder.path().join("config")).kill_on_drop(true);
+    let mut server = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+    let pid = server.id().unwrap().to_string();
+    let limited = Command::new("prlimit").args(["--pid", &pid, "--fsize=1"]).status().await.unwrap();
+    assert!(limited.success());
+    let made = fleetd(folder.path()).args(["enroll", "token", "create"]).output().await.unwrap();
+    assert!(!made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+    let output = server.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("serve.store_failed"), "{:?}: {said}", output.status);
+}

@@ -304,12 +304,10 @@ async fn run(
     ports.endpoint.shut_down(FAREWELL).await;
     drop(listener);
     shared.forget_askers();
-    match failure {
-        Some(cause) => {
-            Err(ServeError::StoreFailed { path: options.data.join("store"), source: io::Error::other(cause) })
-        }
-        None => Ok(()),
-    }
+    failure.map_or(Ok(()), |cause| {
+        let (path, source) = (options.data.join("store"), io::Error::other(cause));
+        Err(ServeError::StoreFailed { path, source })
+    })
 }
 
 /// Ends when the store has failed and does not recover by itself; says why.

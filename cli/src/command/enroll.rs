@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use fleetd_proto::fleetd::device::v1::{Device, DeviceState, ListDevicesRequest};
 use fleetd_proto::fleetd::enrolment::v1::{
     ApproveDeviceRequest, CreateEnrolmentTokenRequest, DenyDeviceRequest, EnrolmentToken, ListEnrolmentTokensRequest,
     ListPendingDevicesRequest, PendingDevice, RevokeEnrolmentTokenRequest,
@@ -22,7 +23,7 @@ pub enum Enroll {
     /// Tokens that let devices register
     #[command(subcommand)]
     Token(Token),
-    /// Let a waiting device in
+    /// Let a waiting device in, or take a recovered one back
     Approve(Approve),
     /// Turn a waiting device away, for ever
     Deny(Deny),
@@ -98,15 +99,22 @@ pub struct RevokeToken {
     pub confirm: Confirm,
 }
 
-/// Let a waiting device in.
+/// Let a waiting device in, or take a recovered one back.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   fleetd enroll approve loc_4t6w8y0b2d4f6h8k0n2q4s6v8x
-  fleetd enroll approve loc_4t6w8y0b2d4f6h8k0n2q4s6v8x --name till-3 --label shop=7")]
+  fleetd enroll approve loc_4t6w8y0b2d4f6h8k0n2q4s6v8x --name till-3 --label shop=7
+  fleetd enroll approve brisk-otter calm-heron
+  fleetd enroll approve --all-recovered")]
 pub struct Approve {
-    /// The hash of its key (`loc_…`): compare it with what the device prints
-    pub local_id: String,
+    /// The hashes of the devices' keys (`loc_…`): compare them with what the devices print; or the names of devices
+    /// that are recovered
+    #[arg(value_name = "DEVICE", required_unless_present = "all_recovered")]
+    pub devices: Vec<String>,
+    /// Approve every device that came back after the server had lost its record
+    #[arg(long, conflicts_with_all = ["devices", "name", "labels"])]
+    pub all_recovered: bool,
     /// The name to give it; the server chooses when left out
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
@@ -153,17 +161,32 @@ impl Enroll {
 
 impl Approve {
     async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
-        let request = ApproveDeviceRequest {
-            request_id: request_id(),
-            local_id: self.local_id,
-            name: self.name,
-            labels: self.labels.into_iter().collect(),
+        let client = session.client().await?;
+        let is_one = self.devices.len() == 1;
+        let mut asked = self.devices;
+        if self.all_recovered {
+            let known = client.all_devices(ListDevicesRequest::default()).await?;
+            let recovered = known.into_iter().filter(|device| device.state() == DeviceState::Recovered);
+            asked = recovered.map(|device| device.local_id).collect();
+        }
+        let mut approved = Vec::new();
+        for local_id in asked {
+            let (name, labels) = (self.name.clone(), self.labels.iter().cloned().collect());
+            let request = ApproveDeviceRequest { request_id: request_id(), local_id, name, labels };
+            let answer = client.approve_device(request).await?;
+            approved.push(login::need(answer.device, "device")?);
+        }
+        let object = match approved.as_slice() {
+            [device] if is_one => message_json(device),
+            devices => json!({ "devices": devices.iter().map(message_json).collect::<Vec<_>>() }),
         };
-        let answer = session.client().await?.approve_device(request).await?;
-        let device = login::need(answer.device, "device")?;
-        session.output.answer(&message_json(&device), || match device.name.as_str() {
+        let line = |device: &Device| match device.name.as_str() {
             "" => format!("{} is approved; it gets its name when it asks again", device.local_id),
             name => format!("{name} ({}) is approved", device.local_id),
+        };
+        session.output.answer(&object, || match approved.as_slice() {
+            [] => "no device is recovered".to_owned(),
+            devices => devices.iter().map(line).collect::<Vec<_>>().join("\n"),
         })
     }
 }

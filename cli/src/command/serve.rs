@@ -118,7 +118,7 @@ fn tell(output: &Output, announcement: &Announcement) -> Result<(), CommandError
 fn render(announcement: &Announcement, context: Option<&str>) -> String {
     let mut text = String::new();
     if let Some(path) = &announcement.quarantined {
-        text.push_str(&format!("the store was damaged and lies in {}; devices must join again\n", path.display()));
+        text.push_str(&format!("the store was damaged and lies in {}; devices come back by themselves and wait for your word:\n  fleetd enroll approve --all-recovered\n", path.display()));
     }
     let made = if announcement.is_new_fleet { "  (made just now)" } else { "" };
     let advertised: Vec<String> = announcement.advertised.iter().map(ToString::to_string).collect();
@@ -202,6 +202,7 @@ impl From<ServeError> for CommandError {
             }
             ServeError::Store(OpenStoreError::Newer { .. }) => ("serve.store_newer", "run the fleetd that wrote it"),
             ServeError::Store(_) | ServeError::Quarantine { .. } => ("serve.store", ""),
+            ServeError::StoreFailed { .. } => ("serve.store_failed", "see to the disk, then start it again"),
             ServeError::Keys(_) | ServeError::Role(_) | ServeError::Certificate(_) => ("serve.keys", ""),
             ServeError::Advertise(_) => ("serve.advertise", "fleetd serve --advertise HOST:PORT"),
             ServeError::ApiAddress { .. } | ServeError::Sync(_) => ("serve.address", "fleetd serve --help"),

@@ -268,7 +268,7 @@ pub struct ApproveDeviceRequest {
     /// Identifies this request across repetitions. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// The hash of its key (`loc_…`). Required.
+    /// The hash of its key (`loc_…`); of a recovered device its name or id will do. Required.
     #[prost(string, tag = "2")]
     pub local_id: ::prost::alloc::string::String,
     /// The name to give it; empty lets the server choose.
@@ -294,7 +294,7 @@ impl ::prost::Name for ApproveDeviceRequest {
 /// The device that was let in.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApproveDeviceResponse {
-    /// The device, which gets its certificate when it asks again.
+    /// The device. One that waited gets its certificate when it asks again; a recovered one has it.
     #[prost(message, optional, tag = "1")]
     pub device: ::core::option::Option<super::super::device::v1::Device>,
 }
@@ -570,7 +570,7 @@ pub mod enrolment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lets a waiting device in.
+        /// Lets a waiting device in, or says that a recovered one is of the fleet as before.
         pub async fn approve_device(
             &mut self,
             request: impl tonic::IntoRequest<super::ApproveDeviceRequest>,
@@ -675,7 +675,7 @@ pub mod enrolment_service_server {
             tonic::Response<super::ListPendingDevicesResponse>,
             tonic::Status,
         >;
-        /// Lets a waiting device in.
+        /// Lets a waiting device in, or says that a recovered one is of the fleet as before.
         async fn approve_device(
             &self,
             request: tonic::Request<super::ApproveDeviceRequest>,

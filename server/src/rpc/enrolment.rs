@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleetd_actors::device::record::Membership;
 use fleetd_actors::registration;
 use fleetd_actors::registration::token::{Answer, Command, Given, PendingDevice, TokenRecord, TokenWish};
 use fleetd_proto::fleetd::device::v1 as device;
@@ -59,6 +60,18 @@ impl Enrolments {
         let found = self.pending(caller).await?.into_iter().find(|device| device.local_id == text);
         let refusal = registration::token::CommandError::NotPending { device: local };
         found.ok_or(CallError::Registration(refusal))
+    }
+
+    /// The recovered device of this name or id, if there is one.
+    fn find_recovered(&self, text: &str) -> Result<Option<LocalId>, CallError> {
+        let local = match self.backend.find_device(text) {
+            Err(CallError::UnknownDevice { .. } | CallError::Missing { .. }) => return Ok(None),
+            found => found?,
+        };
+        match self.backend.device_record(local)?.0.membership {
+            Membership::Recovered => Ok(Some(local)),
+            _ => Err(registration::token::CommandError::NotPending { device: local }.into()),
+        }
     }
 
     /// A device that was let in. It becomes a member when it asks again: until then there is only what it said.
@@ -168,6 +181,13 @@ impl EnrolmentService for Enrolments {
         let caller = caller(&request)?;
         let asked = request.into_inner();
         let approved = async {
+            if let Some(recovered) = self.find_recovered(&asked.local_id)? {
+                let command = fleetd_actors::device::command::Command::Approve;
+                refuse_attributes(&asked)?;
+                self.backend.ask_device(recovered, &caller, command).await?;
+                let device = Some(self.backend.show_device(recovered)?);
+                return Ok(enrolment::ApproveDeviceResponse { device });
+            }
             let local: LocalId = parsed(&asked.local_id, "local_id")?;
             let name: Option<DeviceName> = optional(&asked.name, "name")?;
             let given = Given { name, labels: convert::device::labels(&asked.labels, "labels")? };
@@ -196,6 +216,17 @@ impl EnrolmentService for Enrolments {
         };
         self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, denied).await
     }
+}
+
+/// A recovered device has a name already, and may have got labels since.
+fn refuse_attributes(asked: &enrolment::ApproveDeviceRequest) -> Result<(), CallError> {
+    let (field, command) = match (asked.name.is_empty(), asked.labels.is_empty()) {
+        (false, _) => ("name", "rename"),
+        (true, false) => ("labels", "label"),
+        (true, true) => return Ok(()),
+    };
+    let cause = format!("a recovered device is approved without; use `fleetd device {command}`");
+    Err(CallError::Invalid { field, cause })
 }
 
 fn unexpected(answer: &Answer) -> CallError {

@@ -1,5 +1,6 @@
 //! Who may join.
 
+use fleetd_actors::registration;
 use fleetd_sync_core::enrolment::{EnrolmentToken, TokenSecret};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{FleetId, LocalId, TokenId};
@@ -142,4 +143,43 @@ async fn a_revoked_enrolment_token_admits_nobody_more() {
         |ended: bool| world.call("enrolment.v1.EnrolmentService/ListEnrolmentTokens", json!({ "includeEnded": ended }));
     assert!(count(&list(false).await.expect("a list")["enrolmentTokens"]) == 0);
     assert_eq!(count(&list(true).await.expect("a list")["enrolmentTokens"]), 1);
+}
+
+/// A device that this server has no record of has proven its certificate: it is shown, and nothing new is asked of it.
+#[tokio::test]
+async fn a_recovered_device_waits_for_an_operators_word() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let key = device_key(9).public();
+    let recover = registration::Input::Recover { device: key.id().into(), key };
+    world.node.actors.registration.send(recover);
+    let device = loop {
+        let list = world.call("device.v1.DeviceService/ListDevices", json!({})).await.expect("a list");
+        if count(&list["devices"]) == 1 {
+            break list["devices"][0].clone();
+        }
+    };
+    let name = text(&device["name"]);
+    assert_eq!(text(&device["state"]), "DEVICE_STATE_RECOVERED");
+    assert_eq!(text(&device["localId"]), LocalId::from(key.id()).to_string());
+    let approve = format!("fleetd enroll approve {name}");
+    let why = world.call("device.v1.DeviceService/ExplainDevice", json!({ "device": name })).await.expect("reasons");
+    let reason = &why["explanation"]["reasons"][0];
+    assert_eq!((text(&reason["kind"]), text(&reason["nextCommand"])), ("REASON_KIND_MEMBERSHIP", approve.as_str()));
+    assert!(reason["since"].is_string(), "{reason}");
+    let hold = world.call("device.v1.DeviceService/HoldDevice", json!({ "device": name, "reason": "no" })).await;
+    assert_eq!(refuses(hold, "failed_precondition", "device.recovered").next_command, "fleetd enroll approve DEVICE");
+    let plan = json!({ "workload": "coffee", "version": "1.0.0", "targets": { "all": true } });
+    let plan = || world.call("rollout.v1.RolloutService/PlanRollout", plan.clone());
+    let planned = plan().await.expect("a plan");
+    assert_eq!(planned["plan"]["counts"]["blocked"], 1);
+    assert!(planned["devices"][0].to_string().contains(&approve), "{planned}");
+
+    let approved = world.call("enrolment.v1.EnrolmentService/ApproveDevice", json!({ "localId": name })).await;
+    assert_eq!(approved.expect("it waits")["device"]["state"], "DEVICE_STATE_ENROLLED");
+    let again = world.call("enrolment.v1.EnrolmentService/ApproveDevice", json!({ "localId": name })).await;
+    refuses(again, "not_found", "enrolment.not_pending");
+    let unknown = world.call("enrolment.v1.EnrolmentService/ApproveDevice", json!({ "localId": "nobody" })).await;
+    refuses(unknown, "invalid_argument", "request.field.invalid");
+    assert!(!plan().await.expect("a plan")["devices"][0].to_string().contains(&approve));
 }

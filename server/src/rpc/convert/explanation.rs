@@ -58,15 +58,16 @@ impl Looked<'_> {
         let name = &self.record.name;
         let (message, next) = match self.record.membership {
             Membership::Enrolled => return None,
-            Membership::Recovered => {
-                ("it came back after the server lost its record, and waits for an operator's word", String::new())
-            }
+            Membership::Recovered => (
+                "it came back after the server lost its record, and waits for an operator's word",
+                format!("fleetd enroll approve {name}"),
+            ),
             Membership::Quarantined => {
                 ("two hold its key: nothing more is taken from it", format!("fleetd device revoke {name}"))
             }
             Membership::Revoked => ("its key is revoked for ever", String::new()),
         };
-        let since = self.since(None, &["revoked", "forked"]);
+        let since = self.since(None, &["revoked", "forked", "recovered"]);
         Some(reason(ReasonKind::Membership, None, message.to_owned(), since, next))
     }
 

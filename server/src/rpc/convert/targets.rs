@@ -83,7 +83,7 @@ pub(crate) fn row(record: &DeviceRecord, revision: Revision, connection: Option<
         platform: fact("platform").and_then(|platform| platform.parse().ok()),
         free_bytes: fact("disk_free_bytes").and_then(|bytes| bytes.parse().ok()),
         releases: releases.collect(),
-        barred: barred(record.membership),
+        barred: barred(record),
         holds: record.holds.values().map(|hold| (hold.workload.clone(), hold.reason.clone())).collect(),
         conflicts: conflicts.map(|(name, _)| name.clone()).collect(),
         rollouts: std::collections::BTreeMap::new(),
@@ -92,10 +92,12 @@ pub(crate) fn row(record: &DeviceRecord, revision: Revision, connection: Option<
     }
 }
 
-fn barred(membership: Membership) -> Option<String> {
-    match membership {
+fn barred(record: &DeviceRecord) -> Option<String> {
+    match record.membership {
         Membership::Enrolled => None,
-        Membership::Recovered => Some("it came back after its record was lost, and waits for your word".to_owned()),
+        Membership::Recovered => {
+            Some(format!("it came back after its record was lost: fleetd enroll approve {}", record.name))
+        }
         Membership::Quarantined => Some("two hold its key".to_owned()),
         Membership::Revoked => Some("its key is revoked".to_owned()),
     }

@@ -102,7 +102,8 @@ async fn release(backend: &Backend, workload: &WorkloadName, version: &Version) 
     Ok(PlannedRelease::of(&verified.manifest, verified.digest))
 }
 
-/// The highest attempt that any plan of a release carries: a device tries none twice.
+/// The highest attempt that any plan of a release carries, or that any device knows of: a device tries none twice, and
+/// one whose record was lost has tried what no plan remembers.
 fn last_attempt(backend: &Backend, manifest: ArtifactDigest) -> Result<u32, CallError> {
     let mut last = 0;
     backend.visit(Space::Plan, KeyRange::all(), |_, value, _| {
@@ -110,6 +111,12 @@ fn last_attempt(backend: &Backend, manifest: ArtifactDigest) -> Result<u32, Call
         if planned == manifest {
             last = attempt.max(last);
         }
+        Ok(())
+    })?;
+    backend.visit(Space::Device, KeyRange::all(), |_, value, _| {
+        let device = record::device::decode(value)?;
+        let known = device.reports.values().filter(|report| report.digest == Some(manifest));
+        last = known.map(|report| report.attempt).max().unwrap_or(0).max(last);
         Ok(())
     })?;
     Ok(last)
