@@ -67,6 +67,25 @@ async fn targets_that_mean_nothing_or_nobody_are_refused() {
 }
 
 #[tokio::test]
+async fn a_release_that_does_not_fit_a_disk_is_blocked_there_before_anything_is_sent() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let roomy = world.devices(1).await.remove(0);
+    let made = world.call("enrolment.v1.EnrolmentService/CreateEnrolmentToken", json!({})).await.expect("a token");
+    let facts = json!({ "platform": "linux/arm64", "diskFreeBytes": "4000000" });
+    world.register_with(text(&made["text"]), 50, facts).await.expect("it joins");
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "all": true }))).await.expect("a plan");
+    let rows = planned["devices"].as_array().expect("devices");
+    let blocked: Vec<&Value> = rows.iter().filter(|row| row["verdict"] == "VERDICT_BLOCKED").collect();
+    assert_eq!((rows.len(), blocked.len()), (2, 1));
+    assert_ne!(blocked[0]["name"], *roomy);
+    assert_eq!(blocked[0]["blockedReason"], "BLOCKED_REASON_STORAGE");
+    assert!(text(&blocked[0]["reason"]).contains("has 4000000 free"), "{}", blocked[0]);
+    let started = on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await.expect("it fits");
+    assert_eq!(started["rollout"]["counts"]["waiting"], 1, "the small one is not asked: {started}");
+}
+
+#[tokio::test]
 async fn a_plan_starts_once() {
     let world = World::start().await;
     world.with_release("1.0.0").await;

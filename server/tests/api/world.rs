@@ -189,11 +189,17 @@ impl World {
 
     /// Registers a device of its own, as devices without QUIC would, and gives its answer.
     pub(crate) async fn register(&self, token: &str, seed: u8) -> Result<Value, Refused> {
+        let facts = json!({ "platform": "linux/arm64", "diskFreeBytes": "1000000000" });
+        self.register_with(token, seed, facts).await
+    }
+
+    /// Registers a device that says this of itself.
+    pub(crate) async fn register_with(&self, token: &str, seed: u8, facts: Value) -> Result<Value, Refused> {
         let request = json!({
             "requestId": self.request_id(),
             "token": token,
             "csrDer": base64(&signing_request(&device_key(seed)).expect("a signing request")),
-            "facts": { "platform": "linux/arm64", "diskFreeBytes": "1000000000" },
+            "facts": facts,
         });
         self.call_as("", "registration.v1.RegistrationService/RegisterDevice", &request).await
     }
