@@ -15,7 +15,7 @@ use crate::mark::Marks;
 use crate::observation::Observation;
 
 /// An invariant that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Violation {
     /// The invariant's number in ARCHITECTURE.md; 0 for a broken assertion or a fleet that does not converge.
     pub invariant: u8,
@@ -83,6 +83,13 @@ impl Checkers {
     #[must_use]
     pub fn all(marks: Marks) -> Self {
         Self { checkers: vec![Box::new(position::PositionChecker::default())], marks }
+    }
+
+    /// These, and more besides.
+    #[must_use]
+    pub fn and(mut self, more: Vec<Box<dyn Checker>>) -> Self {
+        self.checkers.extend(more);
+        self
     }
 
     /// Shows every checker what happened.

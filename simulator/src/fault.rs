@@ -102,6 +102,19 @@ pub enum FaultKind {
     OperatorRevokes,
 }
 
+impl fmt::Display for FaultKind {
+    /// Writes the kind as scenario files call it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, character) in format!("{self:?}").chars().enumerate() {
+            if character.is_uppercase() && index > 0 {
+                f.write_str("_")?;
+            }
+            write!(f, "{}", character.to_ascii_lowercase())?;
+        }
+        Ok(())
+    }
+}
+
 /// One fault of a run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +137,13 @@ pub struct Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_are_written_as_scenario_files_call_them() {
+        for kind in [FaultKind::LinkCutOneWay, FaultKind::Crash, FaultKind::StoreOldImage] {
+            assert_eq!(toml::Value::try_from(kind).unwrap().as_str(), Some(kind.to_string().as_str()));
+        }
+    }
 
     #[test]
     fn targets_read_as_they_are_written() {

@@ -90,6 +90,7 @@ pub struct Fleet {
     engines: Engines,
     sites: usize,
     newest: Option<RolloutId>,
+    newest_version: Option<String>,
     programs: BTreeMap<ArtifactDigest, Program>,
     root: SecretKey,
     release_key: SecretKey,
@@ -133,15 +134,14 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when the server does not start.
     pub fn new(seed: u64, latency: Duration) -> Result<Self, ScenarioError> {
-        Self::on(EngineKind::Direct, seed, latency)
+        Self::on(EngineKind::Direct, World::new(seed), latency)
     }
 
-    /// A fleet with a server and no device, on an engine.
+    /// A fleet with a server and no device, on an engine, in a world where nothing has happened yet.
     ///
     /// # Errors
     /// [`ScenarioError`] when the server does not start.
-    pub fn on(engine: EngineKind, seed: u64, latency: Duration) -> Result<Self, ScenarioError> {
-        let world = World::new(seed);
+    pub fn on(engine: EngineKind, world: World, latency: Duration) -> Result<Self, ScenarioError> {
         let engines = Engines::new(engine, &world)?;
         let network = Network::new(world.clone(), latency);
         let mut entropy = world.entropy("fleet");
@@ -158,6 +158,7 @@ impl Fleet {
             engines,
             sites: 1,
             newest: None,
+            newest_version: None,
             programs: BTreeMap::new(),
             root,
             release_key,
@@ -171,8 +172,8 @@ impl Fleet {
     ///
     /// # Errors
     /// [`ScenarioError`] when a node does not start, or a device does not enrol.
-    pub fn of(scenario: &Scenario, engine: EngineKind, seed: u64) -> Result<Self, ScenarioError> {
-        let mut fleet = Self::on(engine, seed, Duration::ZERO)?;
+    pub fn of(scenario: &Scenario, engine: EngineKind, world: World) -> Result<Self, ScenarioError> {
+        let mut fleet = Self::on(engine, world, Duration::ZERO)?;
         fleet.sites = usize::try_from(scenario.sites).unwrap_or(1);
         let [from, to] = scenario.latency_ms;
         for number in 0..scenario.devices {
@@ -415,6 +416,7 @@ impl Fleet {
         }
         let release = self.push(&act.roll_out, bytes.as_bytes())?;
         self.newest = Some(self.roll_out(&release)?);
+        self.newest_version = Some(act.roll_out.clone());
         Ok(())
     }
 
@@ -438,17 +440,23 @@ impl Fleet {
     #[must_use]
     pub fn sample(&self, at: Duration) -> Sample {
         let sites = self.sites.max(1);
-        let (mut healthy, mut linked) = (vec![0; sites], vec![0; sites]);
+        let (mut healthy, mut updated, mut linked) = (vec![0; sites], vec![0; sites], vec![0; sites]);
         for number in 0..self.devices.len() {
-            let is_healthy = self.report(number).is_some_and(|report| report.phase == Some(report::Phase::Healthy));
-            if let Some(count) = healthy.get_mut(number % sites) {
-                *count += usize::from(is_healthy);
-            }
-            if let Some(count) = linked.get_mut(number % sites) {
-                *count += usize::from(self.is_linked(number));
+            let report = self.report(number);
+            let phase = report.as_ref().and_then(|report| report.phase);
+            let is_healthy = matches!(phase, Some(report::Phase::Healthy | report::Phase::Restored));
+            let release = report.as_ref().and_then(|report| report.release.as_ref());
+            let is_newest = phase == Some(report::Phase::Healthy)
+                && release.map(|release| release.as_str()) == self.newest_version.as_deref();
+            let counts = [(&mut healthy, is_healthy), (&mut updated, is_newest), (&mut linked, self.is_linked(number))];
+            for (by_site, is_so) in counts {
+                if let Some(count) = by_site.get_mut(number % sites) {
+                    *count += usize::from(is_so);
+                }
             }
         }
-        Sample { at_s: at.as_secs(), healthy, linked, frames: self.network.frames() }
+        let (frames, bytes) = self.network.traffic();
+        Sample { at_s: at.as_secs(), healthy, updated, linked, frames, bytes }
     }
 
     /// Says whether the server has a live connection to a device.

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Every mark, in order.
+pub const ALL: [&str; 1] = ["a lane began a further epoch"];
+
 /// How often each mark was reached. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Marks {

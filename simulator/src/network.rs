@@ -58,6 +58,7 @@ struct State {
     held: Vec<Held>,
     entropy: Entropy,
     frames: u64,
+    bytes: u64,
 }
 
 /// The network of one world. Clones are the same network.
@@ -87,6 +88,7 @@ impl Network {
             held: Vec::new(),
             entropy: world.entropy("network"),
             frames: 0,
+            bytes: 0,
         };
         Self { world, state: Arc::new(Mutex::new(state)) }
     }
@@ -168,10 +170,11 @@ impl Network {
         }
     }
 
-    /// How many frames have been sent.
+    /// How many frames have been sent, and how many bytes in them.
     #[must_use]
-    pub fn frames(&self) -> u64 {
-        self.lock().frames
+    pub fn traffic(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.frames, state.bytes)
     }
 
     fn give_up(&self, node: &str, cut: u64) {
@@ -319,6 +322,7 @@ impl Link for NodeLink {
         let to = {
             let mut state = self.network.lock();
             state.frames += 1;
+            state.bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
             let end = state.ends.get(&(self.node.clone(), connection));
             end.map(|end| end.peer.clone()).ok_or(SendError::Unknown { connection })?
         };

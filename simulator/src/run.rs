@@ -13,21 +13,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use fleetd_sync_core::time::Monotonic;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::checker::{Checkers, Violation};
+use crate::checker::{Checker, Checkers, Violation};
 use crate::engine::EngineKind;
-use crate::fault::Fault;
+use crate::fault::{Fault, Target};
 use crate::fleet::{Fleet, ScenarioError};
 use crate::mark::Marks;
 use crate::scenario::Scenario;
 use crate::swarm;
+use crate::watch::Watch;
 use crate::world::World;
 
 /// Events between two looks at whether the run goes on.
 const EVENTS_BETWEEN_LOOKS: u64 = 4096;
 /// How long an operator waits until a server that is down is tried again.
 const ACT_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Devices that a report names one by one: who has to read more reads none.
+pub const LAGGARDS_MAX: usize = 20;
 /// Samples of the fleet's state over a run.
 const SAMPLES: u32 = 200;
 
@@ -55,16 +58,28 @@ impl RunPlan {
     }
 }
 
+/// What is done with a run besides running it. None of it changes what happens.
+#[derive(Default)]
+pub struct Extras {
+    /// Who watches its events.
+    pub watch: Watch,
+    /// Checkers besides those of every run.
+    pub checkers: Vec<Box<dyn Checker>>,
+}
+
 /// How far a run is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// Virtual time since the fleet enrolled.
-    pub at: Duration,
-    /// Virtual time until the end of the deadline.
-    pub of: Duration,
+    /// Virtual time since the fleet enrolled, in milliseconds.
+    pub at_ms: u64,
+    /// Virtual time until the end of the deadline, in milliseconds.
+    pub of_ms: u64,
     /// Events so far.
     pub events: u64,
-    /// Devices that run what they should.
+    /// Devices in the fleet.
+    pub devices: usize,
+    /// Devices whose workload is healthy.
     pub converged: usize,
     /// Faults that have begun.
     pub faults: usize,
@@ -73,20 +88,26 @@ pub struct Progress {
 }
 
 /// The fleet's state at one time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Sample {
     /// Virtual time since the fleet enrolled, in seconds.
     pub at_s: u64,
-    /// Devices whose report says that they are healthy on the newest release, by site.
+    /// Devices whose report says that their workload is healthy, be it on the release before, by site.
     pub healthy: Vec<usize>,
+    /// Those of them that run the newest release, by site.
+    pub updated: Vec<usize>,
     /// Devices that are linked to the server, by site.
     pub linked: Vec<usize>,
     /// Frames sent so far.
     pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// Its seed.
     pub seed: u64,
@@ -96,12 +117,16 @@ pub struct Outcome {
     pub events: u64,
     /// The hash over all of them.
     pub trace: String,
+    /// The hash after each [`CHECKPOINT_EVENTS`](crate::trace::CHECKPOINT_EVENTS) events.
+    pub checkpoints: Vec<String>,
     /// Virtual time, enrolment included, in milliseconds.
     pub virtual_ms: u64,
     /// Devices in the fleet.
     pub devices: usize,
     /// Devices of the healed core that run what they should.
     pub converged: usize,
+    /// The devices that do not run what they should, each with the reason, up to [`LAGGARDS_MAX`].
+    pub laggards: Vec<(String, String)>,
     /// How long the healed core took, in milliseconds; nothing when it did not.
     pub converged_after_ms: Option<u64>,
     /// The faults that began.
@@ -117,7 +142,8 @@ pub struct Outcome {
 }
 
 /// The first thing that went wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// Virtual time since the fleet enrolled, in milliseconds.
     pub at_ms: u64,
@@ -174,15 +200,28 @@ impl From<ScenarioError> for Stop {
 /// # Errors
 /// [`ScenarioError`] when the fleet cannot be set up, or an act is refused that no fault explains.
 pub fn run(plan: RunPlan, look: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Outcome, ScenarioError> {
+    run_with(plan, Extras::default(), look)
+}
+
+/// As [`run`], and somebody watches, or checks more.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_with(
+    plan: RunPlan,
+    extras: Extras,
+    look: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Outcome, ScenarioError> {
     panics::listen();
     let marks = Marks::default();
-    let fleet = Fleet::of(&plan.scenario, plan.engine, plan.seed)?;
+    let fleet = Fleet::of(&plan.scenario, plan.engine, World::watched(plan.seed, extras.watch))?;
     fleet.tap.open();
     let begin = fleet.world.monotonic();
+    fleet.world.watch().set_enrolled(begin);
     let mut run = Run {
         timetable: BTreeMap::new(),
         entries: 0,
-        checkers: Checkers::all(marks.clone()),
+        checkers: Checkers::all(marks.clone()).and(extras.checkers),
         marks,
         begun: Vec::new(),
         samples: Vec::new(),
@@ -292,11 +331,13 @@ impl Run {
                     self.enter(self.at() + ACT_AGAIN_AFTER, Entry::Act(index));
                     return Ok(());
                 }
-                let act = self.plan.scenario.acts.get(index).cloned();
-                act.map_or(Ok(()), |act| self.fleet.act(&act)).map_err(Stop::from)
+                let Some(act) = self.plan.scenario.acts.get(index).cloned() else { return Ok(()) };
+                self.remark(None, &format!("an operator rolls out {} ({:?})", act.roll_out, act.program));
+                self.fleet.act(&act).map_err(Stop::from)
             }
             Entry::Begin(index) => {
                 let Some(fault) = self.plan.faults.get(index).cloned() else { return Ok(()) };
+                self.remark(Some(fault.on), &format!("{} of {} begins", fault.kind, fault.on));
                 injector::begin(&mut self.fleet, &fault)?;
                 let ends = self.at() + fault.lasting;
                 self.begun.push(fault);
@@ -305,6 +346,7 @@ impl Run {
             }
             Entry::End(index) => {
                 let Some(fault) = self.plan.faults.get(index).cloned() else { return Ok(()) };
+                self.remark(Some(fault.on), &format!("{} of {} is over", fault.kind, fault.on));
                 injector::end(&mut self.fleet, &fault).map_err(Stop::from)
             }
             Entry::Sample => {
@@ -312,6 +354,22 @@ impl Run {
                 self.samples.push(sample);
                 Ok(())
             }
+        }
+    }
+
+    /// Tells whoever watches a node of what the run itself does to it.
+    fn remark(&self, on: Option<Target>, what: &str) {
+        let watch = self.fleet.world.watch();
+        let Some(node) = watch.node() else { return };
+        let is_meant = match on {
+            None => true,
+            Some(Target::Site(site)) => {
+                self.fleet.devices_of_site(site).any(|number| node == format!("device-{number}"))
+            }
+            Some(single) => node == single.to_string(),
+        };
+        if is_meant {
+            watch.remark(self.fleet.world.trace().0, self.fleet.world.monotonic(), &node, what);
         }
     }
 
@@ -340,9 +398,10 @@ impl Run {
         let scenario = &self.plan.scenario;
         let last = self.samples.last().map_or(0, |sample| sample.healthy.iter().sum());
         Progress {
-            at: self.at(),
-            of: scenario.duration + scenario.deadline,
+            at_ms: milliseconds(self.at()),
+            of_ms: milliseconds(scenario.duration + scenario.deadline),
             events: self.fleet.world.trace().0,
+            devices: self.fleet.devices.len(),
             converged: last,
             faults: self.begun.len(),
             marks: self.marks.counts().len(),
@@ -351,7 +410,6 @@ impl Run {
 
     fn outcome(self, ended: Result<Duration, Stop>) -> Result<Outcome, ScenarioError> {
         let (events, hash) = self.fleet.world.trace();
-        let milliseconds = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let (took, broken, is_partial) = match ended {
             Ok(took) => (Some(took), None, false),
             Err(Stop::Broken(violation)) => (None, Some(violation), false),
@@ -359,14 +417,19 @@ impl Run {
             Err(Stop::Setup(error)) => return Err(error),
         };
         let at_ms = milliseconds(self.at());
+        let mut laggards = self.fleet.laggards();
+        let converged = self.fleet.devices.len() - laggards.len();
+        laggards.truncate(LAGGARDS_MAX);
         Ok(Outcome {
             seed: self.plan.seed,
             scenario: self.plan.scenario.name.clone(),
             events,
             trace: format!("{hash:016x}"),
+            checkpoints: self.fleet.world.checkpoints().iter().map(|hash| format!("{hash:016x}")).collect(),
             virtual_ms: milliseconds(self.fleet.world.monotonic().since(Monotonic(0))),
             devices: self.fleet.devices.len(),
-            converged: self.fleet.devices.len() - self.fleet.laggards().len(),
+            converged,
+            laggards,
             converged_after_ms: took.map(milliseconds),
             faults: self.begun,
             marks: self.marks.counts().into_iter().map(|(mark, count)| (mark.to_owned(), count)).collect(),
@@ -375,6 +438,10 @@ impl Run {
             is_partial,
         })
     }
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn broken_assertion(seen: String) -> Violation {

@@ -142,7 +142,7 @@ impl Scenario {
     pub fn parse(text: &str) -> Result<Self, ParseScenarioError> {
         let scenario: Self = toml::from_str(text).map_err(Box::new)?;
         scenario.check().map_err(|(key, problem)| ParseScenarioError::Range {
-            line: line_of(text, key),
+            line: scenario.line_of(text, key),
             key,
             problem,
         })?;
@@ -174,11 +174,8 @@ impl Scenario {
         if self.latency_ms[0] > self.latency_ms[1] {
             return Err(("latency_ms", "runs backwards: the first number is the lower one".to_owned()));
         }
-        for (kind, range) in &self.swarm {
-            let bounds = [range.per_day, range.lasting_s, range.value];
-            if bounds.iter().any(|[from, to]| from > to) {
-                return Err(("swarm", format!("has a range of {kind:?} that runs backwards")));
-            }
+        if let Some((_, key)) = self.swarm.iter().find_map(|(kind, range)| Some((kind, range.backwards()?))) {
+            return Err((key, "runs backwards: the first number is the lower one".to_owned()));
         }
         if self.acts.iter().any(|act| act.at > self.duration) || self.faults.iter().any(|act| act.at > self.duration) {
             return Err(("at", "is later than the scenario's duration".to_owned()));
@@ -187,6 +184,78 @@ impl Scenario {
     }
 }
 
-fn line_of(text: &str, key: &str) -> usize {
-    text.lines().position(|line| line.trim_start().starts_with(key)).map_or(0, |index| index + 1)
+impl SwarmRange {
+    /// The key of a range that runs backwards.
+    fn backwards(&self) -> Option<&'static str> {
+        let ranges = [("per_day", self.per_day), ("lasting_s", self.lasting_s), ("value", self.value)];
+        ranges.into_iter().find(|(_, [from, to])| from > to).map(|(key, _)| key)
+    }
+}
+
+impl Scenario {
+    /// The line, from 1, on which a key stands whose value was refused; 0 when it stands nowhere.
+    fn line_of(&self, text: &str, key: &str) -> usize {
+        let backwards = self.swarm.iter().find(|(_, range)| range.backwards() == Some(key));
+        let late_act = self.acts.iter().position(|act| act.at > self.duration).map(|index| ("[[act]]", index));
+        let late_fault =
+            self.faults.iter().position(|fault| fault.at > self.duration).map(|index| ("[[fault]]", index));
+        let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+        // A key of a table stands below its head.
+        match (backwards, late_act.or(late_fault)) {
+            (Some((kind, _)), _) => {
+                let name = kind.to_string();
+                lines.find(|(_, line)| line.starts_with("[swarm") && line.contains(&name));
+            }
+            (None, Some((head, index))) if key == "at" => {
+                lines.by_ref().filter(|(_, line)| *line == head).nth(index);
+            }
+            (None, _) => {}
+        }
+        lines.find(|(_, line)| line.starts_with(key)).map_or(0, |(line, _)| line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "name = \"a\"\ndevices = 3\nduration = \"1h\"\ndeadline = \"5m\"\n";
+
+    fn refusal(text: &str) -> String {
+        Scenario::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_value_out_of_its_range_is_named_with_its_line() {
+        assert!(Scenario::parse(HEAD).is_ok());
+        let none = HEAD.replace("= 3", "= 0");
+        assert!(refusal(&none).starts_with("line 2: `devices` is 0"), "{}", refusal(&none));
+        for (rest, place) in [
+            ("sites = 4\n", "line 5: `sites` is 4"),
+            ("latency_ms = [9, 1]\n", "line 5: `latency_ms` runs backwards"),
+            (
+                "[swarm.crash]\nper_day = [1, 2]\n[swarm.link_cut]\nper_day = [5, 1]\n",
+                "line 8: `per_day` runs backwards",
+            ),
+            (
+                "[[act]]\nat = \"1m\"\nroll_out = \"1.0.0\"\n[[act]]\nat = \"2h\"\nroll_out = \"1.0.1\"\n",
+                "line 9: `at` is later",
+            ),
+            ("[[fault]]\nat = \"2h\"\non = \"server\"\nkind = \"crash\"\n", "line 6: `at` is later"),
+        ] {
+            let text = format!("{HEAD}{rest}");
+            assert!(refusal(&text).starts_with(place), "{}", refusal(&text));
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_known_ones() {
+        let error = refusal(&format!("{HEAD}device = 4\n"));
+        assert!(
+            error.contains("line 5") && error.contains("unknown field `device`") && error.contains("`devices`"),
+            "{error}"
+        );
+        let error = refusal(&format!("{HEAD}[swarm.meteor]\nper_day = [0, 1]\n"));
+        assert!(error.contains("line 5") && error.contains("unknown variant `meteor`"), "{error}");
+    }
 }

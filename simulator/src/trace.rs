@@ -2,11 +2,16 @@
 
 use fleetd_sync_core::time::Monotonic;
 
+/// Events between two checkpoints of the hash: few enough to look at one by one where two runs part, and a hash of
+/// that many costs next to nothing.
+pub const CHECKPOINT_EVENTS: u64 = 10_000;
+
 /// A rolling hash over everything that happened.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     hasher: blake3::Hasher,
     events: u64,
+    checkpoints: Vec<u64>,
 }
 
 impl Trace {
@@ -16,12 +21,21 @@ impl Trace {
         self.hasher.update(&at.0.to_le_bytes());
         self.hasher.update(&length(subject.len())).update(subject.as_bytes());
         self.hasher.update(&length(what.len())).update(what);
+        if self.events.is_multiple_of(CHECKPOINT_EVENTS) {
+            self.checkpoints.push(self.hash());
+        }
     }
 
     /// How many events there were.
     #[must_use]
     pub const fn events(&self) -> u64 {
         self.events
+    }
+
+    /// The hash after each [`CHECKPOINT_EVENTS`] events.
+    #[must_use]
+    pub fn checkpoints(&self) -> &[u64] {
+        &self.checkpoints
     }
 
     /// The hash of all events so far.

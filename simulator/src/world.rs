@@ -9,6 +9,7 @@ use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::time::Monotonic;
 
 use crate::trace::Trace;
+use crate::watch::Watch;
 
 /// What happens at an event.
 pub type Action = Box<dyn FnOnce() + Send>;
@@ -34,6 +35,7 @@ struct Queue {
 pub struct World {
     queue: Arc<Mutex<Queue>>,
     entropy: Entropy,
+    watch: Watch,
 }
 
 impl fmt::Debug for World {
@@ -46,10 +48,16 @@ impl World {
     /// A world that depends on `seed` alone.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::watched(seed, Watch::default())
+    }
+
+    /// Such a world, some of whose events somebody watches.
+    #[must_use]
+    pub fn watched(seed: u64, watch: Watch) -> Self {
         let queue = Queue { now: Monotonic(0), next: 0, events: BTreeMap::new(), trace: Trace::default(), taker: None };
         let mut bytes = [0; 32];
         bytes.iter_mut().zip(seed.to_le_bytes()).for_each(|(byte, seed)| *byte = seed);
-        Self { queue: Arc::new(Mutex::new(queue)), entropy: Entropy::from_seed(bytes) }
+        Self { queue: Arc::new(Mutex::new(queue)), entropy: Entropy::from_seed(bytes), watch }
     }
 
     /// The stream of one purpose; whatever is drawn from it, the other streams stay as they are.
@@ -86,12 +94,14 @@ impl World {
             let Some(((at, _), event)) = queue.events.pop_first() else { return false };
             queue.now = at;
             queue.trace.record(at, &event.subject, &event.what);
+            self.watch.begin(queue.trace.events(), at, &event.subject, &event.what);
             (event.action, queue.taker.clone())
         };
         match taker {
             Some(taker) => taker(action),
             None => action(),
         }
+        self.watch.end();
         true
     }
 
@@ -134,6 +144,18 @@ impl World {
     pub fn trace(&self) -> (u64, u64) {
         let queue = self.lock();
         (queue.trace.events(), queue.trace.hash())
+    }
+
+    /// The hash after each [`CHECKPOINT_EVENTS`](crate::trace::CHECKPOINT_EVENTS) events.
+    #[must_use]
+    pub fn checkpoints(&self) -> Vec<u64> {
+        self.lock().trace.checkpoints().to_vec()
+    }
+
+    /// Who watches.
+    #[must_use]
+    pub const fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// When the next event happens.

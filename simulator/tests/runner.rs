@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot set itself up should stop")]
 
 mod runner {
+    mod determinism;
     mod lost_store;
+    mod report;
     mod seam;
+    mod shrink;
     mod swarm;
 }

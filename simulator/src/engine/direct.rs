@@ -48,6 +48,8 @@ impl Spawn for DirectEngine {
         let subject = format!("{}/{key}", self.shared.node);
         let state = Mutex::new(State { incarnations: 0, failures: 0, stage: Stage::Resting });
         let slot = Arc::new(Slot { shared: Arc::clone(&self.shared), key, subject, load, state });
+        let watched = Arc::downgrade(&slot);
+        self.shared.world.watch().offer(&slot.subject, move || watched.upgrade()?.state_text());
         if eager {
             let wake = Arc::clone(&slot);
             self.shared.world.schedule(Duration::ZERO, &slot.subject, b"wake", move || wake.wake());
@@ -113,6 +115,15 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         !matches!(self.lock().stage, Stage::Resting)
     }
 
+    /// The machine as it is now, for whoever watches.
+    fn state_text(&self) -> Option<String> {
+        let state = self.state.try_lock().ok()?;
+        match &state.stage {
+            Stage::Loaded(loaded) => Some(format!("{:#?}", loaded.cell.machine())),
+            Stage::Resting | Stage::Failed => None,
+        }
+    }
+
     fn wake(self: &Arc<Self>) {
         if self.is_alive() {
             self.ensure_loaded(&mut self.lock());
@@ -121,6 +132,7 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
 
     fn on_input(self: &Arc<Self>, queued_for: Option<u64>, input: M::Input, taken: Option<Taken>) {
         let mut state = self.lock();
+        self.shared.world.watch().note(|| format!("{input:?}"));
         let is_past = queued_for.is_some_and(|incarnation| incarnation != state.incarnations);
         if !self.is_alive() || is_past {
             return;

@@ -5,12 +5,14 @@
 //! cut could take back. Machines are stepped by a ractor shell in the product and bare in the simulator; they
 //! cannot tell the difference.
 
+use std::fmt;
+
 use crate::time::{Monotonic, Now};
 
-/// A state machine that decides and never acts.
-pub trait Machine: Send + 'static {
+/// A state machine that decides and never acts. It can be looked at before and after an input, and compared.
+pub trait Machine: fmt::Debug + Send + 'static {
     /// What can happen to it.
-    type Input: Send + 'static;
+    type Input: fmt::Debug + Send + 'static;
     /// What it must remember.
     type Record: Send + 'static;
     /// What it wants done.
