@@ -16,6 +16,7 @@ pub mod logs;
 pub mod release;
 pub mod rollout;
 pub mod serve;
+pub mod sim;
 pub mod trust;
 pub mod value;
 pub mod wording;
@@ -109,6 +110,9 @@ pub enum Command {
     Serve(serve::Serve),
     /// Play a whole fleet on this machine: a server, three devices, good and bad releases, a cut link
     Demo(demo::Demo),
+    /// Rehearse in a simulated world: the product's own nodes, on virtual time, under faults
+    #[command(subcommand)]
+    Sim(sim::Sim),
     /// Write a completion script for a shell
     Completion(completion::Completion),
 }
@@ -167,6 +171,10 @@ pub async fn run(command: Command, options: Options, output: &Output) -> Result<
         // It ends in order when it is told to, and is not cut off meanwhile.
         return command.run(&session).await;
     }
+    if let Command::Sim(command) = command {
+        // It stops its runs, and tells what they came to.
+        return command.run(&session).await;
+    }
     // A command that waits for something that goes on without it says so itself, so it is asked first.
     tokio::select! {
         biased;
@@ -194,6 +202,7 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Doctor(command) => command.run(session).await,
         Command::Demo(command) => command.run(session).await,
         Command::Serve(command) => command.run(session).await,
+        Command::Sim(command) => command.run(session).await,
         Command::Completion(command) => command.run(session),
     }
 }

@@ -80,7 +80,8 @@ impl Output {
     }
 
     /// Whether standard error is a terminal on which lines may be redrawn.
-    const fn is_live(&self) -> bool {
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
         self.live
     }
 }

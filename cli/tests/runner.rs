@@ -8,5 +8,6 @@ mod login;
 mod platform;
 mod serve;
 mod server;
+mod sim;
 mod trust;
 mod view;

@@ -1,0 +1,139 @@
+//! The process of one seed: it reads one order, runs it, and tells of it on standard output, a line of JSON each.
+//!
+//! When its standard input ends, nobody waits for it any more: it stops, and tells what it has.
+
+use std::io::{BufRead as _, Write as _};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use fleetd_simulator::fault::Fault;
+use fleetd_simulator::run::{Extras, Outcome, Progress, RunPlan, run_with};
+use fleetd_simulator::scenario::Scenario;
+use fleetd_simulator::watch::{Brief, Selection, Watch};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::error::CommandError;
+
+/// Time between two words on how far a run is: more than a person reads only costs.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Run what standard input orders; `sim run` starts it.
+#[derive(Args, Debug)]
+pub struct Worker {}
+
+/// What a worker is to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) seed: u64,
+    pub(super) scenario: Scenario,
+    /// The faults; those that the seed draws when left out.
+    pub(super) faults: Option<Vec<Fault>>,
+    pub(super) until_ms: Option<u64>,
+    /// Tells every event with a number between these.
+    pub(super) watch: Option<(u64, u64)>,
+    /// Stays on one core.
+    pub(super) is_pinned: bool,
+}
+
+/// What a worker tells.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Told {
+    Progress(Progress),
+    Event(Brief),
+    Outcome(Box<Outcome>),
+    /// It cannot be run, or its process ended without a word.
+    Failed(String),
+}
+
+impl Order {
+    /// The order for a seed, whose faults are drawn.
+    pub(super) fn drawn(scenario: &Scenario, seed: u64) -> Self {
+        Self { seed, scenario: scenario.clone(), faults: None, until_ms: None, watch: None, is_pinned: false }
+    }
+
+    /// The order for a plan.
+    pub(super) fn of(plan: &RunPlan) -> Self {
+        let until_ms = plan.until.map(|until| u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
+        Self { faults: Some(plan.faults.clone()), until_ms, ..Self::drawn(&plan.scenario, plan.seed) }
+    }
+
+    fn plan(self) -> RunPlan {
+        let drawn = RunPlan::drawn(self.scenario, self.seed);
+        let faults = self.faults.unwrap_or_else(|| drawn.faults.clone());
+        RunPlan { faults, until: self.until_ms.map(Duration::from_millis), ..drawn }
+    }
+}
+
+impl Worker {
+    /// Runs the order.
+    ///
+    /// # Errors
+    /// When the order cannot be read.
+    pub async fn run(self) -> Result<(), CommandError> {
+        let ended = tokio::task::spawn_blocking(work).await;
+        ended.unwrap_or_else(|error| Err(CommandError::new("sim.worker", "the run ended early").caused_by(&error)))
+    }
+}
+
+fn work() -> Result<(), CommandError> {
+    let mut line = String::new();
+    let invalid =
+        |error: &dyn std::error::Error| CommandError::new("sim.order", "the order cannot be read").caused_by(error);
+    std::io::stdin().lock().read_line(&mut line).map_err(|error| invalid(&error))?;
+    let order: Order = serde_json::from_str(&line).map_err(|error| invalid(&error))?;
+    if order.is_pinned {
+        pin().map_err(|error| {
+            CommandError::new("sim.pin", "the process cannot be kept on one core").caused_by(&error)
+        })?;
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let listener = Arc::clone(&is_over);
+    std::thread::spawn(move || {
+        // Whatever comes, nothing more is ordered: only the end counts.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        listener.store(true, Ordering::Relaxed);
+    });
+    let watch = order.watch.map(|(from, to)| {
+        Watch::new(Selection::Numbers(from..=to), |seen| {
+            tell(&Told::Event(seen.brief()));
+        })
+    });
+    let mut told_at = Instant::now();
+    let look = &mut |progress: &Progress| {
+        if told_at.elapsed() > PROGRESS_INTERVAL {
+            told_at = Instant::now();
+            tell(&Told::Progress(progress.clone()));
+        }
+        if is_over.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let extras = Extras { watch: watch.unwrap_or_default(), ..Extras::default() };
+    let told = match run_with(order.plan(), extras, look) {
+        Ok(outcome) => Told::Outcome(Box::new(outcome)),
+        Err(error) => Told::Failed(error.to_string()),
+    };
+    tell(&told);
+    Ok(())
+}
+
+/// Tells whoever ordered; one that is gone hears nothing, and ends the run by that.
+fn tell(told: &Told) {
+    if let Ok(line) = serde_json::to_string(told) {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+}
+
+/// Keeps this thread, and those that it starts, on the first core that it may use.
+fn pin() -> nix::Result<()> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let first = (0..CpuSet::count()).find(|core| allowed.is_set(*core).unwrap_or(false)).unwrap_or(0);
+    let mut only = CpuSet::new();
+    only.set(first)?;
+    sched_setaffinity(Pid::from_raw(0), &only)
+}
