@@ -29,7 +29,7 @@ struct Step {
     run: fn(&Shell) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step { name: "fmt", run: fmt },
     Step { name: "tidy", run: tidy },
     Step { name: "buf", run: buf },
@@ -37,6 +37,7 @@ const STEPS: [Step; 8] = [
     Step { name: "pure", run: pure },
     Step { name: "clippy", run: clippy },
     Step { name: "test", run: test },
+    Step { name: "sim", run: sim },
     Step { name: "demo", run: demo },
 ];
 
@@ -128,6 +129,12 @@ fn clippy(shell: &Shell) -> anyhow::Result<Outcome> {
 
 fn test(shell: &Shell) -> anyhow::Result<Outcome> {
     cmd!(shell, "cargo test --workspace").run()?;
+    Ok(Outcome::Passed)
+}
+
+/// Runs seeds that are always the same, seeds that nobody has seen before, and compares processes of one seed.
+fn sim(shell: &Shell) -> anyhow::Result<Outcome> {
+    crate::soak::sim_in_ci(shell)?;
     Ok(Outcome::Passed)
 }
 

@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask tidy`, `cargo xtask codegen`, `cargo xtask ci`.
+//! The project's own tools: `cargo xtask tidy`, `cargo xtask codegen`, `cargo xtask ci`, `cargo xtask soak`.
 //!
 //! They use nothing but cargo and what the workspace builds, so that a fresh clone can run them. Where to start
 //! reading: [`tidy`] for what the tree must look like, [`ci`] for what a change must pass.
@@ -7,6 +7,7 @@
 
 mod ci;
 mod codegen;
+mod soak;
 mod source;
 mod tidy;
 
@@ -37,6 +38,15 @@ enum Task {
         #[arg(value_name = "STEP")]
         steps: Vec<String>,
     },
+    /// Run one thing for long, with inputs that nobody has seen before.
+    Soak {
+        /// What.
+        #[arg(value_enum)]
+        what: soak::What,
+        /// For how long.
+        #[arg(long = "for", value_name = "DURATION", default_value = "1h")]
+        duration: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -44,6 +54,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Codegen { check } => codegen::run(check),
         Task::Ci { steps } => ci::run(&steps),
+        Task::Soak { what, duration } => soak::run(what, &duration),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -173,6 +173,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nothing_of_the_simulator_is_in_an_agent_or_a_server() {
+        let mut reached = vec!["fleetd-agent", "fleetd-server"];
+        let mut next = 0;
+        while let Some(name) = reached.get(next).copied() {
+            let allowed = EDGES.iter().filter(|(of, _)| *of == name).flat_map(|(_, allowed)| allowed.iter().copied());
+            let new: Vec<&str> = allowed.filter(|name| !reached.contains(name)).collect();
+            reached.extend(new);
+            next += 1;
+        }
+        assert!(reached.contains(&"fleetd-sync-core"), "the edges are followed to the bottom");
+        assert!(!reached.contains(&"fleetd-simulator"));
+    }
+
     /// Ranks the crates from the bottom of the house to its roof.
     fn order(name: &str) -> (&str, usize) {
         let storeys: [&[&str]; 6] = [
