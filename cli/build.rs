@@ -25,7 +25,9 @@ fn main() {
 
 fn named_by_git() -> Option<String> {
     let root = git(&["rev-parse", "--show-toplevel"])?;
-    for name in ["HEAD", git(&["symbolic-ref", "-q", "HEAD"]).unwrap_or_default().as_str()] {
+    // A build for development is named after the sources that it last saw change: a commit alone compiles nothing anew.
+    let names = if env::var("PROFILE").is_ok_and(|profile| profile == "release") { 2 } else { 0 };
+    for name in ["HEAD", git(&["symbolic-ref", "-q", "HEAD"]).unwrap_or_default().as_str()].into_iter().take(names) {
         if let Some(path) =
             git(&["rev-parse", "--path-format=absolute", "--git-path", name]).filter(|_| !name.is_empty())
         {

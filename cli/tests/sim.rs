@@ -122,9 +122,13 @@ fn a_trace_tells_one_node_only_and_what_changed_in_it() {
 #[test]
 fn two_processes_of_a_seed_are_the_same_run() {
     let folder = folder(SMALL);
-    let output = fleetd(folder.path(), &["sim", "check", "--determinism", "--scenario", "a.toml", "--seeds", "2"]);
+    let output =
+        fleetd(folder.path(), &["sim", "check", "--determinism", "--engines", "--scenario", "a.toml", "--seeds", "2"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
-    assert_eq!(said(&output.stdout), "2 seeds of small are the same run in two processes each\n");
+    assert_eq!(
+        said(&output.stdout),
+        "2 seeds of small are the same run in two processes each\n2 seeds of small are the same run on two engines each\n"
+    );
 }
 
 /// Runs something wrong, and gives its exit code and its words.
@@ -158,7 +162,7 @@ fn what_is_not_there_or_not_built_is_refused_with_what_there_is() {
             2,
             "error[sim.scenario_range]: with these flags, `at` of a.toml",
         ),
-        (vec!["run", "--engine", "quic"], 2, "error[sim.engine]: there is no engine `quic`"),
+        (vec!["run", "--engine", "quic"], 2, "`quic` is none of direct, ractor"),
         (vec!["check"], 2, "error[usage]: nothing was asked to be checked"),
         (vec!["replay", "17"], 2, "`17` is no SEED@COMMIT: there is no @"),
         (

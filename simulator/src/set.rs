@@ -15,7 +15,7 @@ pub struct SetReport {
     /// The build that ran it.
     pub build: Build,
     /// The engine that ran it.
-    pub engine: &'static str,
+    pub engine: String,
     /// What was run, with everything that the caller changed.
     pub scenario: Scenario,
     /// Seeds that were asked for.
@@ -82,6 +82,8 @@ pub struct MarkCount {
 pub struct SetFacts<'a> {
     /// The build.
     pub build: Build,
+    /// What ran the actors.
+    pub engine: String,
     /// What was run.
     pub scenario: Scenario,
     /// Seeds that were asked for.
@@ -112,7 +114,7 @@ impl SetReport {
         let never_reached = never.map(|mark| (*mark).to_owned()).collect();
         let failures = runs.iter().filter_map(|run| failure(run, &facts)).collect();
         Self {
-            engine: "direct",
+            engine: facts.engine,
             events_per_second: events.saturating_mul(1000) / facts.wall_ms.max(1),
             events,
             failures,

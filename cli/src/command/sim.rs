@@ -26,9 +26,6 @@ use super::Session;
 use crate::error::CommandError;
 use crate::exit::Exit;
 
-/// The engines that there are.
-const ENGINES: [&str; 1] = ["direct"];
-
 /// A whole fleet in a simulated world: the product's own server and agents, on virtual time, under faults.
 #[derive(Debug, Subcommand)]
 pub enum Sim {
@@ -59,18 +56,6 @@ impl Sim {
             Self::Worker(command) => command.run().await,
         }
     }
-}
-
-/// Says whether an engine is one that there is.
-fn check_engine(engine: &str) -> Result<(), CommandError> {
-    if ENGINES.contains(&engine) {
-        return Ok(());
-    }
-    let message = format!("there is no engine `{engine}`");
-    Err(CommandError::new("sim.engine", message)
-        .cause(format!("the engines of this build are: {}", ENGINES.join(", ")))
-        .next_command("fleetd sim run --engine direct")
-        .exit(Exit::Usage))
 }
 
 /// How a run that broke an invariant ends.

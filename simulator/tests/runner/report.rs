@@ -17,6 +17,7 @@ fn report(scenario: Scenario, runs: Vec<Outcome>) -> SetReport {
     let [commit, arch, profile] = ["3a4e9abcdef0", "x86_64", "debug"].map(ToOwned::to_owned);
     let facts = SetFacts {
         build: Build { commit, arch, profile },
+        engine: "direct".to_owned(),
         scenario,
         seeds_asked: runs.len(),
         is_partial: false,

@@ -5,16 +5,17 @@ use std::ops::{ControlFlow, RangeInclusive};
 
 use clap::Args;
 use fleetd_simulator::determinism::{Difference, first_difference, parted_within};
+use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::run::Outcome;
 use fleetd_simulator::scenario::Scenario;
 use fleetd_simulator::watch::Brief;
 use serde_json::json;
 
+use super::interrupted;
 use super::pool::{Ended, Pool};
 use super::run::jobs;
 use super::scenario_flags::ScenarioFlags;
 use super::worker::{Order, Told};
-use super::{ENGINES, interrupted};
 use crate::command::Session;
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -22,15 +23,15 @@ use crate::exit::Exit;
 /// Times that two runs are tried to part once more: what depends on chance does not part every time.
 const ATTEMPTS: usize = 5;
 
-/// Check the simulator itself: that a seed is the same run in every process
+/// Check the simulator itself: that a seed is the same run in every process and on every engine
 ///
-/// Each seed runs in two processes, one of them kept on one core. Both have to do the same, event by event; where they
-/// do not, the first event that differs is named.
+/// Each seed runs in two processes: one of them kept on one core (--determinism), or each on an engine of its own
+/// (--engines). Both have to do the same, event by event; where they do not, the first event that differs is named.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   fleetd sim check --determinism
-  fleetd sim check --determinism --scenario calm --seeds 100 --json")]
+  fleetd sim check --determinism --engines --scenario calm --seeds 100 --json")]
 pub struct Check {
     /// Compare two processes of each seed
     #[arg(long)]
@@ -58,13 +59,7 @@ impl Check {
     /// # Errors
     /// When two processes differ, and on Ctrl-C.
     pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
-        if self.engines {
-            let message = format!("there is no second engine to compare with `{}`", ENGINES.join("`, `"));
-            return Err(CommandError::new("sim.engine", message)
-                .next_command("fleetd sim check --determinism")
-                .exit(Exit::Usage));
-        }
-        if !self.determinism {
+        if !self.determinism && !self.engines {
             let message = "nothing was asked to be checked";
             return Err(CommandError::new("usage", message)
                 .next_command("fleetd sim check --determinism")
@@ -72,32 +67,73 @@ impl Check {
         }
         let scenario = self.scenario.load()?;
         let pool = Pool::new(self.jobs)?;
-        let pairs = self.pairs(&pool, &scenario, session).await?;
+        let asked = [(self.determinism, Comparison::Processes), (self.engines, Comparison::Engines)];
+        let mut compared = Vec::new();
+        for (_, comparison) in asked.into_iter().filter(|(is_asked, _)| *is_asked) {
+            compared.push(self.compare(&pool, &scenario, comparison, session).await?);
+        }
+        let json = json!({ "scenario": scenario.name, "isDeterministic": true, "checks": compared });
+        let seeds = self.seeds;
+        session.output.answer(&json, || {
+            let told = asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, comparison)| comparison.told());
+            told.map(|told| format!("{seeds} seeds of {} are the same run {told}\n", scenario.name)).collect()
+        })
+    }
+
+    /// Runs every seed twice, and compares.
+    async fn compare(
+        &self,
+        pool: &Pool,
+        scenario: &Scenario,
+        comparison: Comparison,
+        session: &Session<'_>,
+    ) -> Result<serde_json::Value, CommandError> {
+        let pair = |seed, watch| self.pair(scenario, comparison, seed, watch);
+        let pairs = self.pairs(pool, &pair, session).await?;
         for (seed, [one, other]) in &pairs {
             if let Some(window) = parted_within(one, other) {
-                return Err(self.differ(&pool, &scenario, *seed, window, session).await);
+                return Err(differ(
+                    pool,
+                    &|| pair(*seed, Some((*window.start(), *window.end()))),
+                    *seed,
+                    &window,
+                    session,
+                )
+                .await);
             }
-            session.output.note(&format!("seed {seed}: trace {} twice, {} events", one.trace, one.events));
+            session.output.note(&format!(
+                "seed {seed}: trace {} {}, {} events",
+                one.trace,
+                comparison.told(),
+                one.events
+            ));
         }
-        let traces: Vec<_> = pairs
-            .iter()
-            .map(|(seed, [one, _])| json!({ "seed": seed, "trace": one.trace, "events": one.events }))
-            .collect();
-        let json = json!({ "scenario": scenario.name, "isDeterministic": true, "seeds": traces });
-        session.output.answer(&json, || {
-            format!("{} seeds of {} are the same run in two processes each", pairs.len(), scenario.name)
-        })
+        let seed =
+            |(seed, [one, _]): (&u64, &[Outcome; 2])| json!({ "seed": seed, "trace": one.trace, "events": one.events });
+        let traces: Vec<_> = pairs.iter().map(seed).collect();
+        Ok(json!({ "compared": comparison.told(), "seeds": traces }))
+    }
+
+    /// The two orders of a seed.
+    fn pair(&self, scenario: &Scenario, comparison: Comparison, seed: u64, watch: Option<(u64, u64)>) -> [Order; 2] {
+        let order = |engine| Order { watch, ..Order::drawn(scenario, engine, seed) };
+        match comparison {
+            Comparison::Processes => {
+                [order(self.scenario.engine), Order { is_pinned: true, ..order(self.scenario.engine) }]
+            }
+            Comparison::Engines => [order(EngineKind::Direct), order(EngineKind::Ractor)],
+        }
     }
 
     /// Every seed, run by two processes.
     async fn pairs(
         &self,
         pool: &Pool,
-        scenario: &Scenario,
+        pair: &dyn Fn(u64, Option<(u64, u64)>) -> [Order; 2],
         session: &Session<'_>,
     ) -> Result<BTreeMap<u64, [Outcome; 2]>, CommandError> {
         let seeds: Vec<u64> = (0..u64::from(self.seeds)).map(|number| self.seed.wrapping_add(number)).collect();
-        let orders = seeds.iter().flat_map(|seed| pair(scenario, *seed, None));
+        let orders = seeds.iter().flat_map(|seed| pair(*seed, None));
         let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
         let mut failed = None;
         let ended = pool
@@ -119,32 +155,42 @@ impl Check {
         let mut two = |index: usize| Some([outcomes.remove(&(index * 2))?, outcomes.remove(&(index * 2 + 1))?]);
         Ok(seeds.into_iter().enumerate().filter_map(|(index, seed)| Some((seed, two(index)?))).collect())
     }
+}
 
-    /// Finds the first event that differs, by running both again and looking closely where they parted.
-    async fn differ(
-        &self,
-        pool: &Pool,
-        scenario: &Scenario,
-        seed: u64,
-        window: RangeInclusive<u64>,
-        session: &Session<'_>,
-    ) -> CommandError {
-        let message = format!("two processes of seed {seed} are not the same run");
-        let error = CommandError::new("sim.not_deterministic", message);
-        for _ in 0..ATTEMPTS {
-            if let Some(difference) = closely(pool, pair(scenario, seed, Some(&window)), session).await {
-                return error.cause(told(&difference));
-            }
+/// Which two runs of a seed are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    /// Two processes, one of them kept on one core.
+    Processes,
+    /// Two engines.
+    Engines,
+}
+
+impl Comparison {
+    const fn told(self) -> &'static str {
+        match self {
+            Self::Processes => "in two processes each",
+            Self::Engines => "on two engines each",
         }
-        error.cause(format!("they parted within the events {} to {}, and not again", window.start(), window.end()))
     }
 }
 
-/// One order as it is, one kept on one core.
-fn pair(scenario: &Scenario, seed: u64, window: Option<&RangeInclusive<u64>>) -> [Order; 2] {
-    let watch = window.map(|window| (*window.start(), *window.end()));
-    let order = Order { watch, ..Order::drawn(scenario, seed) };
-    [order.clone(), Order { is_pinned: true, ..order }]
+/// Finds the first event that differs, by running both again and looking closely where they parted.
+async fn differ(
+    pool: &Pool,
+    pair: &(dyn Fn() -> [Order; 2] + Sync),
+    seed: u64,
+    window: &RangeInclusive<u64>,
+    session: &Session<'_>,
+) -> CommandError {
+    let error =
+        CommandError::new("sim.not_deterministic", format!("two processes of seed {seed} are not the same run"));
+    for _ in 0..ATTEMPTS {
+        if let Some(difference) = closely(pool, pair(), session).await {
+            return error.cause(told(&difference));
+        }
+    }
+    error.cause(format!("they parted within the events {} to {}, and not again", window.start(), window.end()))
 }
 
 /// Compares what two orders tell of the events that they watch.
@@ -164,5 +210,5 @@ async fn closely(pool: &Pool, orders: [Order; 2], session: &Session<'_>) -> Opti
 fn told(difference: &Difference) -> String {
     let event = |event: &Option<Brief>| event.as_ref().map_or_else(|| "nothing more".to_owned(), ToString::to_string);
     let (number, one, other) = (difference.number, event(&difference.one), event(&difference.other));
-    format!("event {number} is the first that differs: {one} in the one, {other} in the one that was kept on one core")
+    format!("event {number} is the first that differs: {one} in the first, {other} in the second")
 }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::build::{accept, this_build};
 use super::scenario_flags::ScenarioFlags;
-use super::{check_engine, interrupted, line, moment, violation};
+use super::{interrupted, line, moment, violation};
 use crate::command::Session;
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -49,9 +49,6 @@ pub struct Replay {
     /// Run a seed of another build too
     #[arg(long)]
     pub any_build: bool,
-    /// What runs the actors
-    #[arg(long, value_name = "ENGINE", default_value = "direct")]
-    pub engine: String,
 }
 
 impl Replay {
@@ -60,15 +57,15 @@ impl Replay {
     /// # Errors
     /// When the seed is of another build, when it fails again, and on Ctrl-C.
     pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
-        check_engine(&self.engine)?;
         accept(session, &self.seed, self.any_build)?;
         let scenario = self.scenario.load()?;
         let node = self.trace.map(|target| node(target, &scenario)).transpose()?;
-        let plan = RunPlan { until: self.until, ..RunPlan::drawn(scenario.clone(), self.seed.seed) };
+        let plan = RunPlan { until: self.until, ..self.scenario.plan(self.seed.seed)? };
         let is_stopped = self.until.is_some();
         let outcome = watched(session, plan, node).await?;
         let facts = SetFacts {
             build: this_build(),
+            engine: self.scenario.engine.to_string(),
             scenario,
             seeds_asked: 1,
             is_partial: outcome.is_partial,

@@ -16,7 +16,7 @@ use super::build::this_build;
 use super::pool::{Ended, Pool};
 use super::scenario_flags::ScenarioFlags;
 use super::worker::{Order, Told};
-use super::{check_engine, interrupted, line, moment, violation};
+use super::{interrupted, line, moment, violation};
 use crate::command::Session;
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -56,9 +56,6 @@ pub struct Run {
     /// Fail also when a mark was reached by no seed
     #[arg(long)]
     pub all_marks: bool,
-    /// What runs the actors
-    #[arg(long, value_name = "ENGINE", default_value = "direct")]
-    pub engine: String,
     /// Write a page about it
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
@@ -80,7 +77,6 @@ impl Run {
     /// # Errors
     /// When a seed failed or could not be run, and on Ctrl-C; what was seen is printed all the same.
     pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
-        check_engine(&self.engine)?;
         let scenario = self.scenario.load()?;
         let first = match self.seed {
             Some(seed) => seed,
@@ -97,10 +93,10 @@ impl Run {
             Set::new(session.output, usize::try_from(self.seeds).unwrap_or(usize::MAX), first, self.scenario.given());
         let within = self.within;
         let seeds = (0..u64::from(self.seeds)).take_while(|_| within.is_none_or(|within| begin.elapsed() < within));
-        let orders = seeds.map(|number| Order::drawn(&scenario, first.wrapping_add(number)));
+        let orders = seeds.map(|number| Order::drawn(&scenario, self.scenario.engine, first.wrapping_add(number)));
         let pool = Pool::new(self.jobs)?;
         let ended = pool.run(orders, &session.interrupt, &mut |number, told| set.hear(number, told)).await;
-        let report = set.report(&scenario, ended == Ended::Interrupted, begin.elapsed());
+        let report = set.report(&self.scenario, &scenario, ended == Ended::Interrupted, begin.elapsed());
         if let Some(path) = &self.report {
             write_page(path, &report)?;
         }
@@ -198,9 +194,10 @@ impl<'a> Set<'a> {
         }
     }
 
-    fn report(self, scenario: &Scenario, is_partial: bool, took: Duration) -> SetReport {
+    fn report(self, asked: &ScenarioFlags, scenario: &Scenario, is_partial: bool, took: Duration) -> SetReport {
         let facts = SetFacts {
             build: this_build(),
+            engine: asked.engine.to_string(),
             scenario: scenario.clone(),
             seeds_asked: self.asked,
             is_partial,

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use fleetd_simulator::engine::EngineKind;
+use fleetd_simulator::run::RunPlan;
 use fleetd_simulator::scenario::{ParseScenarioError, Scenario, builtin, builtin_names};
 
 use crate::error::CommandError;
@@ -21,6 +23,9 @@ pub struct ScenarioFlags {
     /// How long faults and acts happen, in place of the scenario's (`90m`, `24h`)
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
+    /// What runs the actors: bare cells (direct), or the product's own ractor actors (ractor)
+    #[arg(long, value_name = "ENGINE", default_value_t)]
+    pub engine: EngineKind,
 }
 
 impl ScenarioFlags {
@@ -40,6 +45,14 @@ impl ScenarioFlags {
         Ok(scenario)
     }
 
+    /// The plan of a seed.
+    ///
+    /// # Errors
+    /// Those of [`ScenarioFlags::load`].
+    pub fn plan(&self, seed: u64) -> Result<RunPlan, CommandError> {
+        Ok(RunPlan { engine: self.engine, ..RunPlan::drawn(self.load()?, seed) })
+    }
+
     /// The flags as they were given, each with a blank before it.
     #[must_use]
     pub fn given(&self) -> String {
@@ -49,6 +62,9 @@ impl ScenarioFlags {
         }
         if let Some(duration) = self.duration {
             flags.push_str(&format!(" --for {}", quoted(&humantime::format_duration(duration).to_string())));
+        }
+        if self.engine != EngineKind::Direct {
+            flags.push_str(&format!(" --engine {}", self.engine));
         }
         flags
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fleetd_simulator::checker::Violation;
+use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::origin::SeedName;
 use fleetd_simulator::run::{Failure, RunPlan};
 use fleetd_simulator::shrink::{Over, Shrunk, Trials, is_same, shrink};
@@ -60,7 +61,7 @@ impl Shrink {
     /// When the seed is of another build, or does not fail, and on Ctrl-C.
     pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
         accept(session, &self.seed, self.any_build)?;
-        let plan = RunPlan::drawn(self.scenario.load()?, self.seed.seed);
+        let plan = self.scenario.plan(self.seed.seed)?;
         let pool = Pool::new(self.jobs)?;
         let failure = self.failure(&pool, &plan, session).await?;
         session.output.note(&format!(
@@ -124,7 +125,11 @@ impl Shrink {
     /// The command that runs what was written.
     fn again(&self, seed: u64) -> String {
         let file = quoted(&self.out.display().to_string());
-        format!("fleetd sim replay {} --scenario {file}", this_build().name_of(seed))
+        let engine = match self.scenario.engine {
+            EngineKind::Direct => String::new(),
+            other => format!(" --engine {other}"),
+        };
+        format!("fleetd sim replay {} --scenario {file}{engine}", this_build().name_of(seed))
     }
 
     fn write(&self, shrunk: &Shrunk) -> Result<(), CommandError> {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::fault::Fault;
 use fleetd_simulator::run::{Extras, Outcome, Progress, RunPlan, run_with};
 use fleetd_simulator::scenario::Scenario;
@@ -36,6 +37,8 @@ pub(super) struct Order {
     pub(super) until_ms: Option<u64>,
     /// Tells every event with a number between these.
     pub(super) watch: Option<(u64, u64)>,
+    /// What runs the actors.
+    pub(super) engine: EngineKind,
     /// Stays on one core.
     pub(super) is_pinned: bool,
 }
@@ -53,20 +56,21 @@ pub(super) enum Told {
 
 impl Order {
     /// The order for a seed, whose faults are drawn.
-    pub(super) fn drawn(scenario: &Scenario, seed: u64) -> Self {
-        Self { seed, scenario: scenario.clone(), faults: None, until_ms: None, watch: None, is_pinned: false }
+    pub(super) fn drawn(scenario: &Scenario, engine: EngineKind, seed: u64) -> Self {
+        let scenario = scenario.clone();
+        Self { seed, scenario, faults: None, until_ms: None, watch: None, engine, is_pinned: false }
     }
 
     /// The order for a plan.
     pub(super) fn of(plan: &RunPlan) -> Self {
         let until_ms = plan.until.map(|until| u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
-        Self { faults: Some(plan.faults.clone()), until_ms, ..Self::drawn(&plan.scenario, plan.seed) }
+        Self { faults: Some(plan.faults.clone()), until_ms, ..Self::drawn(&plan.scenario, plan.engine, plan.seed) }
     }
 
     fn plan(self) -> RunPlan {
         let drawn = RunPlan::drawn(self.scenario, self.seed);
         let faults = self.faults.unwrap_or_else(|| drawn.faults.clone());
-        RunPlan { faults, until: self.until_ms.map(Duration::from_millis), ..drawn }
+        RunPlan { faults, engine: self.engine, until: self.until_ms.map(Duration::from_millis), ..drawn }
     }
 }
 
