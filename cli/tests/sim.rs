@@ -24,7 +24,7 @@ lasting_s = [5, 60]
 /// A scenario that cannot converge: what is rolled out is due, and the deadline is over at once.
 fn hopeless() -> String {
     let text = SMALL.replace("deadline = \"5m\"", "deadline = \"0s\"");
-    format!("{text}\n[[fault]]\nat = \"4m 59s\"\non = \"device-1\"\nkind = \"power_cut\"\nlasting = \"10m\"\n")
+    format!("{text}\n[[fault]]\nat = \"3m\"\non = \"device-1\"\nkind = \"power_cut\"\nlasting = \"10m\"\n")
 }
 
 fn fleetd(folder: &Path, arguments: &[&str]) -> Output {
