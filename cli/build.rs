@@ -1,8 +1,6 @@
 //! Writes into the program which code it was built from, so that a seed of another build is not taken for one of its
 //! own: the commit, and a mark of what was changed since.
 
-#![expect(clippy::print_stdout, reason = "a build script talks to cargo so")]
-
 use std::env;
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -6,7 +6,9 @@ const LINES_COMPARED_MAX: usize = 400;
 /// The lines that went (`-`) and that came (`+`), in order.
 #[must_use]
 pub fn lines_changed(before: &str, after: &str) -> Vec<String> {
-    let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    let (before, after) = (folded(before), folded(after));
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    let after: Vec<&str> = after.iter().map(String::as_str).collect();
     let head = before.iter().zip(&after).take_while(|(one, other)| one == other).count();
     let (before, after) = (before.split_at(head).1, after.split_at(head).1);
     let tail = before.iter().rev().zip(after.iter().rev()).take_while(|(one, other)| one == other).count();
@@ -16,6 +18,27 @@ pub fn lines_changed(before: &str, after: &str) -> Vec<String> {
         return gone.chain(come).collect();
     }
     compared(before, after)
+}
+
+/// The lines of a text, where numbers that stand one below the other, as bytes do, share a line.
+fn folded(text: &str) -> Vec<String> {
+    let is_number = |line: &str| {
+        let digits = line.trim().trim_end_matches(',');
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let (mut lines, mut was_number) = (Vec::<String>::new(), false);
+    for line in text.lines() {
+        let is_next = was_number && is_number(line);
+        match lines.last_mut() {
+            Some(last) if is_next => {
+                last.push(' ');
+                last.push_str(line.trim());
+            }
+            _ => lines.push(line.to_owned()),
+        }
+        was_number = is_number(line);
+    }
+    lines
 }
 
 /// The shortest way from one list of lines to another, by their longest common subsequence.
@@ -64,6 +87,12 @@ mod tests {
         assert_eq!(changed("a\nb\nc\nd\ne", "a\nB\nc\nD\ne"), "-b +B -d +D");
         assert_eq!(changed("", "a"), "+a");
         assert_eq!(changed("a\nb", ""), "-a -b");
+    }
+
+    #[test]
+    fn bytes_share_a_line() {
+        let before = "a: [\n    1,\n    2,\n],";
+        assert_eq!(lines_changed(before, "a: [\n    1,\n    3,\n],"), ["-    1, 2,", "+    1, 3,"]);
     }
 
     #[test]
