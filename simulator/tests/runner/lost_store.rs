@@ -162,7 +162,7 @@ fn a_revoked_device_stays_out_when_the_store_is_lost() {
     fleet.revoke(revoked.into()).unwrap();
     let is_out = |fleet: &Fleet| {
         let node = fleet.devices[0].node().unwrap();
-        node.status().agent.refusal.is_some_and(|refusal| refusal.contains("revoked"))
+        node.status().agent.failure.is_some_and(|failure| failure.message.contains("revoked"))
     };
     fleet.wait_until("the device to be turned away", is_out).unwrap();
     fleet.lose_store().unwrap();
