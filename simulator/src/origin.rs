@@ -31,7 +31,7 @@ impl Build {
     ///
     /// # Errors
     /// [`ForeignSeed`] names both.
-    pub fn accept(&self, name: &SeedName) -> Result<(), ForeignSeed> {
+    pub fn accept(&self, name: &SeedName) -> Result<(), Box<ForeignSeed>> {
         let is_own = |named: &Option<String>, own: &str| named.as_ref().is_none_or(|named| named == own);
         // A shorter commit may be typed by hand; what was changed since is never left out.
         let commit =
@@ -46,7 +46,7 @@ impl Build {
         } else {
             return Ok(());
         };
-        Err(ForeignSeed { part, seed: name.clone(), own: self.clone() })
+        Err(Box::new(ForeignSeed { part, seed: name.clone(), own: self.clone() }))
     }
 }
 

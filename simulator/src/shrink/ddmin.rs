@@ -2,12 +2,12 @@
 
 use super::Over;
 
+/// Runs candidates in the order of preference, keeps the first that fails, and says which that was.
+type FirstFailing<'a, T> = dyn FnMut(&[Vec<T>]) -> Result<Option<usize>, Over> + 'a;
+
 /// Makes a list shorter for as long as one of its shorter lists fails. `first_failing` gets candidates in the order of
 /// preference, keeps what it takes, and says which it took.
-pub(super) fn minimise<T: Clone>(
-    mut items: Vec<T>,
-    first_failing: &mut dyn FnMut(&[Vec<T>]) -> Result<Option<usize>, Over>,
-) -> Result<(), Over> {
+pub(super) fn minimise<T: Clone>(mut items: Vec<T>, first_failing: &mut FirstFailing<'_, T>) -> Result<(), Over> {
     if items.is_empty() || first_failing(&[Vec::new()])?.is_some() {
         return Ok(());
     }
