@@ -1,4 +1,6 @@
 //! A UDP proxy that one agent dials: cutting it is what pulling a cable does.
+//!
+//! The demo has a smaller one. Sharing it would have the tests link the program that they look at from outside.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

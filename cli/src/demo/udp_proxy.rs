@@ -1,4 +1,7 @@
 //! A UDP proxy that one agent dials: cutting it is what pulling a cable does.
+//!
+//! The chaos tests have one of their own, which also counts and cuts by itself. They see no crate of the product but the
+//! core, so that no fault of it can hide itself from them, and the demo sees only what a user of the API does.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
