@@ -4,6 +4,7 @@
 //! Rules are tables, one module a subject. A rule never fixes anything: it says where, what, and what to do
 //! instead. Each is tested on a small sample that breaks it, so that a rule which cannot fail is noticed.
 
+mod bad_input;
 mod demo;
 mod document;
 mod graph;
@@ -68,6 +69,7 @@ fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let metadata =
         cargo_metadata::MetadataCommand::new().current_dir(root).no_deps().exec().context("run `cargo metadata`")?;
     let mut findings = Vec::new();
+    findings.extend(bad_input::check(&tree));
     findings.extend(demo::check(&tree));
     findings.extend(document::check(&tree));
     findings.extend(graph::check(&graph::crates_of(root, &metadata)));
