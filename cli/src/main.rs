@@ -51,6 +51,8 @@ fn start_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written must end nobody: telling of it on standard error again would be a panic.
+    let events = events.log_internal_errors(false);
     events.with_ansi(std::io::stderr().is_terminal()).init();
 }
 

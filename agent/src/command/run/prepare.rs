@@ -34,6 +34,8 @@ pub(super) fn start_tracing(config: &Config) -> Result<(), CommandError> {
             .next_command("use error, warn, info, debug or trace")
     })?;
     let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written must end nobody: telling of it on standard error again would be a panic.
+    let events = events.log_internal_errors(false);
     let started = events.with_ansi(std::io::stderr().is_terminal()).try_init();
     // A program around this one may have started it already.
     let _ = started;
