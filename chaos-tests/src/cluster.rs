@@ -177,11 +177,21 @@ impl Cluster {
     /// # Errors
     /// When the operating system does not.
     pub fn start_agent(&mut self, number: usize) -> anyhow::Result<()> {
+        let log = self.log(&format!("agent-{number}.log"))?;
+        self.start_agent_with_log(number, log.into())
+    }
+
+    /// The same, with another place for what it logs.
+    ///
+    /// # Errors
+    /// When the operating system does not.
+    pub fn start_agent_with_log(&mut self, number: usize, log: Stdio) -> anyhow::Result<()> {
         let command = self.command();
-        self.start_agent_as(number, command)
+        self.start_agent_as(number, command, log)
     }
 
     /// The same, with an agent that sees a write fail which goes over a limit, instead of being ended by a signal.
+    /// Its log comes through a pipe, which has no limit.
     ///
     /// # Errors
     /// When the operating system does not.
@@ -189,11 +199,14 @@ impl Cluster {
         let fleetd = self.command();
         let mut command = self.command_of(Path::new("/bin/sh"));
         command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(fleetd.get_program());
-        self.start_agent_as(number, command)
+        let (mut said, log) = io::pipe()?;
+        let mut file = self.log(&format!("agent-{number}.log"))?;
+        // It ends with the agent, whose end of the pipe is the only one.
+        std::thread::spawn(move || io::copy(&mut said, &mut file));
+        self.start_agent_as(number, command, log.into())
     }
 
-    fn start_agent_as(&mut self, number: usize, mut command: Command) -> anyhow::Result<()> {
-        let log = self.log(&format!("agent-{number}.log"))?;
+    fn start_agent_as(&mut self, number: usize, mut command: Command, log: Stdio) -> anyhow::Result<()> {
         let agent = self.agents.get_mut(number).context("there is no such agent")?;
         command.args(["agent", "run", "--config"]).arg(agent.directory.join("agent.toml"));
         command.stdout(Stdio::null()).stderr(log);

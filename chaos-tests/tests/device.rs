@@ -19,17 +19,17 @@ fn a_stop_at_the_device_shows_in_the_servers_timeline() {
         cluster.roll_out("1.0.0")?;
         let device = cluster.until_device(number, "it to run 1.0.0", |device| runs(device, "1.0.0"))?;
         let name = device["name"].as_str().context("a device without a name")?.to_owned();
-        for (command, is_stopped, kind) in [("stop", true, "stopped_locally"), ("start", false, "started_locally")] {
+        let cases =
+            [("stop", "RUN_STATE_STOPPED", "stopped_locally"), ("start", "RUN_STATE_RUNNING", "started_locally")];
+        for (command, state, kind) in cases {
             at_the_device(cluster, number, &["agent", command, "coffee"])?;
-            cluster.until_device(number, "the server to know", |device| {
-                (workload(device)["stoppedLocally"] == true) == is_stopped
-            })?;
+            cluster.until_device(number, "the server to know", |device| workload(device)["runState"] == state)?;
             let why = cluster.json(&["device", "why", &format!("{name}/coffee")])?;
             let newest = &why["events"][0];
             ensure!(newest["kind"] == kind && newest["workload"] == "coffee", "{why:#}");
             let reason = &why["reasons"][0];
             let is_given = reason["kind"] == "REASON_KIND_STOPPED_LOCALLY" && reason["since"].is_string();
-            ensure!(is_given == is_stopped, "{why:#}");
+            ensure!(is_given == (command == "stop"), "{why:#}");
         }
         Ok(())
     });
@@ -114,8 +114,8 @@ fn an_agent_whose_disk_fails_says_so_and_ends_and_its_workload_runs_on() {
         ensure!(limited.success(), "prlimit ended with {limited}");
         let hold = cluster.json(&["device", "hold", &name, "--reason", "descaling"])?;
         let ended = cluster.agent(number)?.process()?.ended(PATIENCE)?;
-        let log = cluster.log_of(number);
-        ensure!(ended.code() == Some(1) && log.contains("agent.store_failed"), "it ended with {ended}:\n{log}");
+        ensure!(ended.code() == Some(1), "it ended with {ended}:\n{}", cluster.log_of(number));
+        within(PATIENCE, "its last words", || Ok(cluster.log_of(number).contains("agent.store_failed").then_some(())))?;
         ensure!(is_alive(pid), "the workload died with its agent");
 
         cluster.start_agent(number)?;
@@ -127,6 +127,21 @@ fn an_agent_whose_disk_fails_says_so_and_ends_and_its_workload_runs_on() {
         })
         .with_context(|| format!("held by {hold:#}"))?;
         ensure!(fs::read_to_string(&started)?.trim() == pid.to_string(), "the workload was started again");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_whose_log_cannot_be_written_runs_on() {
+    with_cluster(|cluster| {
+        let number = cluster.add_agent()?;
+        cluster.kill_agent(number)?;
+        cluster.start_agent_with_log(number, fs::File::options().write(true).open("/dev/full")?.into())?;
+        within(PATIENCE, "the agent to be live", || {
+            let status = at_the_device(cluster, number, &["agent", "status"]).unwrap_or_default();
+            Ok((status["link"] == "live").then_some(()))
+        })?;
+        ensure!(cluster.agent(number)?.process()?.is_running()?, "it ended for want of a log");
         Ok(())
     });
 }
