@@ -3,6 +3,7 @@
 
 mod runner {
     mod determinism;
+    mod disk;
     mod lost_store;
     mod report;
     mod seam;
