@@ -64,12 +64,14 @@ impl Commit for HeldCommit {
 }
 
 /// Adds up what it is given, and announces each sum once it is durable.
+#[derive(Debug)]
 struct Sum {
     total: u64,
     announced_after_load: bool,
     due: Option<Monotonic>,
 }
 
+#[derive(Debug)]
 enum Input {
     Add(u64),
     Peek,
