@@ -324,6 +324,8 @@ impl Workload {
 
     /// Brings the run to what it should be: started, stopped, or left alone.
     pub(super) fn tend_child(&mut self, now: Now, turn: &mut WorkloadTurn) {
+        // While the folder is being switched nobody can say which release is current: it is started afterwards.
+        let is_switching = matches!(self.record.install, Some(Install { step: Step::Switch(_), .. }));
         let wanted = self.wanted().map(|wanted| wanted.digest);
         match self.child {
             Child::Unknown => {
@@ -335,14 +337,14 @@ impl Workload {
             // It is stopped once it is known to have started: a start and a stop must not overtake each other.
             Child::Starting { .. } => self.restart_asked = false,
             Child::Backoff { until } => {
-                if wanted.is_none() {
+                if wanted.is_none() || is_switching {
                     self.child = Child::Down;
                 } else if until <= now.monotonic || self.restart_asked {
                     self.start_run(turn);
                 }
             }
             Child::Down => {
-                if wanted.is_some() {
+                if wanted.is_some() && !is_switching {
                     self.start_run(turn);
                 }
             }

@@ -108,6 +108,22 @@ fn the_first_release_fails_with_nothing_to_restore() {
     assert_eq!((bench.report().phase, bench.running()), (Some(Phase::Failed), None));
 }
 
+/// The folder is at the new release by then, and the record still at the old one.
+#[test]
+fn a_power_cut_in_the_middle_of_a_switch_lets_only_the_new_release_start() {
+    let mut bench = Bench::with("1.0");
+    bench.assign(assignment("2.0", 1));
+    bench.run_until("switch to 2.0");
+    bench.current = Some("2.0".to_owned());
+    bench.reboot();
+    bench.hear_trust();
+    let attach = bench.pending.iter().position(|effect| matches!(effect, Effect::Attach { .. })).unwrap();
+    bench.answer(attach);
+    assert_eq!(bench.running(), None, "nobody knows yet which one is current");
+    bench.run_all();
+    assert_eq!(bench.running().as_deref(), Some("2.0"));
+}
+
 #[test]
 fn a_hold_before_the_switch_undoes_the_install() {
     for stop_at in ["fetch manifest", "fetch artifact", "stage"] {
