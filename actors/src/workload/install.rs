@@ -185,10 +185,12 @@ impl Workload {
             {
                 // Another try, or another rollout, of what is on its way: it goes on under the new name.
                 install.target = target.clone();
-                if matches!(install.step, Step::Watch { .. })
-                    && let Some(current) = &mut self.record.current
-                {
-                    (current.rollout, current.attempt) = (target.rollout, target.attempt);
+                if let Step::Watch { reboots } = &mut install.step {
+                    // A new try is not blamed for the restarts that the one before it went through.
+                    *reboots = 0;
+                    if let Some(current) = &mut self.record.current {
+                        (current.rollout, current.attempt) = (target.rollout, target.attempt);
+                    }
                 }
                 true
             }

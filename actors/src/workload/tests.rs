@@ -108,6 +108,24 @@ fn the_first_release_fails_with_nothing_to_restore() {
     assert_eq!((bench.report().phase, bench.running()), (Some(Phase::Failed), None));
 }
 
+#[test]
+fn a_new_try_is_not_blamed_for_the_restarts_of_the_one_before_it() {
+    let mut bench = Bench::new();
+    bench.assign(assignment("1.0", 1));
+    bench.run_all();
+    for _ in 0..2 {
+        bench.reboot();
+        bench.hear_trust();
+        bench.run_all();
+    }
+    bench.reboot();
+    bench.hear_trust();
+    bench.assign(assignment("1.0", 2));
+    bench.run_all();
+    bench.advance(Duration::from_secs(10));
+    assert_eq!(bench.report().phase, Some(Phase::Healthy));
+}
+
 /// The folder is at the new release by then, and the record still at the old one.
 #[test]
 fn a_power_cut_in_the_middle_of_a_switch_lets_only_the_new_release_start() {
