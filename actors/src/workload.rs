@@ -430,13 +430,15 @@ impl Workload {
         let installed = record.current.as_ref().map(Release::target);
         if let Some(assignment) = &self.assignment
             && let Some(target) = &assignment.target
-            && installed.as_ref().is_none_or(|installed| installed.manifest != target.manifest)
+            && installed.as_ref() != Some(target)
         {
+            // What runs may be the very release that failed, by an earlier try that went well.
             if let Some(failed) = self.failure_of(target) {
                 let phase = if installed.is_some() { Phase::Restored } else { Phase::Failed };
                 return (Some(phase), Some(target.clone()), Some(failed.fault.clone()));
             }
-            if assignment.is_blocked() {
+            let is_another = installed.as_ref().is_none_or(|installed| installed.manifest != target.manifest);
+            if is_another && assignment.is_blocked() {
                 let kind = if assignment.held { FaultKind::Held } else { FaultKind::Conflict };
                 return (Some(Phase::Pending), Some(target.clone()), Some(Fault::new(kind, "")));
             }
