@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn an_unknown_step_is_refused_with_the_known_ones() {
         let error = run(&["tset".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("`tset`") && error.contains("clippy, test, demo"), "{error}");
+        assert!(error.contains("`tset`") && error.contains("clippy, test, sim, demo"), "{error}");
     }
 
     #[test]
