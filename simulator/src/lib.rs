@@ -9,6 +9,7 @@
 pub mod blocking;
 pub mod checker;
 pub mod clock;
+pub mod crypto;
 pub mod determinism;
 pub mod engine;
 pub mod fault;

@@ -16,6 +16,7 @@ use fleetd_sync_core::time::Monotonic;
 use serde::{Deserialize, Serialize};
 
 use crate::checker::{Checker, Checkers, Violation};
+use crate::crypto::Crypto;
 use crate::engine::EngineKind;
 use crate::fault::{Fault, Target};
 use crate::fleet::{Fleet, ScenarioError};
@@ -45,6 +46,8 @@ pub struct RunPlan {
     pub faults: Vec<Fault>,
     /// What runs the actors. It changes nothing of what happens.
     pub engine: EngineKind,
+    /// What becomes of signatures.
+    pub crypto: Crypto,
     /// Where to stop, before the end.
     pub until: Option<Duration>,
 }
@@ -54,7 +57,7 @@ impl RunPlan {
     #[must_use]
     pub fn drawn(scenario: Scenario, seed: u64) -> Self {
         let faults = swarm::draw(&scenario, &World::new(seed).entropy("swarm"));
-        Self { seed, scenario, faults, engine: EngineKind::Direct, until: None }
+        Self { seed, scenario, faults, engine: EngineKind::Direct, crypto: Crypto::Real, until: None }
     }
 }
 
@@ -213,6 +216,7 @@ pub fn run_with(
     look: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Outcome, ScenarioError> {
     panics::listen();
+    plan.crypto.begin();
     let marks = Marks::default();
     let fleet = Fleet::of(&plan.scenario, plan.engine, World::watched(plan.seed, extras.watch))?;
     fleet.tap.open();

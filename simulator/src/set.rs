@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::crypto::Crypto;
 use crate::origin::Build;
 use crate::run::{Failure, Outcome};
 use crate::scenario::Scenario;
@@ -16,6 +17,8 @@ pub struct SetReport {
     pub build: Build,
     /// The engine that ran it.
     pub engine: String,
+    /// What became of signatures.
+    pub crypto: Crypto,
     /// What was run, with everything that the caller changed.
     pub scenario: Scenario,
     /// Seeds that were asked for.
@@ -24,6 +27,8 @@ pub struct SetReport {
     pub is_partial: bool,
     /// How long it took by the clock on the wall, in milliseconds.
     pub wall_ms: u64,
+    /// What all seeds took of the machine.
+    pub spent: Spent,
     /// Events of all seeds.
     pub events: u64,
     /// Events in a second, all processes together.
@@ -38,6 +43,24 @@ pub struct SetReport {
     pub never_reached: Vec<String>,
     /// Every run, in the order of the seeds.
     pub runs: Vec<Outcome>,
+}
+
+/// What runs took of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spent {
+    /// Time of processors, in milliseconds.
+    pub cpu_ms: u64,
+    /// The most memory that a process of one run held at once.
+    pub rss_peak_bytes: u64,
+}
+
+impl Spent {
+    /// This, and what another run took.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { cpu_ms: self.cpu_ms + other.cpu_ms, rss_peak_bytes: self.rss_peak_bytes.max(other.rss_peak_bytes) }
+    }
 }
 
 /// A seed that failed.
@@ -84,6 +107,8 @@ pub struct SetFacts<'a> {
     pub build: Build,
     /// What ran the actors.
     pub engine: String,
+    /// What became of signatures.
+    pub crypto: Crypto,
     /// What was run.
     pub scenario: Scenario,
     /// Seeds that were asked for.
@@ -94,6 +119,8 @@ pub struct SetFacts<'a> {
     pub wall_ms: u64,
     /// Seeds that could not be run.
     pub unrun: Vec<UnrunSeed>,
+    /// What all seeds took of the machine.
+    pub spent: Spent,
     /// The flags that a command needs besides the seed, with a blank before them.
     pub flags: &'a str,
     /// Every mark that there is.
@@ -115,6 +142,7 @@ impl SetReport {
         let failures = runs.iter().filter_map(|run| failure(run, &facts)).collect();
         Self {
             engine: facts.engine,
+            crypto: facts.crypto,
             events_per_second: events.saturating_mul(1000) / facts.wall_ms.max(1),
             events,
             failures,
@@ -126,6 +154,7 @@ impl SetReport {
             is_partial: facts.is_partial,
             wall_ms: facts.wall_ms,
             unrun: facts.unrun,
+            spent: facts.spent,
             runs,
         }
     }
@@ -133,6 +162,12 @@ impl SetReport {
     /// The runs that went on to their own end.
     pub fn finished(&self) -> impl Iterator<Item = &Outcome> {
         self.runs.iter().filter(|run| !run.is_partial)
+    }
+
+    /// Events in a second of one processor: what can be compared between machines that have other work too.
+    #[must_use]
+    pub fn events_per_cpu_second(&self) -> u64 {
+        self.events.saturating_mul(1000) / self.spent.cpu_ms.max(1)
     }
 
     /// How long healed fleets took to converge, in milliseconds, the shortest first.

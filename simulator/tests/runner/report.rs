@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 
 use fleetd_simulator::checker::Violation;
+use fleetd_simulator::crypto::Crypto;
 use fleetd_simulator::origin::Build;
 use fleetd_simulator::report::page;
 use fleetd_simulator::run::{Failure, Outcome, RunPlan, run};
 use fleetd_simulator::scenario::{Scenario, builtin};
-use fleetd_simulator::set::{SetFacts, SetReport};
+use fleetd_simulator::set::{SetFacts, SetReport, Spent};
 
 fn calm(seed: u64) -> Outcome {
     run(RunPlan::drawn(builtin("calm").unwrap(), seed), &mut |_| ControlFlow::Continue(())).unwrap()
@@ -18,6 +19,8 @@ fn report(scenario: Scenario, runs: Vec<Outcome>) -> SetReport {
     let facts = SetFacts {
         build: Build { commit, arch, profile },
         engine: "direct".to_owned(),
+        crypto: Crypto::Real,
+        spent: Spent::default(),
         scenario,
         seeds_asked: runs.len(),
         is_partial: false,

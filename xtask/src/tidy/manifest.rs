@@ -9,6 +9,9 @@ const PURE_FOLDERS: [&str; 2] = ["sync/core", "actors"];
 /// Keys of `[package]` that have one value for the whole workspace.
 const PACKAGE_KEYS: [&str; 5] = ["version", "edition", "rust-version", "license", "publish"];
 
+/// Features that would make a product unsafe, and the only crate that may turn them on.
+const SIMULATED_FEATURES: [(&str, &str); 1] = [("counted-crypto", "simulator/Cargo.toml")];
+
 const DEPENDENCY_TABLES: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -61,8 +64,13 @@ fn check_dependencies(path: &str, text: &str, manifest: &toml::Table) -> Vec<Fin
                 "name it in the root's [workspace.dependencies], and here with `workspace = true`",
             ));
         }
-        let features = value.as_table().is_some_and(|table| table.contains_key("features"));
-        if features && !name.starts_with("fleetd-") {
+        let features = value.get("features").and_then(toml::Value::as_array);
+        let is_on = |feature: &str| features.into_iter().flatten().any(|on| on.as_str() == Some(feature));
+        for (feature, home) in SIMULATED_FEATURES.iter().filter(|(feature, home)| is_on(feature) && path != *home) {
+            let what = format!("`{name}` is asked for its feature `{feature}`");
+            findings.push(Finding::new(path, line, what, format!("only {home} may turn it on: it is no product's")));
+        }
+        if features.is_some() && !name.starts_with("fleetd-") {
             let what = format!("`{name}` asks for features of its own");
             findings.push(Finding::new(path, line, what, "name features in the root's [workspace.dependencies] only"));
         }
@@ -131,6 +139,15 @@ mod tests {
         assert_eq!(found(&FINE.replace("edition.workspace = true", "edition = \"2024\"")).len(), 1);
         assert_eq!(found(&FINE.replace("[lints]\nworkspace = true\n", "")).len(), 1);
         assert_eq!(found("[package").len(), 1);
+    }
+
+    #[test]
+    fn only_the_simulator_may_count_signatures() {
+        let counting = FINE.replace("\"rpc\"", "\"counted-crypto\"");
+        assert_eq!(found(&counting).len(), 1);
+        let tree = Tree::sample(&[("simulator/Cargo.toml", counting.as_str())]);
+        let own = check(&tree).into_iter().filter(|finding| finding.path == "simulator/Cargo.toml");
+        assert_eq!(own.count(), 0);
     }
 
     #[test]

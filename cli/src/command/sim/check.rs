@@ -116,7 +116,7 @@ impl Check {
 
     /// The two orders of a seed.
     fn pair(&self, scenario: &Scenario, comparison: Comparison, seed: u64, watch: Option<(u64, u64)>) -> [Order; 2] {
-        let order = |engine| Order { watch, ..Order::drawn(scenario, engine, seed) };
+        let order = |engine| Order { watch, engine, ..Order::drawn(scenario, &self.scenario, seed) };
         match comparison {
             Comparison::Processes => {
                 [order(self.scenario.engine), Order { is_pinned: true, ..order(self.scenario.engine) }]
@@ -141,7 +141,7 @@ impl Check {
                 match told {
                     Told::Outcome(outcome) => drop(outcomes.insert(number, *outcome)),
                     Told::Failed(why) => failed = Some(why),
-                    Told::Progress(_) | Told::Event(_) => {}
+                    Told::Progress(_) | Told::Event(_) | Told::Spent(_) => {}
                 }
                 if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })

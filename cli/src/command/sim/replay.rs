@@ -8,7 +8,7 @@ use fleetd_simulator::fault::Target;
 use fleetd_simulator::origin::SeedName;
 use fleetd_simulator::run::{Extras, Outcome, RunPlan, run_with};
 use fleetd_simulator::scenario::Scenario;
-use fleetd_simulator::set::{SetFacts, SetReport};
+use fleetd_simulator::set::{SetFacts, SetReport, Spent};
 use fleetd_simulator::watch::{Seen, Selection, Watch};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -66,6 +66,8 @@ impl Replay {
         let facts = SetFacts {
             build: this_build(),
             engine: self.scenario.engine.to_string(),
+            crypto: self.scenario.crypto,
+            spent: Spent::default(),
             scenario,
             seeds_asked: 1,
             is_partial: outcome.is_partial,

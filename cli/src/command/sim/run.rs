@@ -10,7 +10,7 @@ use fleetd_simulator::origin::parse_seed;
 use fleetd_simulator::report;
 use fleetd_simulator::run::Outcome;
 use fleetd_simulator::scenario::Scenario;
-use fleetd_simulator::set::{SetFacts, SetReport, UnrunSeed};
+use fleetd_simulator::set::{SetFacts, SetReport, Spent, UnrunSeed};
 
 use super::build::this_build;
 use super::pool::{Ended, Pool};
@@ -93,7 +93,7 @@ impl Run {
             Set::new(session.output, usize::try_from(self.seeds).unwrap_or(usize::MAX), first, self.scenario.given());
         let within = self.within;
         let seeds = (0..u64::from(self.seeds)).take_while(|_| within.is_none_or(|within| begin.elapsed() < within));
-        let orders = seeds.map(|number| Order::drawn(&scenario, self.scenario.engine, first.wrapping_add(number)));
+        let orders = seeds.map(|number| Order::drawn(&scenario, &self.scenario, first.wrapping_add(number)));
         let pool = Pool::new(self.jobs)?;
         let ended = pool.run(orders, &session.interrupt, &mut |number, told| set.hear(number, told)).await;
         let report = set.report(&self.scenario, &scenario, ended == Ended::Interrupted, begin.elapsed());
@@ -154,12 +154,23 @@ struct Set<'a> {
     flags: String,
     runs: Vec<Outcome>,
     unrun: Vec<UnrunSeed>,
+    spent: Spent,
 }
 
 impl<'a> Set<'a> {
     fn new(output: &'a Output, asked: usize, first: u64, flags: String) -> Self {
         let (live, standing) = (output.live_line(), Standing::new(asked));
-        Self { output, live, standing, first, asked, flags, runs: Vec::new(), unrun: Vec::new() }
+        Self {
+            output,
+            live,
+            standing,
+            first,
+            asked,
+            flags,
+            runs: Vec::new(),
+            unrun: Vec::new(),
+            spent: Spent::default(),
+        }
     }
 
     fn hear(&mut self, number: usize, told: Told) -> ControlFlow<()> {
@@ -167,6 +178,7 @@ impl<'a> Set<'a> {
         match told {
             Told::Progress(progress) => self.standing.progress(number, progress),
             Told::Event(_) => {}
+            Told::Spent(spent) => self.spent = self.spent.and(spent),
             Told::Outcome(outcome) => {
                 self.standing.ended(number, Some(&outcome));
                 self.show(&outcome);
@@ -198,11 +210,13 @@ impl<'a> Set<'a> {
         let facts = SetFacts {
             build: this_build(),
             engine: asked.engine.to_string(),
+            crypto: asked.crypto,
             scenario: scenario.clone(),
             seeds_asked: self.asked,
             is_partial,
             wall_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             unrun: self.unrun,
+            spent: self.spent,
             flags: &self.flags,
             marks_known: &mark::ALL,
         };
@@ -228,9 +242,9 @@ fn text(report: &SetReport) -> String {
     let faults: usize = report.runs.iter().map(|run| run.faults.len()).sum();
     let virtual_ms = report.runs.iter().map(|run| run.virtual_ms).sum::<u64>() / 1000 * 1000;
     text.push_str(&format!(
-        "  {} events, {} a second, {faults} faults, {} of virtual time\n",
+        "  {} events, {} a CPU-second, {faults} faults, {} of virtual time\n",
         report.events,
-        report.events_per_second,
+        report.events_per_cpu_second(),
         moment(virtual_ms)
     ));
     let took = report.convergence_ms();

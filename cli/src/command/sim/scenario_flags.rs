@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use fleetd_simulator::crypto::Crypto;
 use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::run::RunPlan;
 use fleetd_simulator::scenario::{ParseScenarioError, Scenario, builtin, builtin_names};
@@ -26,6 +27,9 @@ pub struct ScenarioFlags {
     /// What runs the actors: bare cells (direct), or the product's own ractor actors (ractor)
     #[arg(long, value_name = "ENGINE", default_value_t)]
     pub engine: EngineKind,
+    /// What becomes of signatures: Ed25519 (real), or a hash of their size that is counted, for large fleets (counted)
+    #[arg(long, value_name = "CRYPTO", default_value_t)]
+    pub crypto: Crypto,
 }
 
 impl ScenarioFlags {
@@ -50,7 +54,7 @@ impl ScenarioFlags {
     /// # Errors
     /// Those of [`ScenarioFlags::load`].
     pub fn plan(&self, seed: u64) -> Result<RunPlan, CommandError> {
-        Ok(RunPlan { engine: self.engine, ..RunPlan::drawn(self.load()?, seed) })
+        Ok(RunPlan { engine: self.engine, crypto: self.crypto, ..RunPlan::drawn(self.load()?, seed) })
     }
 
     /// The flags as they were given, each with a blank before it.
@@ -63,8 +67,19 @@ impl ScenarioFlags {
         if let Some(duration) = self.duration {
             flags.push_str(&format!(" --for {}", quoted(&humantime::format_duration(duration).to_string())));
         }
+        flags.push_str(&self.means());
+        flags
+    }
+
+    /// Those of the flags that say what a scenario is run by, each with a blank before it.
+    #[must_use]
+    pub fn means(&self) -> String {
+        let mut flags = String::new();
         if self.engine != EngineKind::Direct {
             flags.push_str(&format!(" --engine {}", self.engine));
+        }
+        if self.crypto != Crypto::Real {
+            flags.push_str(&format!(" --crypto {}", self.crypto));
         }
         flags
     }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fleetd_simulator::checker::Violation;
-use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::origin::SeedName;
 use fleetd_simulator::run::{Failure, RunPlan};
 use fleetd_simulator::shrink::{Over, Shrunk, Trials, is_same, shrink};
@@ -125,11 +124,8 @@ impl Shrink {
     /// The command that runs what was written.
     fn again(&self, seed: u64) -> String {
         let file = quoted(&self.out.display().to_string());
-        let engine = match self.scenario.engine {
-            EngineKind::Direct => String::new(),
-            other => format!(" --engine {other}"),
-        };
-        format!("fleetd sim replay {} --scenario {file}{engine}", this_build().name_of(seed))
+        let means = self.scenario.means();
+        format!("fleetd sim replay {} --scenario {file}{means}", this_build().name_of(seed))
     }
 
     fn write(&self, shrunk: &Shrunk) -> Result<(), CommandError> {
@@ -166,7 +162,7 @@ impl Trials for PooledTrials {
                     outcome.violation.filter(|failure| is_same(&self.original, &failure.violation))
                 }
                 Told::Failed(_) => None,
-                Told::Progress(_) | Told::Event(_) => return ControlFlow::Continue(()),
+                Told::Progress(_) | Told::Event(_) | Told::Spent(_) => return ControlFlow::Continue(()),
             };
             if let Some(place) = ended.get_mut(number) {
                 *place = Some(failure);

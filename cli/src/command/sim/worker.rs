@@ -9,15 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use fleetd_simulator::crypto::Crypto;
 use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::fault::Fault;
 use fleetd_simulator::run::{Extras, Outcome, Progress, RunPlan, run_with};
 use fleetd_simulator::scenario::Scenario;
+use fleetd_simulator::set::Spent;
 use fleetd_simulator::watch::{Brief, Selection, Watch};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::scenario_flags::ScenarioFlags;
 use crate::error::CommandError;
 
 /// Time between two words on how far a run is: more than a person reads only costs.
@@ -39,6 +44,8 @@ pub(super) struct Order {
     pub(super) watch: Option<(u64, u64)>,
     /// What runs the actors.
     pub(super) engine: EngineKind,
+    /// What becomes of signatures.
+    pub(super) crypto: Crypto,
     /// Stays on one core.
     pub(super) is_pinned: bool,
 }
@@ -50,27 +57,39 @@ pub(super) enum Told {
     Progress(Progress),
     Event(Brief),
     Outcome(Box<Outcome>),
+    /// What the run took of the machine. It comes before the outcome.
+    Spent(Spent),
     /// It cannot be run, or its process ended without a word.
     Failed(String),
 }
 
 impl Order {
     /// The order for a seed, whose faults are drawn.
-    pub(super) fn drawn(scenario: &Scenario, engine: EngineKind, seed: u64) -> Self {
-        let scenario = scenario.clone();
-        Self { seed, scenario, faults: None, until_ms: None, watch: None, engine, is_pinned: false }
+    pub(super) fn drawn(scenario: &Scenario, flags: &ScenarioFlags, seed: u64) -> Self {
+        let (scenario, engine, crypto) = (scenario.clone(), flags.engine, flags.crypto);
+        Self { seed, scenario, faults: None, until_ms: None, watch: None, engine, crypto, is_pinned: false }
     }
 
     /// The order for a plan.
     pub(super) fn of(plan: &RunPlan) -> Self {
         let until_ms = plan.until.map(|until| u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
-        Self { faults: Some(plan.faults.clone()), until_ms, ..Self::drawn(&plan.scenario, plan.engine, plan.seed) }
+        Self {
+            seed: plan.seed,
+            scenario: plan.scenario.clone(),
+            faults: Some(plan.faults.clone()),
+            until_ms,
+            watch: None,
+            engine: plan.engine,
+            crypto: plan.crypto,
+            is_pinned: false,
+        }
     }
 
     fn plan(self) -> RunPlan {
         let drawn = RunPlan::drawn(self.scenario, self.seed);
         let faults = self.faults.unwrap_or_else(|| drawn.faults.clone());
-        RunPlan { faults, engine: self.engine, until: self.until_ms.map(Duration::from_millis), ..drawn }
+        let until = self.until_ms.map(Duration::from_millis);
+        RunPlan { faults, engine: self.engine, crypto: self.crypto, until, ..drawn }
     }
 }
 
@@ -117,12 +136,25 @@ fn work() -> Result<(), CommandError> {
         if is_over.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let extras = Extras { watch: watch.unwrap_or_default(), ..Extras::default() };
-    let told = match run_with(order.plan(), extras, look) {
+    let ended = run_with(order.plan(), extras, look);
+    if let Some(spent) = spent() {
+        tell(&Told::Spent(spent));
+    }
+    let told = match ended {
         Ok(outcome) => Told::Outcome(Box::new(outcome)),
         Err(error) => Told::Failed(error.to_string()),
     };
     tell(&told);
     Ok(())
+}
+
+/// What this process has taken of the machine so far; nothing where the operating system does not say.
+fn spent() -> Option<Spent> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let micros = [usage.user_time(), usage.system_time()].iter().map(TimeVal::num_microseconds).sum::<i64>();
+    // The operating system counts memory in KiB.
+    let peak_bytes = u64::try_from(usage.max_rss()).ok()?.saturating_mul(1024);
+    Some(Spent { cpu_ms: u64::try_from(micros / 1000).ok()?, rss_peak_bytes: peak_bytes })
 }
 
 /// Tells whoever ordered; one that is gone hears nothing, and ends the run by that.
