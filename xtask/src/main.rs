@@ -1,10 +1,12 @@
-//! The project's own tools: `cargo xtask tidy`, `cargo xtask codegen`, `cargo xtask ci`, `cargo xtask soak`.
+//! The project's own tools: `cargo xtask tidy`, `cargo xtask codegen`, `cargo xtask ci`, `cargo xtask bench`,
+//! `cargo xtask soak`.
 //!
 //! They use nothing but cargo and what the workspace builds, so that a fresh clone can run them. Where to start
 //! reading: [`tidy`] for what the tree must look like, [`ci`] for what a change must pass.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to its user")]
 
+mod bench;
 mod ci;
 mod codegen;
 mod soak;
@@ -38,6 +40,18 @@ enum Task {
         #[arg(value_name = "STEP")]
         steps: Vec<String>,
     },
+    /// Measure the design's numbers on a release build, and print each beside its target.
+    Bench {
+        /// What.
+        #[arg(value_enum)]
+        what: bench::What,
+        /// Only these rows.
+        #[arg(value_name = "ROW")]
+        rows: Vec<String>,
+        /// One JSON object a row.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run one thing for long, with inputs that nobody has seen before.
     Soak {
         /// What.
@@ -54,6 +68,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Codegen { check } => codegen::run(check),
         Task::Ci { steps } => ci::run(&steps),
+        Task::Bench { what, rows, json } => bench::run(what, &rows, json),
         Task::Soak { what, duration } => soak::run(what, &duration),
     };
     match outcome {

@@ -1,0 +1,100 @@
+//! `cargo xtask bench`: the numbers of the design, measured on a release build of this tree.
+//!
+//! A row is `{name, value, unit, target, met}`. Speeds are per second of processor time, which other work on the
+//! machine changes little. Nothing here is a test: a row that misses its target is printed as a miss, and the command
+//! fails only when something could not be measured.
+
+mod sim;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// The simulator: events, memory, handshakes and seeds.
+    Sim,
+}
+
+/// On which side of its target a value has to lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Target {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => value >= least,
+            Self::AtMost(most) => value <= most,
+        }
+    }
+}
+
+/// One number.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    value: f64,
+    unit: &'static str,
+    target: String,
+    met: bool,
+}
+
+impl Row {
+    fn new(name: &'static str, value: f64, unit: &'static str, target: Target) -> Self {
+        let told = match target {
+            Target::AtLeast(least) => format!(">= {}", rounded(least)),
+            Target::AtMost(most) => format!("<= {}", rounded(most)),
+        };
+        Self { name, value, unit, target: told, met: target.is_met(value) }
+    }
+}
+
+/// Measures, and prints a table, or one JSON object a line.
+///
+/// # Errors
+/// When something could not be built or measured.
+pub(crate) fn run(what: What, only: &[String], is_json: bool) -> anyhow::Result<()> {
+    let print = |row: &Row| -> anyhow::Result<()> {
+        if is_json {
+            println!("{}", serde_json::to_string(row)?);
+        } else {
+            let verdict = if row.met { "met" } else { "MISSED" };
+            println!("{:<22} {:>12} {:<28} {:>14}  {verdict}", row.name, rounded(row.value), row.unit, row.target);
+        }
+        Ok(())
+    };
+    match what {
+        What::Sim => sim::run(only, &mut { print }),
+    }
+}
+
+/// A number as people write it: three digits that count.
+fn rounded(value: f64) -> String {
+    match value.abs() {
+        magnitude if magnitude >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
+        magnitude if magnitude >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_whether_its_target_is_met() {
+        assert!(Row::new("a", 2.0, "s", Target::AtLeast(2.0)).met);
+        assert!(!Row::new("a", 2.1, "s", Target::AtMost(2.0)).met);
+        assert_eq!(Row::new("a", 1.0, "s", Target::AtMost(0.45)).target, "<= 0.45");
+    }
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        assert_eq!(rounded(123_456.7), "123457");
+        assert_eq!(rounded(12.345), "12.3");
+        assert_eq!(rounded(0.457), "0.46");
+    }
+}
