@@ -6,9 +6,10 @@
 //! buffer of its own, since a server has many of them.
 
 mod connection;
+mod ground;
 mod outbox;
 mod reader;
-mod reset;
+mod secret;
 mod server;
 mod settings;
 
@@ -16,7 +17,7 @@ mod settings;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use fleetd_sync_core::id::ConnectionId;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::session::{Class, CloseCode, ServerEvidence};
 use fleetd_sync_core::time::Clock;
-use quinn::EndpointConfig;
+use quinn::AsyncUdpSocket;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -37,6 +38,8 @@ use crate::link::{
 };
 
 use connection::Connection;
+use ground::within;
+pub use ground::{Ground, OsGround, Resolving, Task};
 pub use settings::Settings;
 
 /// What a connection's address name is in the handshake: nobody checks it, the session checks who answers.
@@ -49,7 +52,7 @@ pub struct Endpoint {
 }
 
 struct Inner {
-    runtime: Handle,
+    ground: Arc<dyn Ground>,
     settings: Settings,
     connections: Mutex<BTreeMap<ConnectionId, Entry>>,
     sockets: Mutex<Sockets>,
@@ -64,7 +67,7 @@ struct Sockets {
     six: Option<quinn::Endpoint>,
     listening: BTreeMap<SocketAddr, quinn::Endpoint>,
     /// Sockets that are bound already and listened on later, by the address that was asked for.
-    reserved: BTreeMap<SocketAddr, UdpSocket>,
+    reserved: BTreeMap<SocketAddr, Arc<dyn AsyncUdpSocket>>,
 }
 
 enum Entry {
@@ -88,12 +91,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Endpoint {
-    /// Makes an endpoint whose tasks run on `runtime`. The clock tells which certificates have expired; `entropy`
-    /// names the connections that are accepted.
+    /// Makes an endpoint on the operating system, whose tasks run on `runtime`.
     #[must_use]
     pub fn new(runtime: Handle, settings: Settings, clock: Arc<dyn Clock>, entropy: Entropy) -> Self {
+        Self::on(Arc::new(OsGround::new(runtime)), settings, clock, entropy)
+    }
+
+    /// Makes an endpoint on a ground. The clock tells which certificates have expired; `entropy` names the connections
+    /// that are accepted, and is what QUIC draws from.
+    #[must_use]
+    pub fn on(ground: Arc<dyn Ground>, settings: Settings, clock: Arc<dyn Clock>, entropy: Entropy) -> Self {
         let (connections, sockets, entropy) = (Mutex::default(), Mutex::default(), Mutex::new(entropy));
-        Self { inner: Arc::new(Inner { runtime, settings, connections, sockets, clock, entropy }) }
+        Self { inner: Arc::new(Inner { ground, settings, connections, sockets, clock, entropy }) }
     }
 
     /// Takes an address for [`Link::listen`] to use later: who is to make something that others rely on first learns
@@ -102,7 +111,7 @@ impl Endpoint {
     /// # Errors
     /// [`ListenError`] when the address is taken, or cannot be bound.
     pub fn reserve(&self, address: SocketAddr) -> Result<(), ListenError> {
-        let socket = UdpSocket::bind(address).map_err(|source| server::unbound(address, source))?;
+        let socket = self.inner.ground.bind(address).map_err(|source| server::unbound(address, source))?;
         lock(&self.inner.sockets).reserved.insert(address, socket);
         Ok(())
     }
@@ -131,7 +140,7 @@ impl Endpoint {
                 socket.wait_idle().await;
             }
         };
-        if tokio::time::timeout(deadline, idle).await.is_err() {
+        if within(&*self.inner.ground, deadline, idle).await.is_none() {
             tracing::debug!("some peers did not answer the close in time");
             for socket in &sockets {
                 socket.close(connection::wire_code(CloseCode::Done), b"");
@@ -144,13 +153,12 @@ impl Endpoint {
     /// # Errors
     /// The operating system's, when it gives no socket.
     pub fn rebind(&self) -> std::io::Result<()> {
-        let _runtime = self.inner.runtime.enter();
         let sockets = lock(&self.inner.sockets);
         if let Some(socket) = &sockets.four {
-            socket.rebind(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)?;
+            socket.rebind_abstract(self.inner.ground.bind((Ipv4Addr::UNSPECIFIED, 0).into())?)?;
         }
         if let Some(socket) = &sockets.six {
-            socket.rebind(UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?)?;
+            socket.rebind_abstract(self.inner.ground.bind((Ipv6Addr::UNSPECIFIED, 0).into())?)?;
         }
         Ok(())
     }
@@ -162,7 +170,7 @@ impl Link for Endpoint {
         let address = address.to_owned();
         let mut connections = lock(&self.inner.connections);
         let told = Arc::clone(&events);
-        let task = self.inner.runtime.spawn(async move {
+        let dialling = async move {
             match inner.connect(&address, &identity).await {
                 Ok((dialled, peer)) => inner.open(connection, dialled, peer, told).await,
                 Err(reason) => {
@@ -171,8 +179,9 @@ impl Link for Endpoint {
                     }
                 }
             }
-        });
-        connections.insert(connection, Entry::Dialling { task: task.abort_handle(), events });
+        };
+        let task = self.inner.ground.start(Box::pin(dialling));
+        connections.insert(connection, Entry::Dialling { task, events });
     }
 
     fn listen(&self, bind: &str, identity: ListenIdentity, accept: Accept) -> Result<Box<dyn Listener>, ListenError> {
@@ -185,7 +194,7 @@ impl Link for Endpoint {
             return Err(SendError::TooLarge { bytes, bytes_max });
         }
         match self.inner.find(connection) {
-            Some(open) => open.send(&self.inner.runtime, class, frame),
+            Some(open) => open.send(&*self.inner.ground, class, frame),
             None => Err(SendError::Unknown { connection }),
         }
     }
@@ -197,7 +206,7 @@ impl Link for Endpoint {
             Some(Entry::Open(open)) => {
                 let open = Arc::clone(open);
                 drop(connections);
-                return open.close(&self.inner.runtime, code);
+                return open.close(&self.inner.ground, code);
             }
             None => return,
         };
@@ -205,7 +214,7 @@ impl Link for Endpoint {
         task.abort();
         // From a task, as every event: the caller may hold what its event handler needs.
         let reason = DownReason::ClosedHere { code };
-        self.inner.runtime.spawn(async move { events(connection, LinkEvent::Down { reason }) });
+        self.inner.ground.start(Box::pin(async move { events(connection, LinkEvent::Down { reason }) }));
     }
 
     fn grant(&self, connection: ConnectionId, credits: usize) {
@@ -242,7 +251,7 @@ impl Inner {
             connections.insert(id, Entry::Open(Arc::clone(&open)));
         }
         events(id, LinkEvent::Up { peer, remote_address });
-        let reason = open.run(&events).await;
+        let reason = open.run(&*self.ground, &events).await;
         lock(&self.connections).remove(&id);
         events(id, LinkEvent::Down { reason });
     }
@@ -250,7 +259,7 @@ impl Inner {
     async fn connect(&self, address: &str, identity: &DialIdentity) -> Result<(quinn::Connection, Peer), DownReason> {
         let unreachable = |cause: String| DownReason::Unreachable { address: address.to_owned(), cause };
         let config = settings::client_config(&self.settings, identity).map_err(unreachable)?;
-        let resolved = tokio::net::lookup_host(address).await.map_err(|error| unreachable(error.to_string()))?;
+        let resolved = self.ground.resolve(address).await.map_err(|error| unreachable(error.to_string()))?;
         let mut last = unreachable("the name has no address".to_owned());
         for target in resolved {
             let attempt = async {
@@ -261,16 +270,21 @@ impl Inner {
                 connecting.await.map_err(|error| connection::down_reason(error, None))
             };
             // Each of a name's addresses has its share of the time that a dial may take.
-            last = match tokio::time::timeout(limit::HELLO_TIMEOUT / 3, attempt).await {
-                Ok(Ok(joined)) => {
+            last = match within(&*self.ground, limit::HELLO_TIMEOUT / 3, attempt).await {
+                Some(Ok(joined)) => {
                     let leaf = settings::peer_leaf(&joined).unwrap_or_default();
                     return Ok((joined, Peer::Server { leaf }));
                 }
-                Ok(Err(reason)) => reason,
-                Err(_) => DownReason::TimedOut,
+                Some(Err(reason)) => reason,
+                None => DownReason::TimedOut,
             };
         }
         Err(last)
+    }
+
+    /// A stream for one socket.
+    fn new_entropy(&self) -> Entropy {
+        Entropy::from_seed(lock(&self.entropy).bytes())
     }
 
     fn socket(&self, target: IpAddr) -> std::io::Result<quinn::Endpoint> {
@@ -282,7 +296,8 @@ impl Inner {
         match socket {
             Some(socket) => Ok(socket.clone()),
             None => {
-                let bound = settings::bind(bind, EndpointConfig::default(), None)?;
+                let config = secret::dialling(self.new_entropy());
+                let bound = settings::open(&self.ground, self.ground.bind(bind)?, config, None)?;
                 *socket = Some(bound.clone());
                 Ok(bound)
             }

@@ -8,10 +8,10 @@ use fleetd_sync_core::id::ConnectionId;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::session::{Class, CloseCode};
 use quinn::{ConnectionError, VarInt};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::ground::{Ground, within};
 use super::lock;
 use super::outbox::{Outbox, write_class};
 use super::reader::FrameReader;
@@ -34,7 +34,7 @@ impl Connection {
     }
 
     /// Puts a frame into the outbox, and starts a writer for its class where none runs.
-    pub(super) fn send(self: &Arc<Self>, runtime: &Handle, class: Class, frame: Bytes) -> Result<(), SendError> {
+    pub(super) fn send(self: &Arc<Self>, ground: &dyn Ground, class: Class, frame: Bytes) -> Result<(), SendError> {
         let mut outbox = lock(&self.outbox);
         if outbox.closing.is_some() {
             return Err(SendError::Unknown { connection: self.id });
@@ -47,13 +47,13 @@ impl Connection {
             return Err(SendError::Overflow { connection: self.id, frames, bytes });
         }
         if outbox.push(class, frame) {
-            runtime.spawn(write_class(Arc::clone(self), class));
+            ground.start(Box::pin(write_class(Arc::clone(self), class)));
         }
         Ok(())
     }
 
     /// Closes the connection. Where nothing is wrong, what is in the outbox goes first, for a short while.
-    pub(super) fn close(self: &Arc<Self>, runtime: &Handle, code: CloseCode) {
+    pub(super) fn close(self: &Arc<Self>, ground: &Arc<dyn Ground>, code: CloseCode) {
         let pending = {
             let mut outbox = lock(&self.outbox);
             if outbox.closing.is_some() {
@@ -63,12 +63,12 @@ impl Connection {
             !outbox.is_unused()
         };
         if pending && is_polite(code) {
-            let connection = Arc::clone(self);
-            runtime.spawn(async move {
+            let (connection, timers) = (Arc::clone(self), Arc::clone(ground));
+            ground.start(Box::pin(async move {
                 let flushed = Outbox::flush(&connection);
-                let _ = tokio::time::timeout(limit::DRAIN_TIMEOUT / 3, flushed).await;
+                let _ = within(&*timers, limit::DRAIN_TIMEOUT / 3, flushed).await;
                 connection.close_now(code);
-            });
+            }));
         } else {
             self.close_now(code);
         }
@@ -93,7 +93,7 @@ impl Connection {
     }
 
     /// Reads until the connection is gone, and says why it is.
-    pub(super) async fn run(self: &Arc<Self>, events: &LinkEvents) -> DownReason {
+    pub(super) async fn run(self: &Arc<Self>, ground: &dyn Ground, events: &LinkEvents) -> DownReason {
         let mut readers = JoinSet::new();
         let error = loop {
             tokio::select! {
@@ -116,7 +116,7 @@ impl Connection {
         if matches!(reason, DownReason::ClosedByPeer { code } if is_polite(code)) {
             // What was said before the end still counts, unless nobody takes it.
             let rest = async { while readers.join_next().await.is_some() {} };
-            let _ = tokio::time::timeout(limit::DRAIN_TIMEOUT, rest).await;
+            let _ = within(ground, limit::DRAIN_TIMEOUT, rest).await;
         }
         readers.shutdown().await;
         reason

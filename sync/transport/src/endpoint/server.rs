@@ -1,6 +1,6 @@
 //! The accepting side: who may begin a handshake, and when.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use fleetd_sync_core::id::ConnectionId;
@@ -9,7 +9,7 @@ use fleetd_sync_core::session::CloseCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::{Inner, connection, lock, reset, settings};
+use super::{Inner, connection, lock, secret, settings, within};
 use crate::link::{Accept, ListenError, ListenIdentity, Listener};
 
 pub(super) fn listen(
@@ -22,13 +22,13 @@ pub(super) fn listen(
     let config =
         settings::server_config(&inner.settings, &identity).map_err(|cause| ListenError::Identity { cause })?;
     let failed = |source| unbound(address, source);
-    let _runtime = inner.runtime.enter();
     let reserved = lock(&inner.sockets).reserved.remove(&address);
-    let bound = reserved.map_or_else(|| UdpSocket::bind(address), Ok).map_err(failed)?;
-    let socket = settings::open(bound, reset::listening(&identity.key_pkcs8), Some(config)).map_err(failed)?;
+    let bound = reserved.map_or_else(|| inner.ground.bind(address), Ok).map_err(failed)?;
+    let secrets = secret::listening(&identity.key_pkcs8, inner.new_entropy());
+    let socket = settings::open(&inner.ground, bound, secrets, Some(config)).map_err(failed)?;
     let local_address = socket.local_addr().map_err(failed)?;
     lock(&inner.sockets).listening.insert(local_address, socket.clone());
-    let task = inner.runtime.spawn(accept_all(Arc::downgrade(inner), socket.clone(), accept)).abort_handle();
+    let task = inner.ground.start(Box::pin(accept_all(Arc::downgrade(inner), socket.clone(), accept)));
     Ok(Box::new(QuicListener { inner: Arc::downgrade(inner), socket, local_address, task }))
 }
 
@@ -84,14 +84,14 @@ async fn accept_all(inner: Weak<Inner>, socket: quinn::Endpoint, accept: Accept)
             let _ = incoming.retry();
             continue;
         }
-        let runtime = endpoint.runtime.clone();
-        runtime.spawn(shake_hands(endpoint, incoming, permit, Arc::clone(&accept)));
+        let ground = Arc::clone(&endpoint.ground);
+        ground.start(Box::pin(shake_hands(endpoint, incoming, permit, Arc::clone(&accept))));
     }
 }
 
 async fn shake_hands(inner: Arc<Inner>, incoming: quinn::Incoming, permit: OwnedSemaphorePermit, accept: Accept) {
     let Ok(connecting) = incoming.accept() else { return };
-    let Ok(Ok(joined)) = tokio::time::timeout(limit::HELLO_TIMEOUT, connecting).await else { return };
+    let Some(Ok(joined)) = within(&*inner.ground, limit::HELLO_TIMEOUT, connecting).await else { return };
     drop(permit);
     let peer = match settings::peer(&joined, inner.clock.now().wall) {
         Ok(peer) => peer,

@@ -1,15 +1,15 @@
 //! How QUIC is set up: small, quiet, and without what would outlive a revocation.
 
-use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_sync_core::limit;
 use fleetd_sync_core::time::Wall;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 
+use super::ground::Ground;
 use crate::identity;
 use crate::link::{DialIdentity, ListenIdentity, Peer};
 
@@ -100,22 +100,14 @@ pub(super) fn server_config(settings: &Settings, identity: &ListenIdentity) -> R
     Ok(config)
 }
 
-/// Binds a socket; the caller is inside the runtime that is to drive it.
-pub(super) fn bind(
-    address: SocketAddr,
-    config: EndpointConfig,
-    server: Option<quinn::ServerConfig>,
-) -> std::io::Result<quinn::Endpoint> {
-    open(UdpSocket::bind(address)?, config, server)
-}
-
-/// Drives a bound socket; the caller is inside the runtime that is to drive it.
+/// Drives a bound socket.
 pub(super) fn open(
-    socket: UdpSocket,
+    ground: &Arc<dyn Ground>,
+    socket: Arc<dyn AsyncUdpSocket>,
     config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> std::io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::<dyn Ground>::clone(ground))
 }
 
 /// The other end's certificates, leaf first.

@@ -240,7 +240,7 @@ async fn a_dial_that_is_closed_is_told_so_once() {
     let fleet = Fleet::new(1);
     let world = World::new(&fleet);
     // A socket that nobody reads from: the handshake gets no answer.
-    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let silent = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let (device, mut told) = world.dial_at(&silent.local_addr().unwrap().to_string(), fleet.enrolled());
     world.dialling.close(device, CloseCode::Timeout);
     assert_eq!(told.down().await, DownReason::ClosedHere { code: CloseCode::Timeout });

@@ -158,7 +158,9 @@ impl World {
     /// A connection whose streams the test writes itself.
     pub(super) async fn raw(&self, fleet: &Fleet) -> quinn::Connection {
         let config = settings::client_config(&Settings::default(), &fleet.enrolled()).unwrap();
-        let socket = settings::bind("127.0.0.1:0".parse().unwrap(), EndpointConfig::default(), None).unwrap();
+        let ground: Arc<dyn Ground> = Arc::new(OsGround::new(Handle::current()));
+        let bound = ground.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = settings::open(&ground, bound, secret::dialling(Entropy::from_seed([4; 32])), None).unwrap();
         socket.connect_with(config, self.listener.local_address(), SERVER_NAME).unwrap().await.unwrap()
     }
 }

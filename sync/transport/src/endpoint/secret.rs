@@ -1,9 +1,12 @@
-//! What lets a server that was started again tell its peers that their connections are gone.
+//! What QUIC draws or keeps secret for one socket: connection ids, the tokens that end a connection from outside, and
+//! its own choices.
 //!
-//! A peer that says something on a connection of an earlier start gets a stateless reset, and dials again. It believes
-//! the reset because of a token that only this server can compute; so the key of those tokens must be the same after
-//! each start, and comes from the server's own key. Without it a peer would notice only when it has heard nothing for
-//! its whole idle timeout, which on a LAN is a quarter of an hour.
+//! # Tokens of a server
+//! A server that was started again must be able to tell its peers that their connections are gone. A peer that says
+//! something on a connection of an earlier start gets a stateless reset, and dials again. It believes the reset because
+//! of a token that only this server can compute; so the key of those tokens must be the same after each start, and comes
+//! from the server's own key. Without it a peer would notice only when it has heard nothing for its whole idle timeout,
+//! which on a LAN is a quarter of an hour.
 //!
 //! # Source
 //! RFC 9000, section 10.3.
@@ -11,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetd_sync_core::entropy::Entropy;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig};
 
@@ -20,10 +24,18 @@ const CONTEXT: &str = "fleetd 2026 stateless reset tokens";
 const ID_BYTES: usize = 8;
 
 /// The configuration of a socket on which a server listens.
-pub(super) fn listening(key_pkcs8: &[u8]) -> EndpointConfig {
+pub(super) fn listening(key_pkcs8: &[u8], mut entropy: Entropy) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(ResetKey(blake3::derive_key(CONTEXT, key_pkcs8))));
+    config.rng_seed(Some(entropy.bytes()));
     // The usual ids can be told from others' by a key of this start, and those of an earlier start would be ignored.
-    config.cid_generator(|| Box::new(RandomIds));
+    config.cid_generator(move || Box::new(RandomIds { entropy: entropy.clone() }));
+    config
+}
+
+/// The configuration of a socket from which a device dials: nothing outlives its process.
+pub(super) fn dialling(mut entropy: Entropy) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(entropy.bytes())));
+    config.rng_seed(Some(entropy.bytes()));
     config
 }
 
@@ -48,14 +60,13 @@ impl HmacKey for ResetKey {
     }
 }
 
-struct RandomIds;
+struct RandomIds {
+    entropy: Entropy,
+}
 
 impl ConnectionIdGenerator for RandomIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut bytes = [0; ID_BYTES];
-        #[expect(clippy::expect_used, reason = "an operating system without randomness cannot serve anybody")]
-        getrandom::fill(&mut bytes).expect("the operating system has randomness");
-        ConnectionId::new(&bytes)
+        ConnectionId::new(&self.entropy.bytes::<ID_BYTES>())
     }
 
     fn cid_len(&self) -> usize {
