@@ -1,4 +1,5 @@
-//! How the actors of a simulated node are run: bare, or as the product's own ractor actors.
+//! How the actors of a simulated node are run: bare, or as the product's own ractor actors; the latter over a simulated
+//! link or over the product's own QUIC.
 
 pub mod actors;
 pub mod direct;
@@ -23,6 +24,10 @@ pub enum EngineKind {
     Direct,
     /// The product's ractor actors, whose messages pass through the world's queue.
     Ractor,
+    /// The same, and the product's QUIC endpoint in place of a simulated link.
+    Quic,
+    /// The same, and the bytes of packets are in the trace. They repeat only where randomness is a seed's.
+    QuicBytes,
 }
 
 impl fmt::Display for EngineKind {
@@ -30,13 +35,15 @@ impl fmt::Display for EngineKind {
         f.write_str(match self {
             Self::Direct => "direct",
             Self::Ractor => "ractor",
+            Self::Quic => "quic",
+            Self::QuicBytes => "quic-bytes",
         })
     }
 }
 
 /// Why a text names no engine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of direct, ractor")]
+#[error("`{0}` is none of direct, ractor, quic")]
 pub struct ParseEngineError(String);
 
 impl FromStr for EngineKind {
@@ -46,6 +53,8 @@ impl FromStr for EngineKind {
         match text {
             "direct" => Ok(Self::Direct),
             "ractor" => Ok(Self::Ractor),
+            "quic" => Ok(Self::Quic),
+            "quic-bytes" => Ok(Self::QuicBytes),
             _ => Err(ParseEngineError(text.to_owned())),
         }
     }

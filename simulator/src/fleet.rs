@@ -41,7 +41,7 @@ pub use self::server::{SERVER, SimulatedServer};
 use crate::blocking::NodeBlocking;
 use crate::clock::NodeClock;
 use crate::engine::{EngineKind, NodeEngine};
-use crate::network::Network;
+use crate::links::Links;
 use crate::observation::{Observation, Tap};
 use crate::run::Sample;
 use crate::runner::{Behaviour, NodeRunner};
@@ -79,8 +79,8 @@ fn failed(error: impl fmt::Display) -> ScenarioError {
 pub struct Fleet {
     /// The world.
     pub world: World,
-    /// Its network.
-    pub network: Network,
+    /// Its links.
+    pub network: Links,
     /// The server.
     pub server: SimulatedServer,
     /// The devices, in the order in which they were added.
@@ -143,7 +143,7 @@ impl Fleet {
     /// [`ScenarioError`] when the server does not start.
     pub fn on(engine: EngineKind, world: World, latency: Duration) -> Result<Self, ScenarioError> {
         let engines = Engines::new(engine, &world)?;
-        let network = Network::new(world.clone(), latency);
+        let network = engines.links(latency);
         let mut entropy = world.entropy("fleet");
         let [root, release_key] = std::array::from_fn(|_| SecretKey::generate(&mut entropy));
         let tap = Tap::default();

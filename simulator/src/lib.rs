@@ -4,7 +4,7 @@
 //! depends on its seed alone: two processes that run the same scenario get the same trace hash.
 //!
 //! Where to start reading: [`world`] (the queue and the clock), [`engine::direct`] (bare cells), [`network`] (links
-//! with delay and cuts), then the seam test under `tests/`.
+//! with delay and cuts) or [`quic`] (the product's own transport), then the seam test under `tests/`.
 
 pub mod blocking;
 pub mod checker;
@@ -14,10 +14,12 @@ pub mod determinism;
 pub mod engine;
 pub mod fault;
 pub mod fleet;
+pub mod links;
 pub mod mark;
 pub mod network;
 pub mod observation;
 pub mod origin;
+pub mod quic;
 pub mod report;
 pub mod run;
 pub mod runner;

@@ -5,6 +5,7 @@ mod runner {
     mod determinism;
     mod disk;
     mod lost_store;
+    mod quic;
     mod report;
     mod seam;
     mod shrink;

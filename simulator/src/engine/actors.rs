@@ -16,7 +16,7 @@ use fleetd_actors::spawn::{Load, Spawn, Spawned};
 use fleetd_sync_core::commit::{ActorKey, Commit};
 use fleetd_sync_core::machine::Machine;
 use fleetd_sync_core::time::Clock;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::world::World;
 
@@ -51,6 +51,11 @@ impl Director {
         let taker = director.clone();
         world.take_events_with(Arc::new(move |action| taker.run(action)));
         Ok(director)
+    }
+
+    /// Where work may be started that belongs to the actors' world.
+    pub(crate) fn handle(&self) -> Handle {
+        self.runtime.handle().clone()
     }
 
     /// Lets something happen among the actors, and runs them until nothing is left to do.

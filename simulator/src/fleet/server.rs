@@ -21,7 +21,7 @@ use super::{SERVER_ADDRESS, ScenarioError, failed};
 use crate::blocking::NodeBlocking;
 use crate::clock::{NodeClock, new_year_2026};
 use crate::engine::NodeEngine;
-use crate::network::Network;
+use crate::links::Links;
 use crate::observation::Tap;
 use crate::store::NodeStore;
 use crate::world::World;
@@ -86,7 +86,7 @@ impl SimulatedServer {
     pub(super) fn start(
         &mut self,
         world: &World,
-        network: &Network,
+        network: &Links,
         engines: &Engines,
         tap: &Tap,
     ) -> Result<(), ScenarioError> {
@@ -114,7 +114,7 @@ impl SimulatedServer {
             boot,
         };
         let node = server_node::Node::start(&engine, seams, identity).map_err(failed)?;
-        let listener = node.listen(SERVER_ADDRESS, self.listen.clone()).map_err(failed)?;
+        let listener = node.listen(&network.listen_address(SERVER_ADDRESS), self.listen.clone()).map_err(failed)?;
         self.running = Some(Running { node, engine, _listener: listener });
         Ok(())
     }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use fleetd_actors::report::Phase;
 use fleetd_actors::rollout::status::{DeviceStatus, RolloutPhase, Skip};
+use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::fleet::{Fleet, coffee};
 use fleetd_simulator::runner::Behaviour;
+use fleetd_simulator::world::World;
 use fleetd_sync_core::id::ArtifactDigest;
 
 const LATENCY: Duration = Duration::from_millis(50);
@@ -14,7 +16,11 @@ const LATENCY: Duration = Duration::from_millis(50);
 const SECOND_PROCESS: &str = "FLEETD_SEAM_SECOND_PROCESS";
 
 fn fleet_of_three() -> Fleet {
-    let mut fleet = Fleet::new(7, LATENCY).unwrap();
+    fleet_of_three_on(EngineKind::Direct)
+}
+
+fn fleet_of_three_on(engine: EngineKind) -> Fleet {
+    let mut fleet = Fleet::on(engine, World::new(7), LATENCY).unwrap();
     for _ in 0..3 {
         fleet.add_device().unwrap();
     }
@@ -31,8 +37,8 @@ fn all_healthy(fleet: &Fleet, version: &str) -> bool {
 }
 
 /// From enrolment to healthy, from cut to converged, from crash to restored: the story of the product.
-fn story() -> (u64, u64) {
-    let mut fleet = fleet_of_three();
+fn story(engine: EngineKind) -> (u64, u64) {
+    let mut fleet = fleet_of_three_on(engine);
     let first = fleet.push("1.0.0", b"coffee one").unwrap();
     let rollout = fleet.roll_out(&first).unwrap();
     fleet.wait_until("1.0.0 to be healthy on all", |fleet| all_healthy(fleet, "1.0.0")).unwrap();
@@ -72,7 +78,7 @@ fn is_restored(fleet: &Fleet, device: usize) -> bool {
 
 #[test]
 fn the_story_gives_the_same_trace_in_two_processes() {
-    let (events, hash) = story();
+    let (events, hash) = story(EngineKind::Direct);
     if std::env::var_os(SECOND_PROCESS).is_some() {
         println!("trace {events} {hash:016x}");
         return;
@@ -85,6 +91,12 @@ fn the_story_gives_the_same_trace_in_two_processes() {
     let printed = String::from_utf8_lossy(&second.stdout).into_owned();
     assert!(second.status.success(), "the second process failed:\n{printed}");
     assert!(printed.contains(&format!("trace {events} {hash:016x}")), "here: {events} {hash:016x}; there:\n{printed}");
+}
+
+#[test]
+fn the_story_is_the_same_over_the_product_s_own_quic() {
+    let (_, hash) = story(EngineKind::Quic);
+    assert_eq!(story(EngineKind::Quic).1, hash, "packets repeat, in time and size");
 }
 
 #[test]

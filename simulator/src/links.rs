@@ -1,0 +1,94 @@
+//! The links of a fleet: frames that are handed over as they are, or the packets of the product's own QUIC.
+//!
+//! Both take the same faults. What a fault means is the same for a node and may not be the same on the way: a cut holds
+//! frames back until it heals, and loses packets, which QUIC sends again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetd_sync_transport::endpoint::Settings;
+use fleetd_sync_transport::link::Link;
+
+use crate::fleet::SERVER;
+use crate::network::Network;
+use crate::quic::network::UdpNetwork;
+
+/// The links of a fleet. Clones are the same links.
+#[derive(Clone, Debug)]
+pub enum Links {
+    /// Frames.
+    Frames(Network),
+    /// Packets.
+    Packets(UdpNetwork),
+}
+
+impl Links {
+    /// The link of a node that starts.
+    #[must_use]
+    pub fn link(&self, node: &str) -> Arc<dyn Link> {
+        match self {
+            Self::Frames(network) => network.link(node),
+            Self::Packets(network) => {
+                network.link(node, if node == SERVER { Settings::server() } else { Settings::default() })
+            }
+        }
+    }
+
+    /// What a node has to listen on that is to be reached at an address.
+    #[must_use]
+    pub fn listen_address(&self, address: &str) -> String {
+        match self {
+            Self::Frames(_) => address.to_owned(),
+            Self::Packets(network) => network.listen_address(address),
+        }
+    }
+
+    /// Says how long it takes one way to or from a node.
+    pub fn set_latency(&self, node: &str, latency: Duration) {
+        match self {
+            Self::Frames(network) => network.set_latency(node, latency),
+            Self::Packets(network) => network.set_latency(node, latency),
+        }
+    }
+
+    /// Cuts a node off from all others.
+    pub fn cut(&self, node: &str) {
+        match self {
+            Self::Frames(network) => network.cut(node),
+            Self::Packets(network) => network.cut(node),
+        }
+    }
+
+    /// Ends a cut.
+    pub fn heal(&self, node: &str) {
+        match self {
+            Self::Frames(network) => network.heal(node),
+            Self::Packets(network) => network.heal(node),
+        }
+    }
+
+    /// Ends every connection of a node.
+    pub fn reset(&self, node: &str) {
+        match self {
+            Self::Frames(network) => network.reset(node),
+            Self::Packets(network) => network.reset(node),
+        }
+    }
+
+    /// Ends a node as a power cut does.
+    pub fn kill(&self, node: &str) {
+        match self {
+            Self::Frames(network) => network.kill(node),
+            Self::Packets(network) => network.kill(node),
+        }
+    }
+
+    /// How many frames or packets have been sent, and how many bytes in them.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        match self {
+            Self::Frames(network) => network.traffic(),
+            Self::Packets(network) => network.traffic(),
+        }
+    }
+}
