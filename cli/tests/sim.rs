@@ -131,6 +131,42 @@ fn two_processes_of_a_seed_are_the_same_run() {
     );
 }
 
+#[test]
+fn two_processes_of_a_seed_send_the_same_packets_over_quic() {
+    let folder = folder(SMALL);
+    let check = ["sim", "check", "--determinism", "--scenario", "a.toml", "--seeds", "1", "--engine", "quic"];
+    let output = fleetd(folder.path(), &check);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+    assert_eq!(said(&output.stdout), "1 seeds of small are the same run in two processes each\n");
+}
+
+/// TLS draws from the operating system: the bytes differ, unless that is a seed's as well.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+fn packets_have_the_same_bytes_where_all_randomness_is_a_seed_s_and_only_there() {
+    build_shim();
+    let folder = folder(SMALL);
+    let check = ["sim", "check", "--determinism", "--scenario", "a.toml", "--seeds", "1", "--engine"];
+    let output = fleetd(folder.path(), &[&check[..], &["quic", "--bytes"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+    let output = fleetd(folder.path(), &[&check[..], &["quic-bytes"]].concat());
+    assert_eq!(output.status.code(), Some(1), "without the library the bytes are chance's");
+    let words = said(&output.stderr);
+    assert!(words.contains("error[sim.not_deterministic]") && words.contains(" to server/udp at "), "{words}");
+}
+
+/// Builds the library that a worker preloads, beside the program: no program depends on it, so cargo has not.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+fn build_shim() {
+    let mut cargo = Command::new(std::env::var_os("CARGO").expect("the tests are run by cargo"));
+    cargo.args(["build", "--quiet", "--package", "fleetd-simulator-shim"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(built.status.success(), "{}", said(&built.stderr));
+}
+
 /// Runs something wrong, and gives its exit code and its words.
 fn refused(scenario: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let output = fleetd(folder(scenario).path(), arguments);
@@ -162,7 +198,8 @@ fn what_is_not_there_or_not_built_is_refused_with_what_there_is() {
             2,
             "error[sim.scenario_range]: with these flags, `at` of a.toml",
         ),
-        (vec!["run", "--engine", "quic"], 2, "`quic` is none of direct, ractor"),
+        (vec!["run", "--engine", "pigeon"], 2, "`pigeon` is none of direct, ractor, quic"),
+        (vec!["check", "--determinism", "--bytes"], 2, "error[usage]: only the engine quic has packets"),
         (vec!["check"], 2, "error[usage]: nothing was asked to be checked"),
         (vec!["replay", "17"], 2, "`17` is no SEED@COMMIT: there is no @"),
         (

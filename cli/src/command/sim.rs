@@ -3,12 +3,14 @@
 //! One seed is one process: this program starts itself for each ([`worker`]), so that nothing of one run is left when
 //! the next begins. [`pool`] keeps so many of them busy at once as there are cores.
 
+mod bench_quic;
 mod build;
 mod check;
 mod pool;
 mod replay;
 mod run;
 mod scenario_flags;
+mod shim;
 mod shrink;
 mod worker;
 
@@ -16,6 +18,7 @@ use clap::Subcommand;
 use fleetd_simulator::run::Outcome;
 use fleetd_simulator::set::SeedFailure;
 
+pub use self::bench_quic::BenchQuic;
 pub use self::check::Check;
 pub use self::replay::Replay;
 pub use self::run::Run;
@@ -40,6 +43,9 @@ pub enum Sim {
     /// Run what standard input orders
     #[command(hide = true)]
     Worker(Worker),
+    /// Measure handshakes of the simulated QUIC
+    #[command(hide = true)]
+    BenchQuic(BenchQuic),
 }
 
 impl Sim {
@@ -54,6 +60,7 @@ impl Sim {
             Self::Shrink(command) => command.run(session).await,
             Self::Check(command) => command.run(session).await,
             Self::Worker(command) => command.run().await,
+            Self::BenchQuic(command) => command.run(session).await,
         }
     }
 }

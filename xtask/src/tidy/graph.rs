@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Finding;
 
 /// Every crate of the workspace with the crates of the workspace that it may depend on.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("fleetd-proto", &[]),
     ("fleetd-sync-core", &[]),
     ("fleetd-actors", &["fleetd-sync-core"]),
@@ -26,6 +26,8 @@ const EDGES: [(&str, &[&str]); 11] = [
             "fleetd-server",
         ],
     ),
+    // Preloaded into processes, and linked with none.
+    ("fleetd-simulator-shim", &[]),
     ("fleetd-chaos-tests", &["fleetd-proto", "fleetd-sync-core", "fleetd-simulator"]),
     // The CLI signs releases and reads keys itself, which is why it sees the core besides its neighbours.
     ("fleetd", &["fleetd-proto", "fleetd-sync-core", "fleetd-server", "fleetd-agent", "fleetd-simulator"]),
@@ -193,7 +195,7 @@ mod tests {
             &["fleetd-proto", "fleetd-sync-core"],
             &["fleetd-actors", "fleetd-sync-transport", "fleetd-sync-store"],
             &["fleetd-agent", "fleetd-server"],
-            &["fleetd-simulator"],
+            &["fleetd-simulator", "fleetd-simulator-shim"],
             &["fleetd-chaos-tests", "fleetd"],
             &["fleetd-xtask"],
         ];

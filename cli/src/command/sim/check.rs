@@ -15,6 +15,7 @@ use super::interrupted;
 use super::pool::{Ended, Pool};
 use super::run::jobs;
 use super::scenario_flags::ScenarioFlags;
+use super::shim;
 use super::worker::{Order, Told};
 use crate::command::Session;
 use crate::error::CommandError;
@@ -27,18 +28,26 @@ const ATTEMPTS: usize = 5;
 ///
 /// Each seed runs in two processes: one of them kept on one core (--determinism), or each on an engine of its own
 /// (--engines). Both have to do the same, event by event; where they do not, the first event that differs is named.
+///
+/// On the engine quic an event is also every packet, with its time, its ends and its size. Its bytes are TLS's, which
+/// draws from the operating system: --bytes preloads a library into both processes that draws from a seed instead.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   fleetd sim check --determinism
-  fleetd sim check --determinism --engines --scenario calm --seeds 100 --json")]
+  fleetd sim check --determinism --engines --scenario calm --seeds 100 --json
+  fleetd sim check --determinism --engine quic --bytes --scenario calm --seeds 1")]
 pub struct Check {
     /// Compare two processes of each seed
     #[arg(long)]
     pub determinism: bool,
-    /// Compare the engines with each other
+    /// Compare the engines with each other: direct and ractor
     #[arg(long)]
     pub engines: bool,
+    /// With --determinism and --engine quic: compare the bytes of packets as well, in processes whose randomness is a
+    /// seed's
+    #[arg(long, requires = "determinism")]
+    pub bytes: bool,
     /// Which scenario.
     #[command(flatten)]
     pub scenario: ScenarioFlags,
@@ -66,7 +75,7 @@ impl Check {
                 .exit(Exit::Usage));
         }
         let scenario = self.scenario.load()?;
-        let pool = Pool::new(self.jobs)?;
+        let pool = self.pool()?;
         let asked = [(self.determinism, Comparison::Processes), (self.engines, Comparison::Engines)];
         let mut compared = Vec::new();
         for (_, comparison) in asked.into_iter().filter(|(is_asked, _)| *is_asked) {
@@ -78,6 +87,28 @@ impl Check {
             let told = asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, comparison)| comparison.told());
             told.map(|told| format!("{seeds} seeds of {} are the same run {told}\n", scenario.name)).collect()
         })
+    }
+
+    /// The processes that run the seeds.
+    fn pool(&self) -> Result<Pool, CommandError> {
+        let pool = Pool::new(self.jobs)?;
+        if !self.bytes {
+            return Ok(pool);
+        }
+        if self.engine() != EngineKind::QuicBytes {
+            return Err(CommandError::new("usage", "only the engine quic has packets whose bytes can be compared")
+                .next_command("fleetd sim check --determinism --engine quic --bytes")
+                .exit(Exit::Usage));
+        }
+        Ok(pool.with(shim::environment()?))
+    }
+
+    /// What runs the actors where two processes are compared.
+    fn engine(&self) -> EngineKind {
+        match self.scenario.engine {
+            EngineKind::Quic if self.bytes => EngineKind::QuicBytes,
+            engine => engine,
+        }
     }
 
     /// Runs every seed twice, and compares.
@@ -119,7 +150,7 @@ impl Check {
         let order = |engine| Order { watch, engine, ..Order::drawn(scenario, &self.scenario, seed) };
         match comparison {
             Comparison::Processes => {
-                [order(self.scenario.engine), Order { is_pinned: true, ..order(self.scenario.engine) }]
+                [order(self.engine()), Order { is_pinned: true, ..order(self.engine()) }]
             }
             Comparison::Engines => [order(EngineKind::Direct), order(EngineKind::Ractor)],
         }

@@ -1,6 +1,7 @@
 //! Processes that run orders, so many at once, and what they tell.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -25,6 +26,8 @@ const ERROR_LINES: usize = 6;
 pub(super) struct Pool {
     program: PathBuf,
     jobs: usize,
+    /// What the processes find in their environment besides.
+    environment: Vec<(&'static str, OsString)>,
 }
 
 /// How a set of orders ended.
@@ -44,7 +47,22 @@ impl Pool {
         let program = std::env::current_exe()
             .map_err(|error| CommandError::new("sim.program", "this program's file is not known").caused_by(&error))?;
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Self { program, jobs: jobs.unwrap_or_else(cores).max(1) })
+        Ok(Self { program, jobs: jobs.unwrap_or_else(cores).max(1), environment: Vec::new() })
+    }
+
+    /// The same, with more in the environment of its processes.
+    pub(super) fn with(self, environment: Vec<(&'static str, OsString)>) -> Self {
+        Self { environment, ..self }
+    }
+
+    /// What starts a worker.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["sim", "worker"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // A terminal's Ctrl-C goes to this process alone: it decides when a worker ends.
+        command.process_group(0).kill_on_drop(true);
+        command
     }
 
     /// Runs orders in their order, and lets `hear` have what each tells, by its number. When `hear` breaks off, or on
@@ -63,7 +81,7 @@ impl Pool {
         loop {
             while ended == Ended::All && running.len() < self.jobs {
                 let Some((number, order)) = orders.next() else { break };
-                running.spawn(work(self.program.clone(), number, order, sender.clone(), stopped.clone()));
+                running.spawn(work(self.command(), number, order, sender.clone(), stopped.clone()));
             }
             if running.is_empty() {
                 break;
@@ -92,13 +110,13 @@ impl Pool {
 }
 
 async fn work(
-    program: PathBuf,
+    command: Command,
     number: usize,
     order: Order,
     tell: mpsc::Sender<(usize, Told)>,
     stopped: watch::Receiver<bool>,
 ) {
-    let told = match drive(&program, &order, number, &tell, stopped).await {
+    let told = match drive(command, &order, number, &tell, stopped).await {
         Ok(told) => told,
         Err(error) => Told::Failed(format!("its process: {error}")),
     };
@@ -108,16 +126,13 @@ async fn work(
 
 /// Runs one order to its last word.
 async fn drive(
-    program: &PathBuf,
+    mut command: Command,
     order: &Order,
     number: usize,
     tell: &mpsc::Sender<(usize, Told)>,
     mut stopped: watch::Receiver<bool>,
 ) -> std::io::Result<Told> {
-    let mut command = Command::new(program);
-    command.args(["sim", "worker"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A terminal's Ctrl-C goes to this process alone: it decides when a worker ends.
-    let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
+    let mut child = command.spawn()?;
     let errors = child.stderr.take().map(|errors| tokio::spawn(last_lines(errors)));
     let mut input = child.stdin.take();
     if let Some(input) = &mut input {

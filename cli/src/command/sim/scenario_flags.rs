@@ -24,7 +24,8 @@ pub struct ScenarioFlags {
     /// How long faults and acts happen, in place of the scenario's (`90m`, `24h`)
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
-    /// What runs the actors: bare cells (direct), or the product's own ractor actors (ractor)
+    /// What runs the actors: bare cells (direct), the product's own ractor actors (ractor), or these over the
+    /// product's own QUIC (quic)
     #[arg(long, value_name = "ENGINE", default_value_t)]
     pub engine: EngineKind,
     /// What becomes of signatures: Ed25519 (real), or a hash of their size that is counted, for large fleets (counted)
