@@ -202,7 +202,7 @@ impl RootChain {
 
     /// The fleet.
     #[must_use]
-    pub const fn fleet(&self) -> FleetId {
+    pub fn fleet(&self) -> FleetId {
         self.first.body().fleet
     }
 

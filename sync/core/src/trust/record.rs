@@ -1,6 +1,7 @@
 //! One record of the root chain, and its canonical bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::role::{Delegation, Revocation, Role, read_key, write_key};
 use crate::codec::{ReadError, Reader, Writer};
@@ -327,10 +328,11 @@ fn insert_ascending<V>(
     Ok(())
 }
 
-/// A root record: what it says, and who vouches for it.
+/// A root record: what it says, and who vouches for it. Clones share what it says: a node has its chain in several
+/// places, and a server for each device that asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootRecord {
-    body: RootBody,
+    body: Arc<RootBody>,
     signatures: BTreeMap<KeyId, Signature>,
 }
 
@@ -360,7 +362,7 @@ impl RootRecord {
         }
         body.check()?;
         body.fleet = body.founded_fleet();
-        Ok(Self { body, signatures: BTreeMap::new() })
+        Ok(Self { body: Arc::new(body), signatures: BTreeMap::new() })
     }
 
     /// Drafts the record after this one; `floor` is the highest generation that a key has had.
@@ -372,7 +374,7 @@ impl RootRecord {
     ) -> Result<Self, DraftError> {
         let version = self.body.version;
         let next = version.checked_add(1).ok_or(DraftError::Version { version })?;
-        let mut body = RootBody { version: next, ..self.body.clone() };
+        let mut body = RootBody { version: next, ..self.body().clone() };
         for change in changes {
             if let Change::Delegate { key, .. } = &change
                 && let Some(revocation) = revoked.get(&key.id())
@@ -382,7 +384,7 @@ impl RootRecord {
             body.apply(change, &floor)?;
         }
         body.check()?;
-        Ok(Self { body, signatures: BTreeMap::new() })
+        Ok(Self { body: Arc::new(body), signatures: BTreeMap::new() })
     }
 
     /// Adds one key's signature.
@@ -394,7 +396,7 @@ impl RootRecord {
 
     /// What the record says.
     #[must_use]
-    pub const fn body(&self) -> &RootBody {
+    pub fn body(&self) -> &RootBody {
         &self.body
     }
 
@@ -457,6 +459,6 @@ impl RootRecord {
             insert_ascending(&mut signatures, key, signature, "order of signatures")?;
         }
         reader.finish()?;
-        Ok(Self { body, signatures })
+        Ok(Self { body: Arc::new(body), signatures })
     }
 }
