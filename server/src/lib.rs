@@ -12,6 +12,7 @@ pub mod blocking;
 pub mod commit;
 pub mod connect;
 pub mod connection_table;
+pub mod device_row;
 pub mod driver;
 pub mod edge;
 pub mod keys;

@@ -10,12 +10,12 @@ use fleetd_proto::fleetd::device::v1 as device;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::HoldId;
 use fleetd_sync_core::name::{LabelKey, LabelValue, Platform, WorkloadName};
-use fleetd_sync_core::time::Wall;
 
 use super::super::call_error::CallError;
 use super::super::catalog::Catalog;
 use super::facts;
 use crate::connection_table::Connection;
+use crate::device_row::last_heard;
 use crate::record::device::state;
 use crate::record::timestamp;
 
@@ -55,11 +55,6 @@ pub(crate) const fn presence(record: &DeviceRecord, connection: Option<&Connecti
         (None, Some(_)) => device::Presence::Offline,
         (None, None) => device::Presence::Never,
     }
-}
-
-/// When a device was last heard.
-pub(crate) fn last_heard(record: &DeviceRecord, connection: Option<&Connection>) -> Option<Wall> {
-    connection.map(|connection| connection.heard_at).max(record.last_heard_at)
 }
 
 /// The workloads that a device has or should have.

@@ -8,8 +8,9 @@ use fleetd_proto::fleetd::device::v1::{self as device, Reason, ReasonKind};
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Wall;
 
-use super::device::{last_heard, workloads};
+use super::device::workloads;
 use crate::connection_table::Connection;
+use crate::device_row::last_heard;
 use crate::record::timestamp;
 
 /// What is looked at.

@@ -14,10 +14,10 @@ use fleetd_sync_store::state_store::KeyRange;
 use super::super::artifact::blocking;
 use super::super::backend::Backend;
 use super::super::call_error::CallError;
-use super::super::convert::targets;
 use super::super::release::missing_artifacts;
 use super::standing::Standing;
 use crate::artifact_store::Held;
+use crate::device_row;
 use crate::edge::authenticate::Caller;
 use crate::record;
 
@@ -145,7 +145,7 @@ fn rows(backend: &Backend, targets: &Targets) -> Result<Vec<DeviceRow>, CallErro
         if device.membership == Membership::Revoked && !is_named(targets, &device) {
             return Ok(());
         }
-        let mut row = targets::row(&device, revision, connection.as_ref());
+        let mut row = device_row::of(&device, revision, connection.as_ref());
         row.rollouts = busy.get(&device.local).cloned().unwrap_or_default();
         rows.push(row);
         Ok(())

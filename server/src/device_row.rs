@@ -1,0 +1,62 @@
+//! What a plan sees of a device: its record, and whether it is connected.
+
+use std::collections::BTreeMap;
+
+use fleetd_actors::device::record::{DeviceRecord, Membership};
+use fleetd_actors::report::{FaultKind, Phase};
+use fleetd_actors::rollout::plan::{DeviceRow, PresentRelease};
+use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::time::Wall;
+
+use crate::connection_table::Connection;
+
+/// What a plan sees of a device; the rollouts at work on it are its caller's to add.
+#[must_use]
+pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connection>) -> DeviceRow {
+    let fact = |name: &str| record.facts.get(name);
+    let releases = record.reports.iter().filter_map(|(name, report)| {
+        let (version, manifest) = (report.release.clone()?, report.digest?);
+        Some((name.clone(), PresentRelease { version, manifest, healthy: report.phase == Some(Phase::Healthy) }))
+    });
+    let conflicts = record
+        .reports
+        .iter()
+        .filter(|(_, report)| report.error.as_ref().is_some_and(|fault| fault.kind == FaultKind::Conflict));
+    let offline_since = match connection {
+        Some(_) => None,
+        None => Some(last_heard(record, None).unwrap_or(record.registered_at)),
+    };
+    DeviceRow {
+        local: record.local,
+        device: record.device,
+        name: record.name.clone(),
+        site: record.site.clone(),
+        labels: record.labels.clone(),
+        facts: record.facts.clone(),
+        platform: fact("platform").and_then(|platform| platform.parse().ok()),
+        free_bytes: fact("disk_free_bytes").and_then(|bytes| bytes.parse().ok()),
+        releases: releases.collect(),
+        barred: barred(record),
+        holds: record.holds.values().map(|hold| (hold.workload.clone(), hold.reason.clone())).collect(),
+        conflicts: conflicts.map(|(name, _)| name.clone()).collect(),
+        rollouts: BTreeMap::new(),
+        offline_since,
+        revision,
+    }
+}
+
+fn barred(record: &DeviceRecord) -> Option<String> {
+    match record.membership {
+        Membership::Enrolled => None,
+        Membership::Recovered => {
+            Some(format!("it came back after its record was lost: fleetd enroll approve {}", record.name))
+        }
+        Membership::Quarantined => Some("two hold its key".to_owned()),
+        Membership::Revoked => Some("its key is revoked".to_owned()),
+    }
+}
+
+/// When a device was last heard.
+pub(crate) fn last_heard(record: &DeviceRecord, connection: Option<&Connection>) -> Option<Wall> {
+    connection.map(|connection| connection.heard_at).max(record.last_heard_at)
+}
