@@ -40,6 +40,26 @@ struct Listening {
     node: String,
 }
 
+/// A frame that sets out, as far as its way depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing<'a> {
+    /// From which node.
+    pub from: &'a str,
+    /// To which node.
+    pub to: &'a str,
+    /// What kind of frame it is.
+    pub class: Class,
+    /// How large it is.
+    pub bytes: usize,
+    /// When it sets out.
+    pub now: Monotonic,
+    /// How long it takes on a good link.
+    pub latency: Duration,
+}
+
+/// Says how long a frame takes.
+type Shape = Box<dyn FnMut(&Passing<'_>) -> Duration + Send>;
+
 /// A frame on its way.
 struct Held {
     from: String,
@@ -56,6 +76,7 @@ struct State {
     cut: BTreeMap<String, u64>,
     cuts: u64,
     held: Vec<Held>,
+    shape: Option<Shape>,
     entropy: Entropy,
     frames: u64,
     bytes: u64,
@@ -86,6 +107,7 @@ impl Network {
             cut: BTreeMap::new(),
             cuts: 0,
             held: Vec::new(),
+            shape: None,
             entropy: world.entropy("network"),
             frames: 0,
             bytes: 0,
@@ -102,6 +124,26 @@ impl Network {
     /// Says how long a frame to or from a node takes one way, in place of the network's latency.
     pub fn set_latency(&self, node: &str, latency: Duration) {
         self.lock().latencies.insert(node.to_owned(), latency);
+    }
+
+    /// Lets somebody say how long each frame takes from now on: a link that loses frames, or has not the room for them.
+    pub fn shape(&self, shape: impl FnMut(&Passing<'_>) -> Duration + Send + 'static) {
+        self.lock().shape = Some(Box::new(shape));
+    }
+
+    /// How long this frame takes.
+    fn takes(&self, frame: &Held) -> Duration {
+        let latency = self.latency([&frame.from, &frame.to.0]);
+        let now = self.world.monotonic();
+        let Some(shape) = &mut self.lock().shape else { return latency };
+        shape(&Passing {
+            from: &frame.from,
+            to: &frame.to.0,
+            class: frame.class,
+            bytes: frame.frame.len(),
+            now,
+            latency,
+        })
     }
 
     /// How long a frame takes one way between two nodes: the slower end decides.
@@ -204,7 +246,7 @@ impl Network {
 
     /// Brings a frame to its end after the latency, or holds it while there is a cut.
     fn carry(&self, frame: Held) {
-        let latency = self.latency([&frame.from, &frame.to.0]);
+        let latency = self.takes(&frame);
         let subject = format!("{}/{}", frame.to.0, frame.to.1);
         let what = *blake3::hash(&frame.frame).as_bytes();
         let network = self.clone();
