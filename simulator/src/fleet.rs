@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use fleetd_actors::device;
 use fleetd_actors::device::command::Command;
-use fleetd_actors::device::record::{DeviceRecord, Membership};
+use fleetd_actors::device::record::DeviceRecord;
 use fleetd_actors::registration::Input as RegistrationInput;
 use fleetd_actors::registration::token::{Answer, Command as RegistrationCommand, TokenWish};
-use fleetd_actors::rollout::plan::{DeviceRow, Plan, PlannedRelease, PresentRelease, Targets, plan};
+use fleetd_actors::rollout::plan::{DeviceRow, Plan, PlannedRelease, Targets, plan};
 use fleetd_actors::rollout::status::RolloutHeader;
 use fleetd_actors::{authority, report, rollout};
 use fleetd_agent::artifact_files::memory::MemoryArtifactFiles;
@@ -21,7 +21,7 @@ use fleetd_agent::disk::memory::MemoryDisk;
 use fleetd_agent::install::memory::MemoryInstaller;
 use fleetd_agent::node as agent_node;
 use fleetd_server::artifact_store::ArtifactStore as _;
-use fleetd_server::{node as server_node, record};
+use fleetd_server::{device_row, node as server_node, record};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
@@ -71,7 +71,7 @@ impl ScenarioError {
     }
 }
 
-fn failed(error: impl fmt::Display) -> ScenarioError {
+pub(crate) fn failed(error: impl fmt::Display) -> ScenarioError {
     ScenarioError(error.to_string())
 }
 
@@ -97,6 +97,17 @@ pub struct Fleet {
     entropy: Entropy,
 }
 
+/// A device that is to be added.
+#[derive(Clone, Debug)]
+pub struct NewDevice {
+    /// What its artifacts have to be for.
+    pub platform: Platform,
+    /// What it says about itself.
+    pub facts: BTreeMap<String, String>,
+    /// The token that it enrols with.
+    pub token: EnrolmentToken,
+}
+
 /// A device in the world: its node while it is powered, and what outlives a power cut.
 pub struct SimulatedDevice {
     /// What traces call it.
@@ -107,6 +118,8 @@ pub struct SimulatedDevice {
     pub disk: MemoryDisk,
     /// Its store.
     pub store: Arc<MemoryStore>,
+    platform: Platform,
+    facts: BTreeMap<String, String>,
     key: SecretKey,
     token: EnrolmentToken,
     running: Option<(agent_node::Node, NodeEngine)>,
@@ -164,7 +177,7 @@ impl Fleet {
             release_key,
             entropy,
         };
-        fleet.delegate_release_key()?;
+        fleet.delegate_release_key(coffee())?;
         Ok(fleet)
     }
 
@@ -182,24 +195,40 @@ impl Fleet {
             fleet.network.set_latency(&format!("device-{number}"), latency);
             fleet.add_device()?;
         }
-        fleet.wait_until("every device to enrol", |fleet| {
-            fleet.devices.iter().all(|device| device.node().is_some_and(|node| node.status().agent.device.is_some()))
-        })?;
+        fleet.wait_until_enrolled()?;
         Ok(fleet)
+    }
+
+    /// Runs the world until every device has enrolled.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when one does not in time.
+    pub fn wait_until_enrolled(&self) -> Result<Duration, ScenarioError> {
+        // Who has enrolled stays enrolled: none is looked at twice, or each event would cost as much as the fleet.
+        let mut enrolled = 0;
+        self.wait_until("every device to enrol", move |fleet| {
+            let has_enrolled =
+                |device: &SimulatedDevice| device.node().is_some_and(|node| node.status().agent.device.is_some());
+            enrolled += fleet.devices.iter().skip(enrolled).take_while(|device| has_enrolled(device)).count();
+            enrolled == fleet.devices.len()
+        })
     }
 
     /// The server's node.
     ///
     /// # Errors
     /// [`ScenarioError`] while the server is down.
-    fn serving(&self) -> Result<server_node::Node, ScenarioError> {
+    pub(crate) fn serving(&self) -> Result<server_node::Node, ScenarioError> {
         self.server.node().cloned().ok_or_else(|| failed("the server is down"))
     }
 
-    /// Root lets the release key sign `coffee`, as `fleetd trust delegate` does.
-    fn delegate_release_key(&mut self) -> Result<(), ScenarioError> {
+    /// Root lets the release key sign a workload's releases, as `fleetd trust delegate` does.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the authority refuses.
+    pub fn delegate_release_key(&mut self, workload: WorkloadName) -> Result<(), ScenarioError> {
         let chain = self.serving()?.shared.trust().chain.clone();
-        let workloads = BTreeSet::from([coffee()]);
+        let workloads = BTreeSet::from([workload]);
         let change = Change::Delegate { key: self.release_key.public(), role: Role::Release { workloads } };
         let record = Box::new(chain.draft_next([change]).map_err(failed)?.sign(&self.root));
         let server = self.serving()?;
@@ -215,7 +244,24 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when there is no token for it, or it does not start.
     pub fn add_device(&mut self) -> Result<usize, ScenarioError> {
-        let token = self.create_token()?;
+        let wish = TokenWish {
+            note: String::new(),
+            labels: BTreeMap::new(),
+            site: String::new(),
+            uses_max: 1,
+            expires_at: None,
+            needs_approval: Some(false),
+        };
+        let facts = BTreeMap::from([("platform".to_owned(), platform().to_string())]);
+        let token = self.create_token(wish)?;
+        self.add(NewDevice { platform: platform(), facts, token })
+    }
+
+    /// Adds a device, and powers it on.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when it does not start.
+    pub fn add(&mut self, NewDevice { platform, facts, token }: NewDevice) -> Result<usize, ScenarioError> {
         let number = self.devices.len();
         let name = format!("device-{number}");
         let mut entropy = self.world.entropy(&name);
@@ -223,6 +269,8 @@ impl Fleet {
             runner: NodeRunner::new(&name, self.world.clone(), self.tap.clone()),
             disk: MemoryDisk::new(DISK_BYTES),
             store: Arc::new(MemoryStore::manual()),
+            platform,
+            facts,
             key: SecretKey::generate(&mut entropy),
             token,
             running: None,
@@ -269,8 +317,8 @@ impl Fleet {
                 verify: verify_server,
             },
             boot,
-            platform: platform(),
-            facts: BTreeMap::from([("platform".to_owned(), platform().to_string())]),
+            platform: device.platform.clone(),
+            facts: device.facts.clone(),
             token: Some(device.token.clone()),
             addresses: Vec::new(),
             spool_bytes_max: fleetd_sync_core::limit::SPOOL_BYTES_MAX,
@@ -504,11 +552,20 @@ impl Fleet {
             user: None,
             stop_grace: Duration::from_secs(1),
         };
+        self.publish(manifest, &[program])
+    }
+
+    /// Signs a manifest, and puts it and its programs on the server.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when it says what no release may say.
+    pub fn publish(&mut self, manifest: Manifest, programs: &[&[u8]]) -> Result<SignedManifest, ScenarioError> {
         let signed = manifest.sign(&self.release_key).map_err(failed)?;
         let bytes = signed.encode();
-        let manifest_bytes = u64::try_from(bytes.len()).map_err(failed)?;
-        self.server.artifacts.append(digest, size_bytes, 0, program).map_err(failed)?;
-        self.server.artifacts.append(signed.digest(), manifest_bytes, 0, &bytes).map_err(failed)?;
+        for content in programs.iter().copied().chain([bytes.as_slice()]) {
+            let size_bytes = u64::try_from(content.len()).map_err(failed)?;
+            self.server.artifacts.append(ArtifactDigest::of(content), size_bytes, 0, content).map_err(failed)?;
+        }
         Ok(signed)
     }
 
@@ -520,14 +577,22 @@ impl Fleet {
         let (id, rollout) = (PlanId::random(&mut self.entropy), RolloutId::random(&mut self.entropy));
         let planned = PlannedRelease::of(release.claims(), release.digest());
         let plan: Plan = plan(id, planned, Targets::All, 1, 0, &self.rows()?).map_err(failed)?;
+        self.start_plan(rollout, plan)?;
+        Ok(rollout)
+    }
+
+    /// Starts a plan, as `fleetd rollout start` does.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when that is refused.
+    pub fn start_plan(&self, rollout: RolloutId, plan: Plan) -> Result<(), ScenarioError> {
         let server = self.serving()?;
         self.ask("the rollout", move |reply| {
             let operation = server.shared.rollout_answers.open(Box::new(reply));
             let input = rollout::Input::Start { operation, caller: "scenario".to_owned(), plan: Box::new(plan) };
             server.actors.rollouts.send(&rollout, input);
         })?
-        .map_err(failed)?;
-        Ok(rollout)
+        .map_err(failed)
     }
 
     /// Aborts a rollout, as `fleetd rollout abort` does.
@@ -586,20 +651,16 @@ impl Fleet {
     ///
     /// # Errors
     /// [`ScenarioError`] when it does not hold in time.
-    pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) -> Result<Duration, ScenarioError> {
+    pub fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<Duration, ScenarioError> {
         self.world.run_until(PATIENCE, || holds(self)).ok_or_else(|| failed(format!("waited in vain for {what}")))
     }
 
-    fn create_token(&mut self) -> Result<EnrolmentToken, ScenarioError> {
+    /// Makes an enrolment token, as `fleetd enroll token create` does.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the registration refuses.
+    pub fn create_token(&self, wish: TokenWish) -> Result<EnrolmentToken, ScenarioError> {
         let server = self.serving()?;
-        let wish = TokenWish {
-            note: String::new(),
-            labels: BTreeMap::new(),
-            site: String::new(),
-            uses_max: 1,
-            expires_at: None,
-            needs_approval: Some(false),
-        };
         let answer = self.ask("the registration", move |reply| {
             let operation = server.shared.registration_answers.open(Box::new(reply));
             let command = RegistrationCommand::CreateToken(wish);
@@ -615,7 +676,7 @@ impl Fleet {
     }
 
     /// Asks an actor of the server, and runs the world until it answers.
-    fn ask<T: Send + 'static>(
+    pub(crate) fn ask<T: Send + 'static>(
         &self,
         whom: &str,
         send: impl FnOnce(Box<dyn FnOnce(T) + Send>),
@@ -632,34 +693,24 @@ impl Fleet {
         taken.ok_or_else(|| failed(format!("{whom} did not answer")))
     }
 
-    fn rows(&self) -> Result<Vec<DeviceRow>, ScenarioError> {
-        let found = self.server.store.scan(Space::Device, KeyRange::all(), PAGE_RECORDS).map_err(failed)?;
-        let row = |(_, found): &(Vec<u8>, fleetd_sync_store::state_store::Versioned)| {
-            let record = record::device::decode(&found.value).map_err(failed)?;
-            let present = record.reports.iter().filter_map(|(name, report)| {
-                let (version, manifest) = (report.release.clone()?, report.digest?);
-                let healthy = report.phase == Some(report::Phase::Healthy);
-                Some((name.clone(), PresentRelease { version, manifest, healthy }))
-            });
-            Ok(DeviceRow {
-                local: record.local,
-                device: record.device,
-                name: record.name,
-                site: record.site,
-                labels: record.labels,
-                platform: record.facts.get("platform").and_then(|platform| platform.parse().ok()),
-                free_bytes: None,
-                releases: present.collect(),
-                facts: record.facts,
-                barred: (record.membership == Membership::Recovered).then(|| "it is recovered".to_owned()),
-                holds: Vec::new(),
-                conflicts: BTreeSet::new(),
-                rollouts: BTreeMap::new(),
-                offline_since: None,
-                revision: found.revision,
-            })
-        };
-        found.iter().map(row).collect()
+    /// The devices as a plan sees them, in the order of their local ids.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the server's store cannot be read.
+    pub fn rows(&self) -> Result<Vec<DeviceRow>, ScenarioError> {
+        let server = self.serving()?;
+        let mut rows = Vec::new();
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.server.store.scan(Space::Device, range.clone(), PAGE_RECORDS).map_err(failed)?;
+            let Some((last, _)) = page.last() else { return Ok(rows) };
+            range = range.after(last);
+            for (_, found) in &page {
+                let record = record::device::decode(&found.value).map_err(failed)?;
+                let connection = server.shared.connections.of_device(record.local).map(|(_, connection)| connection);
+                rows.push(device_row::of(&record, found.revision, connection.as_ref()));
+            }
+        }
     }
 }
 
