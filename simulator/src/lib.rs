@@ -20,6 +20,7 @@ pub mod network;
 pub mod observation;
 pub mod origin;
 pub mod quic;
+pub mod rehearsal;
 pub mod report;
 pub mod run;
 pub mod runner;

@@ -21,6 +21,8 @@ use crate::engine::EngineKind;
 use crate::fault::{Fault, Target};
 use crate::fleet::{Fleet, ScenarioError};
 use crate::mark::Marks;
+use crate::rehearsal::build::{Ready, build};
+use crate::rehearsal::course::{Recorder, Rehearsed};
 use crate::scenario::Scenario;
 use crate::swarm;
 use crate::watch::Watch;
@@ -138,6 +140,9 @@ pub struct Outcome {
     pub marks: BTreeMap<String, u64>,
     /// The fleet's state over time.
     pub samples: Vec<Sample>,
+    /// How the rollout went, if it was a rehearsal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsed: Option<Rehearsed>,
     /// Why the run failed, if it did.
     pub violation: Option<Failure>,
     /// Whether somebody stopped it before its end.
@@ -183,6 +188,8 @@ struct Run {
     marks: Marks,
     begun: Vec<Fault>,
     samples: Vec<Sample>,
+    recorder: Option<Recorder>,
+    rehearsed: Option<Rehearsed>,
 }
 
 /// Why a run goes on no further.
@@ -218,7 +225,14 @@ pub fn run_with(
     panics::listen();
     plan.crypto.begin();
     let marks = Marks::default();
-    let fleet = Fleet::of(&plan.scenario, plan.engine, World::watched(plan.seed, extras.watch))?;
+    let world = World::watched(plan.seed, extras.watch);
+    let (fleet, ready) = match &plan.scenario.rehearsal {
+        Some(rehearsal) => {
+            let (fleet, ready) = build(&plan.scenario, rehearsal, plan.engine, world)?;
+            (fleet, Some(ready))
+        }
+        None => (Fleet::of(&plan.scenario, plan.engine, world)?, None),
+    };
     fleet.tap.open();
     let begin = fleet.world.monotonic();
     fleet.world.watch().set_enrolled(begin);
@@ -229,12 +243,17 @@ pub fn run_with(
         marks,
         begun: Vec::new(),
         samples: Vec::new(),
+        recorder: None,
+        rehearsed: None,
         plan,
         fleet,
         begin,
     };
     run.fill_timetable();
-    let ended = run.both_phases(look);
+    let ended = match ready {
+        Some(ready) => run.rehearse(ready, look),
+        None => run.both_phases(look),
+    };
     run.outcome(ended)
 }
 
@@ -275,6 +294,38 @@ impl Run {
         let took = self.at().saturating_sub(healed);
         self.checkers.conclude(&self.fleet).map_err(Stop::Broken)?;
         Ok(took)
+    }
+
+    /// Carries a plan out until nothing more comes of it; then all who are away are let back, and have to follow.
+    fn rehearse(&mut self, ready: Ready, look: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Duration, Stop> {
+        let duration = self.plan.scenario.duration;
+        self.recorder = Some(ready.start(&self.fleet, self.begin)?);
+        let away = self.away_at(duration);
+        let ended = self.advance(duration, look, |run| {
+            let is_gone = |device| away.get(&device).is_some_and(|from| *from <= run.at());
+            run.recorder.as_ref().is_some_and(|recorder| recorder.is_over(is_gone))
+        });
+        let at = self.fleet.world.monotonic();
+        self.rehearsed = self.recorder.as_ref().map(|recorder| recorder.written(at));
+        ended?;
+        self.heal()?;
+        let healed = self.at();
+        let all_ended = |run: &Self| run.recorder.as_ref().is_none_or(Recorder::all_ended);
+        self.advance(healed + self.plan.scenario.deadline, look, all_ended)?;
+        if let Some((device, end)) = self.recorder.as_ref().and_then(Recorder::first_open) {
+            let seen = format!("the fleet is linked again, and a device did not follow: it is {end:?}");
+            let node = Target::Device(device).to_string();
+            return Err(Stop::Broken(Violation { invariant: 0, checker: "liveness".to_owned(), node, seen }));
+        }
+        Ok(self.at().saturating_sub(healed))
+    }
+
+    /// The devices that a fault keeps away at a time, and since when.
+    fn away_at(&self, at: Duration) -> BTreeMap<usize, Duration> {
+        let lasting = self.plan.faults.iter().filter(|fault| fault.at <= at && fault.at + fault.lasting > at);
+        lasting
+            .filter_map(|fault| if let Target::Device(device) = fault.on { Some((device, fault.at)) } else { None })
+            .collect()
     }
 
     /// Lets everything happen until `end`, or until `done` holds.
@@ -325,6 +376,9 @@ impl Run {
         }
         step.map_err(|_| Stop::Broken(broken_assertion("a panic without a text".to_owned())))?;
         let seen = self.fleet.tap.drain();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.observe(world.monotonic(), &seen, self.fleet.network.traffic().1);
+        }
         self.checkers.observe(world.monotonic(), &seen).map_err(Stop::Broken)
     }
 
@@ -353,6 +407,8 @@ impl Run {
                 self.remark(Some(fault.on), &format!("{} of {} is over", fault.kind, fault.on));
                 injector::end(&mut self.fleet, &fault).map_err(Stop::from)
             }
+            // A rehearsal's state is written down as it changes.
+            Entry::Sample if self.plan.scenario.rehearsal.is_some() => Ok(()),
             Entry::Sample => {
                 let sample = self.fleet.sample(self.at());
                 self.samples.push(sample);
@@ -400,7 +456,8 @@ impl Run {
 
     fn progress(&self) -> Progress {
         let scenario = &self.plan.scenario;
-        let last = self.samples.last().map_or(0, |sample| sample.healthy.iter().sum());
+        let sampled = || self.samples.last().map_or(0, |sample| sample.healthy.iter().sum());
+        let last = self.recorder.as_ref().map_or_else(sampled, Recorder::healthy);
         Progress {
             at_ms: milliseconds(self.at()),
             of_ms: milliseconds(scenario.duration + scenario.deadline),
@@ -438,6 +495,7 @@ impl Run {
             faults: self.begun,
             marks: self.marks.counts().into_iter().map(|(mark, count)| (mark.to_owned(), count)).collect(),
             samples: self.samples,
+            rehearsed: self.rehearsed,
             violation: broken.map(|violation| Failure { at_ms, event: events, violation }),
             is_partial,
         })

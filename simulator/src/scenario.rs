@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::builtin::{builtin, builtin_names};
 use crate::fault::{Fault, FaultKind};
+use crate::rehearsal::Rehearsal;
 
 /// Devices of one scenario: more do not fit the memory of any machine that we know.
 pub const DEVICES_MAX: u32 = 1_000_000;
@@ -47,6 +48,9 @@ pub struct Scenario {
     /// The faults themselves, in place of drawn ones.
     #[serde(default, rename = "fault", skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
+    /// A plan and a copy of the fleet that it is for, in place of a fleet of devices that are all alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Rehearsal>,
 }
 
 const fn one() -> u32 {
@@ -180,7 +184,7 @@ impl Scenario {
         if self.acts.iter().any(|act| act.at > self.duration) || self.faults.iter().any(|act| act.at > self.duration) {
             return Err(("at", "is later than the scenario's duration".to_owned()));
         }
-        Ok(())
+        self.rehearsal.as_ref().map_or(Ok(()), |rehearsal| rehearsal.check(self))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fleetd_sync_core::entropy::Entropy;
 
 use crate::fault::{Fault, FaultKind, Target};
+use crate::rehearsal;
 use crate::scenario::{Scenario, SwarmRange, SwarmTargets};
 
 /// One run in so many has no fault of a kind at all.
@@ -19,6 +20,9 @@ const DAY_MS: u128 = 86_400_000;
 pub fn draw(scenario: &Scenario, entropy: &Entropy) -> Vec<Fault> {
     if !scenario.faults.is_empty() {
         return scenario.faults.clone();
+    }
+    if let Some(rehearsal) = &scenario.rehearsal {
+        return rehearsal::draw::faults(rehearsal, scenario.duration, entropy);
     }
     let mut faults = Vec::new();
     for (kind, range) in &scenario.swarm {

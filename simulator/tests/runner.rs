@@ -6,6 +6,7 @@ mod runner {
     mod disk;
     mod lost_store;
     mod quic;
+    mod rehearsal;
     mod report;
     mod seam;
     mod shrink;

@@ -1,0 +1,280 @@
+//! Rehearsing a rollout: a saved plan, carried out on a copy of the fleet that it was made for.
+//!
+//! A [`Rehearsal`] is what was copied: the plan's own text, and of each device what a plan looks at. It rides in a
+//! scenario, so one seed of it is a run like any other: drawn, checked, replayed. [`build`] makes the fleet, by the
+//! product's own protocol; [`draw`] says what a seed does to it; [`course`] writes down how it went, and [`summary`]
+//! what many seeds come to.
+//!
+//! Where to start reading: [`Rehearsal`], then [`build::build`].
+
+pub mod build;
+pub mod course;
+pub mod draw;
+pub mod planning;
+pub mod share;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetd_actors::rollout::plan::Plan;
+use fleetd_sync_core::release::{Manifest, Probe, ProbeCheck};
+use serde::{Deserialize, Serialize};
+
+pub use self::planning::RehearsalError;
+pub use self::share::Share;
+use crate::scenario::Scenario;
+
+/// Time that every device has to follow once all is reachable again: the longest pause between two dials, and an
+/// update, with room.
+const FOLLOW_WITHIN: Duration = Duration::from_secs(20 * 60);
+
+/// A plan, and a copy of the fleet that it is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rehearsal {
+    /// The plan, as `fleetd rollout plan --out` writes it.
+    pub plan: String,
+    /// When the fleet was looked at, in milliseconds since 1970.
+    pub copied_at_ms: i64,
+    /// Which of the devices that can be reached go away at a drawn time.
+    #[serde(default)]
+    pub offline: Share,
+    /// On which devices the new release crashes.
+    #[serde(default)]
+    pub fail: Share,
+    /// How many frames are lost and sent again, from and to; each device draws its own.
+    #[serde(default = "loss_default")]
+    pub loss: [Share; 2],
+    /// What a device's link carries; without a limit when left out.
+    ///
+    /// # Units
+    /// Bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<u64>,
+    /// How a device tells that the release is well.
+    pub probe: CopiedProbe,
+    /// The devices.
+    #[serde(default, rename = "device")]
+    pub devices: Vec<CopiedDevice>,
+}
+
+const fn loss_default() -> [Share; 2] {
+    [Share::NONE, Share::from_millionths(20_000)]
+}
+
+/// How a release shows that it is well, as its manifest says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopiedProbe {
+    /// Who says so.
+    pub check: CopiedCheck,
+    /// Time in which it has to be well.
+    #[serde(with = "crate::span")]
+    pub grace: Duration,
+    /// Time between two questions.
+    #[serde(with = "crate::span")]
+    pub interval: Duration,
+    /// Time for one answer.
+    #[serde(with = "crate::span")]
+    pub timeout: Duration,
+    /// Good answers in a row that make it well.
+    pub successes_min: u8,
+    /// Bad ones in a row that make it unwell.
+    pub failures_max: u8,
+}
+
+/// Who says that a release is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopiedCheck {
+    /// Nobody: it stays alive.
+    Alive,
+    /// The program itself.
+    Notify,
+    /// Whoever asks it. In the world any question is answered alike.
+    Asked,
+}
+
+/// A device as its server knows it, as far as the plan looks at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopiedDevice {
+    /// Its name.
+    pub name: String,
+    /// The id that the server gave.
+    pub id: String,
+    /// The hash of its key.
+    pub local: String,
+    /// Its site; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub site: String,
+    /// What its artifacts must be for, if it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// What is free of its storage, if it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_free_bytes: Option<u64>,
+    /// Why it is no member, if it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barred: Option<Barred>,
+    /// Authorities disagree on the workload.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub conflict: bool,
+    /// The rollout of the workload that is at work on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy: Option<String>,
+    /// An operator stopped the workload.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stopped: bool,
+    /// When it was heard last, in milliseconds since 1970, if it cannot be reached now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_since_ms: Option<i64>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What it runs of the workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<CopiedRelease>,
+    /// The holds on it.
+    #[serde(default, rename = "hold", skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<CopiedHold>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Why a device is no member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Barred {
+    /// It came back after its record was lost, and waits for an operator's word.
+    Recovered,
+    /// Two hold its key.
+    Quarantined,
+    /// Its key is revoked.
+    Revoked,
+}
+
+/// A release on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopiedRelease {
+    /// Its version.
+    pub version: String,
+    /// The digest of its signed manifest, if the server has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// Whether it has proven itself there.
+    pub healthy: bool,
+}
+
+/// A hold on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopiedHold {
+    /// The one workload that it stops; all of them without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+impl CopiedProbe {
+    /// Takes what a copy needs of a release's manifest.
+    ///
+    /// # Errors
+    /// [`RehearsalError`] when it is none.
+    pub fn of_manifest(bytes: &[u8]) -> Result<Self, RehearsalError> {
+        let manifest =
+            Manifest::decode(bytes).map_err(|error| RehearsalError::Manifest { cause: error.to_string() })?;
+        let Probe { check, grace, interval, timeout, successes_min, failures_max } = manifest.probe;
+        let check = match check {
+            ProbeCheck::Alive => CopiedCheck::Alive,
+            ProbeCheck::Notify => CopiedCheck::Notify,
+            ProbeCheck::Exec { .. } | ProbeCheck::Tcp { .. } | ProbeCheck::Http { .. } => CopiedCheck::Asked,
+        };
+        Ok(Self { check, grace, interval, timeout, successes_min, failures_max })
+    }
+}
+
+impl From<&CopiedProbe> for Probe {
+    fn from(copied: &CopiedProbe) -> Self {
+        let check = match copied.check {
+            CopiedCheck::Alive => ProbeCheck::Alive,
+            CopiedCheck::Notify => ProbeCheck::Notify,
+            CopiedCheck::Asked => ProbeCheck::Exec { argv: vec!["/bin/true".to_owned()] },
+        };
+        let (successes_min, failures_max) = (copied.successes_min, copied.failures_max);
+        let (grace, interval, timeout) = (copied.grace, copied.interval, copied.timeout);
+        Self { check, grace, interval, timeout, successes_min, failures_max }
+    }
+}
+
+impl Rehearsal {
+    /// The plan that its text says.
+    ///
+    /// # Errors
+    /// [`RehearsalError::Plan`].
+    pub fn read_plan(&self) -> Result<Plan, RehearsalError> {
+        Ok(Plan::from_text(&self.plan)?)
+    }
+
+    /// The sites of its devices, each once, in order; the empty one stands for none.
+    #[must_use]
+    pub fn sites(&self) -> Vec<&str> {
+        let mut sites: Vec<&str> = self.devices.iter().map(|device| device.site.as_str()).collect();
+        sites.sort_unstable();
+        sites.dedup();
+        sites
+    }
+
+    /// Says which value does not fit the scenario that it is part of.
+    pub(crate) fn check(&self, scenario: &Scenario) -> Result<(), (&'static str, String)> {
+        if usize::try_from(scenario.devices).ok() != Some(self.devices.len()) {
+            return Err((
+                "devices",
+                format!("has to be {}: a rehearsal has the devices that were copied", self.devices.len()),
+            ));
+        }
+        if self.loss[0] > self.loss[1] {
+            return Err(("loss", "runs backwards: the first share is the lower one".to_owned()));
+        }
+        if !scenario.acts.is_empty() {
+            return Err(("act", "stands beside a rehearsal, whose only act is its plan".to_owned()));
+        }
+        let mut names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(name) = names.windows(2).find_map(|pair| pair.first().filter(|name| pair.last() == Some(*name))) {
+            return Err(("device", format!("is there twice: two are called {name}")));
+        }
+        self.read_plan().map(drop).map_err(|error| ("plan", format!("cannot be read: {error}")))
+    }
+
+    /// The scenario that carries it out, for at most `duration`.
+    ///
+    /// # Errors
+    /// [`RehearsalError`] when the copy is none that a run can begin with.
+    pub fn into_scenario(self, duration: Duration) -> Result<Scenario, RehearsalError> {
+        let plan = self.read_plan()?;
+        let release = &plan.release;
+        let devices = u32::try_from(self.devices.len()).unwrap_or(u32::MAX);
+        let sites = u32::try_from(self.sites().len()).unwrap_or(u32::MAX);
+        let scenario = Scenario {
+            name: format!("{} {}", release.workload, release.version),
+            about: format!("A rehearsal of {} on a copy of its fleet.", plan.id),
+            devices,
+            sites: sites.max(1),
+            duration,
+            deadline: FOLLOW_WITHIN,
+            latency_ms: [5, 45],
+            acts: Vec::new(),
+            swarm: BTreeMap::new(),
+            faults: Vec::new(),
+            rehearsal: Some(self),
+        };
+        scenario.check().map_err(|(key, problem)| RehearsalError::Scenario { key, problem })?;
+        Ok(scenario)
+    }
+}

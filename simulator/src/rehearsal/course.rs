@@ -1,0 +1,258 @@
+//! How a rehearsal went: written down as it happens, from what the server's store and the devices' runners did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fleetd_actors::rollout::status::{DeviceStatus, RolloutPhase, Skip};
+use fleetd_server::record;
+use fleetd_sync_core::commit::{Mutation, Space};
+use fleetd_sync_core::id::{ArtifactDigest, LocalId, RolloutId};
+use fleetd_sync_core::time::Monotonic;
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::SERVER;
+use crate::observation::Observation;
+
+/// Slots of time that traffic is counted in, at most.
+const SLOTS_MAX: u128 = 3600;
+
+/// How a rehearsal went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsed {
+    /// How the rollout ended: `succeeded`, `failed`, `running`.
+    pub phase: String,
+    /// Why, when it failed.
+    #[serde(default)]
+    pub reason: String,
+    /// When it ended, in milliseconds since its start.
+    pub ended_ms: Option<u64>,
+    /// How long was looked, in milliseconds since its start.
+    pub until_ms: u64,
+    /// The devices that the plan assigns the release to, in the order of the copy.
+    pub devices: Vec<DeviceCourse>,
+    /// How much time one number of `traffic_bytes` is for, in milliseconds.
+    pub slot_ms: u64,
+    /// Bytes between server and devices, slot by slot from the start; nothing where there were none.
+    pub traffic_bytes: BTreeMap<u64, u64>,
+}
+
+/// How one device fared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceCourse {
+    /// Its number in the copy.
+    pub device: usize,
+    /// Where it stood at last, as its server knew it.
+    pub end: DeviceEnd,
+    /// When that became known, in milliseconds since the start.
+    pub end_ms: Option<u64>,
+    /// When the release was first executed there.
+    pub ran_ms: Option<u64>,
+    /// Whether the seed made it crash there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_bad: bool,
+}
+
+/// Where a device stood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeviceEnd {
+    /// It has not acknowledged the release.
+    #[default]
+    Waiting,
+    /// It has, and was at work.
+    Working,
+    /// The release has proven itself there.
+    Healthy,
+    /// The release failed there, and the one before it runs again.
+    Restored,
+    /// It failed with nothing to restore, or fell silent.
+    Failed,
+    /// A hold or a stop is in its way: it goes on when that is gone.
+    Stopped,
+    /// It is left out.
+    Left,
+}
+
+impl DeviceEnd {
+    /// Says whether nothing more comes of it by itself.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Working)
+    }
+
+    const fn of(status: &DeviceStatus) -> Self {
+        match status {
+            DeviceStatus::Pending | DeviceStatus::Assigned => Self::Waiting,
+            DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => Self::Working,
+            DeviceStatus::Healthy | DeviceStatus::Unchanged => Self::Healthy,
+            DeviceStatus::Restored(_) => Self::Restored,
+            DeviceStatus::Failed(_) => Self::Failed,
+            DeviceStatus::Skipped(Skip::Stopped | Skip::Held | Skip::Conflict) => Self::Stopped,
+            DeviceStatus::Skipped(_) => Self::Left,
+        }
+    }
+}
+
+/// What is to be written down.
+pub(super) struct Assigned {
+    /// Its number in the copy.
+    pub(super) device: usize,
+    /// The hash of its key in the copy.
+    pub(super) local: LocalId,
+    /// Whether the release crashes there.
+    pub(super) is_bad: bool,
+    /// How much more the artifact has than what stands for it.
+    pub(super) more_bytes: u64,
+    /// How long the artifact takes.
+    pub(super) transfer: Duration,
+}
+
+/// Writes down how a rehearsal goes.
+pub struct Recorder {
+    rollout: RolloutId,
+    artifacts: BTreeSet<ArtifactDigest>,
+    begin: Monotonic,
+    places: BTreeMap<LocalId, usize>,
+    nodes: BTreeMap<String, usize>,
+    assigned: Vec<Assigned>,
+    rehearsed: Rehearsed,
+    open: usize,
+    carried_bytes: u64,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        rollout: RolloutId,
+        artifacts: BTreeSet<ArtifactDigest>,
+        assigned: Vec<Assigned>,
+        (begin, duration): (Monotonic, Duration),
+        carried_bytes: u64,
+    ) -> Self {
+        let places = assigned.iter().enumerate().map(|(place, assigned)| (assigned.local, place));
+        let nodes = assigned.iter().enumerate().map(|(place, assigned)| (format!("device-{}", assigned.device), place));
+        let devices = assigned.iter().map(|assigned| DeviceCourse {
+            device: assigned.device,
+            is_bad: assigned.is_bad,
+            ..DeviceCourse::default()
+        });
+        let slot_ms = u64::try_from(duration.as_millis().div_ceil(SLOTS_MAX).max(1000)).unwrap_or(u64::MAX);
+        let devices: Vec<_> = devices.collect();
+        let phase = RolloutPhase::Running.to_string();
+        Self {
+            rollout,
+            artifacts,
+            begin,
+            places: places.collect(),
+            nodes: nodes.collect(),
+            open: devices.len(),
+            assigned,
+            rehearsed: Rehearsed { phase, devices, slot_ms, ..Rehearsed::default() },
+            carried_bytes,
+        }
+    }
+
+    /// Takes what happened by now, and how much was carried between nodes.
+    pub(crate) fn observe(&mut self, at: Monotonic, observations: &[Observation], carried_bytes: u64) {
+        let at_ms = self.since_begin(at);
+        let carried = carried_bytes.saturating_sub(self.carried_bytes);
+        if carried > 0 {
+            self.carried_bytes = carried_bytes;
+            self.count(at_ms, carried);
+        }
+        for observation in observations {
+            match observation {
+                Observation::Answered { node, batch, is_durable: true } if &**node == SERVER => {
+                    batch.mutations.iter().for_each(|mutation| self.on_stored(at_ms, mutation));
+                }
+                Observation::Started { node, artifact, .. } if self.artifacts.contains(artifact) => {
+                    self.on_ran(at_ms, node);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn since_begin(&self, at: Monotonic) -> u64 {
+        u64::try_from(at.since(self.begin).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn on_stored(&mut self, at_ms: u64, mutation: &Mutation) {
+        match mutation {
+            Mutation::Put { space: Space::Assignment, key, value } if key.starts_with(self.rollout.as_bytes()) => {
+                let Ok((local, progress)) = record::rollout::decode_progress(value) else { return };
+                let Some(course) = self.places.get(&local).and_then(|place| self.rehearsed.devices.get_mut(*place))
+                else {
+                    return;
+                };
+                let end = DeviceEnd::of(&progress.status);
+                if end != course.end {
+                    self.open = self.open + usize::from(course.end.is_final()) - usize::from(end.is_final());
+                    (course.end, course.end_ms) = (end, Some(at_ms));
+                }
+            }
+            Mutation::Put { space: Space::Rollout, key, value } if key == self.rollout.as_bytes() => {
+                let Ok(header) = record::rollout::decode_header(value) else { return };
+                if header.phase != RolloutPhase::Running && self.rehearsed.ended_ms.is_none() {
+                    self.rehearsed.ended_ms = Some(at_ms);
+                    self.rehearsed.phase = header.phase.to_string();
+                    self.rehearsed.reason = header.reason;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_ran(&mut self, at_ms: u64, node: &str) {
+        let Some(place) = self.nodes.get(node).copied() else { return };
+        let Some(course) = self.rehearsed.devices.get_mut(place).filter(|course| course.ran_ms.is_none()) else {
+            return;
+        };
+        course.ran_ms = Some(at_ms);
+        let Some(assigned) = self.assigned.get(place) else { return };
+        // What stands for the artifact was carried already; the rest of it came by now, at an even pace.
+        let (more_bytes, slot_ms) = (assigned.more_bytes, self.rehearsed.slot_ms);
+        let took_ms = u64::try_from(assigned.transfer.as_millis()).unwrap_or(u64::MAX).min(at_ms);
+        let slots = (at_ms / slot_ms) - (at_ms - took_ms) / slot_ms + 1;
+        for slot in 0..slots {
+            let share = more_bytes * (slot + 1) / slots - more_bytes * slot / slots;
+            self.count(at_ms - took_ms + slot * slot_ms, share);
+        }
+    }
+
+    fn count(&mut self, at_ms: u64, bytes: u64) {
+        if bytes > 0 {
+            *self.rehearsed.traffic_bytes.entry(at_ms / self.rehearsed.slot_ms).or_default() += bytes;
+        }
+    }
+
+    /// Whether the rollout has ended and nothing more comes of any device but those that `is_gone` says are away for
+    /// good.
+    pub(crate) fn is_over(&self, is_gone: impl Fn(usize) -> bool) -> bool {
+        self.rehearsed.ended_ms.is_some()
+            && (self.open == 0
+                || self.rehearsed.devices.iter().all(|course| course.end.is_final() || is_gone(course.device)))
+    }
+
+    /// Whether every device has come to an end.
+    pub(crate) const fn all_ended(&self) -> bool {
+        self.open == 0
+    }
+
+    /// How many devices run the release well.
+    pub(crate) fn healthy(&self) -> usize {
+        self.rehearsed.devices.iter().filter(|course| course.end == DeviceEnd::Healthy).count()
+    }
+
+    /// The first device that has not come to an end, and how it stands.
+    pub(crate) fn first_open(&self) -> Option<(usize, DeviceEnd)> {
+        let open = self.rehearsed.devices.iter().find(|course| !course.end.is_final())?;
+        Some((open.device, open.end))
+    }
+
+    /// What was written down by now.
+    pub(crate) fn written(&self, at: Monotonic) -> Rehearsed {
+        Rehearsed { until_ms: self.since_begin(at), ..self.rehearsed.clone() }
+    }
+}

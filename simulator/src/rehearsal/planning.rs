@@ -1,0 +1,233 @@
+//! Whether a plan still fits its fleet, and the same plan in a copy of it.
+//!
+//! Both are asked of the product's own planner: the rows here say what the server's rows say, and the copy's rows come
+//! from the copy's own records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+
+use fleetd_actors::rollout::plan::{
+    DeviceRow, Plan, PlanError, PlannedDevice, PlannedRelease, PresentRelease, ReadPlanError, StaleReason, Targets,
+    Verdict, check_fence, plan,
+};
+use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::id::{ArtifactDigest, PlanId};
+use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::time::Wall;
+
+use super::{Barred, CopiedDevice, Rehearsal};
+
+/// Differences that one message names.
+const NAMED_MAX: usize = 5;
+
+/// Why a plan cannot be rehearsed.
+#[derive(Debug, thiserror::Error)]
+pub enum RehearsalError {
+    /// It is no plan.
+    #[error(transparent)]
+    Plan(#[from] ReadPlanError),
+    /// The release's manifest cannot be read.
+    #[error("the release's manifest cannot be read: {cause}")]
+    Manifest {
+        /// Why.
+        cause: String,
+    },
+    /// A device cannot be copied.
+    #[error("{device} cannot be copied: {cause}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// Why.
+        cause: String,
+    },
+    /// The fleet is not the one any more that the plan was made for.
+    #[error("the plan does not fit the fleet any more")]
+    Stale {
+        /// Every difference, in words.
+        reasons: Vec<String>,
+    },
+    /// Nobody would get the release.
+    #[error("no device would get the release, and each that lacks it is blocked")]
+    Blocked {
+        /// Who is blocked, and why.
+        blocked: Vec<(String, String)>,
+    },
+    /// The copy cannot be planned for.
+    #[error("the copy cannot be planned for")]
+    Copy(#[from] PlanError),
+    /// The plan in the copy says something else than the plan itself.
+    #[error("the copy is not the fleet that the plan was made for: {}", named(differences))]
+    Differs {
+        /// Every difference, in words.
+        differences: Vec<String>,
+    },
+    /// The scenario that it would be is none.
+    #[error("`{key}` {problem}")]
+    Scenario {
+        /// Which value.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+fn named(all: &[String]) -> String {
+    let mut text = all.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("; ");
+    if all.len() > NAMED_MAX {
+        text.push_str(&format!("; and {} more", all.len() - NAMED_MAX));
+    }
+    text
+}
+
+impl Rehearsal {
+    /// Checks that the plan could be started on the fleet as it was when it was copied, by the code that would refuse
+    /// it.
+    ///
+    /// # Errors
+    /// [`RehearsalError::Stale`], or [`RehearsalError::Blocked`].
+    pub fn check_plan(&self) -> Result<(), RehearsalError> {
+        let plan = self.read_plan()?;
+        let rows = self.rows(&plan.targets, &plan.release.workload)?;
+        check_fence(&plan, &rows).map_err(|reasons| RehearsalError::Stale {
+            reasons: reasons.iter().map(StaleReason::to_string).collect(),
+        })?;
+        if plan.is_blocked() {
+            let blocked = plan.devices.iter().filter_map(|device| match &device.verdict {
+                Verdict::Blocked { reason, .. } => Some((device.name.to_string(), reason.clone())),
+                Verdict::Update { .. } | Verdict::Install | Verdict::Unchanged => None,
+            });
+            return Err(RehearsalError::Blocked { blocked: blocked.collect() });
+        }
+        Ok(())
+    }
+
+    /// The fleet as its server shows it to a planner who asks for these targets.
+    ///
+    /// # Errors
+    /// [`RehearsalError::Device`] names what of which device cannot be read.
+    pub fn rows(&self, targets: &Targets, workload: &WorkloadName) -> Result<Vec<DeviceRow>, RehearsalError> {
+        let shown = self.devices.iter().filter(|device| is_shown(targets, device));
+        shown.map(|device| row(device, workload)).collect()
+    }
+}
+
+/// Says whether a device is one that a planner looks at: one whose key is revoked only where it is named.
+pub(super) fn is_shown(targets: &Targets, device: &CopiedDevice) -> bool {
+    let is_named = || match targets {
+        Targets::All => false,
+        Targets::Some { devices, .. } => {
+            [&device.name, &device.id, &device.local].iter().any(|name| devices.contains(*name))
+        }
+    };
+    device.barred != Some(Barred::Revoked) || is_named()
+}
+
+/// A device as its server's planner sees it.
+fn row(device: &CopiedDevice, workload: &WorkloadName) -> Result<DeviceRow, RehearsalError> {
+    let holds = device.holds.iter().map(|hold| {
+        let held = hold.workload.as_ref().map(|held| parsed(device, held)).transpose()?;
+        Ok((held, hold.reason.clone()))
+    });
+    let labels = device.labels.iter().map(|(key, value)| Ok((parsed(device, key)?, parsed(device, value)?)));
+    let present = device.present.as_ref().map(|present| {
+        // A release that the server does not have is none that it could plan.
+        let unknown = || ArtifactDigest::of(format!("unknown {workload} {}", present.version).as_bytes());
+        let manifest = present.manifest.as_ref().map(|digest| parsed(device, digest)).transpose()?;
+        let manifest = manifest.unwrap_or_else(unknown);
+        Ok::<_, RehearsalError>(PresentRelease {
+            version: parsed(device, &present.version)?,
+            manifest,
+            healthy: present.healthy,
+        })
+    });
+    let present = present.transpose()?;
+    let busy = device.busy.as_ref().map(|rollout| parsed(device, rollout)).transpose()?;
+    Ok(DeviceRow {
+        local: parsed(device, &device.local)?,
+        device: parsed(device, &device.id)?,
+        name: parsed(device, &device.name)?,
+        site: device.site.clone(),
+        labels: labels.collect::<Result<_, RehearsalError>>()?,
+        facts: BTreeMap::new(),
+        // The server reads it as leniently: what is no platform is none that is known.
+        platform: device.platform.as_ref().and_then(|platform| platform.parse().ok()),
+        free_bytes: device.disk_free_bytes,
+        releases: present.map(|present| (workload.clone(), present)).into_iter().collect(),
+        barred: device.barred.map(Barred::reason),
+        holds: holds.collect::<Result<_, RehearsalError>>()?,
+        conflicts: if device.conflict { BTreeSet::from([workload.clone()]) } else { BTreeSet::new() },
+        rollouts: busy.map(|rollout| (workload.clone(), rollout)).into_iter().collect(),
+        offline_since: device.offline_since_ms.map(Wall),
+        revision: Revision::default(),
+    })
+}
+
+impl Barred {
+    fn reason(self) -> String {
+        match self {
+            Self::Recovered => "it came back after its record was lost",
+            Self::Quarantined => "two hold its key",
+            Self::Revoked => "its key is revoked",
+        }
+        .to_owned()
+    }
+}
+
+/// Reads a value of a device's copy.
+pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(
+    device: &CopiedDevice,
+    text: &str,
+) -> Result<T, RehearsalError> {
+    let unreadable =
+        |error: T::Err| RehearsalError::Device { device: device.name.clone(), cause: format!("`{text}`: {error}") };
+    text.parse().map_err(unreadable)
+}
+
+/// Plans again in the copy: `rows` are the copy's own, with the ids of the fleet that it is a copy of. The release is
+/// the copy's.
+pub(super) fn plan_again(
+    rehearsal: &Rehearsal,
+    id: PlanId,
+    release: PlannedRelease,
+    rows: &[DeviceRow],
+) -> Result<Plan, RehearsalError> {
+    let original = rehearsal.read_plan()?;
+    let targets = by_name(original.targets.clone(), rehearsal);
+    let again = plan(id, release, targets, original.attempt, original.failures_max, rows)?;
+    let differences = differences(&original, &again);
+    if differences.is_empty() { Ok(again) } else { Err(RehearsalError::Differs { differences }) }
+}
+
+/// Targets that name devices by their names alone: a copied device has another key.
+fn by_name(targets: Targets, rehearsal: &Rehearsal) -> Targets {
+    let Targets::Some { selector, devices } = targets else { return targets };
+    let name = |named: String| {
+        let found = rehearsal.devices.iter().find(|device| named == device.local || named == device.id);
+        found.map_or(named, |device| device.name.clone())
+    };
+    Targets::Some { selector, devices: devices.into_iter().map(name).collect() }
+}
+
+/// What a plan in the copy says otherwise than the plan itself, device by device.
+fn differences(original: &Plan, again: &Plan) -> Vec<String> {
+    let by_name = |plan: &'_ Plan| -> BTreeMap<String, Verdict> {
+        plan.devices.iter().map(|device| (device.name.to_string(), device.verdict.clone())).collect()
+    };
+    let (planned, copied) = (by_name(original), by_name(again));
+    let names: BTreeSet<&String> = planned.keys().chain(copied.keys()).collect();
+    let differs = |name: &&String| match (planned.get(*name), copied.get(*name)) {
+        // Why it is left out may be said in other words.
+        (Some(Verdict::Blocked { by, .. }), Some(Verdict::Blocked { by: other, .. })) => by != other,
+        (planned, copied) => planned != copied,
+    };
+    let words = |verdict: Option<&Verdict>| verdict.map_or_else(|| "not meant".to_owned(), ToString::to_string);
+    let told = |name: &String| {
+        format!("{name}: planned was {}, in the copy it is {}", words(planned.get(name)), words(copied.get(name)))
+    };
+    names.into_iter().filter(differs).map(told).collect()
+}
+
+/// The planned devices that get the release, by name.
+pub(super) fn assigned(plan: &Plan) -> BTreeMap<&str, &PlannedDevice> {
+    plan.assigned().map(|device| (device.name.as_str(), device)).collect()
+}
