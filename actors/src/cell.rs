@@ -4,6 +4,7 @@ use std::fmt;
 
 use fleetd_sync_core::commit::{ActorKey, Batch};
 use fleetd_sync_core::machine::{Machine, Turn};
+use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::{Monotonic, Now};
 
 use crate::driver::Driver;
@@ -78,7 +79,7 @@ impl<M: Machine, D: Driver<M>> Cell<M, D> {
     }
 
     fn end_turn(&mut self, now: Now, turn: Turn<M::Record, M::Effect>) -> Option<Submission> {
-        let (records, effects) = turn.into_parts();
+        let (records, mut effects) = turn.into_parts();
         let mut mutations = Vec::new();
         for record in records {
             self.driver.store(record, &mut mutations);
@@ -91,6 +92,10 @@ impl<M: Machine, D: Driver<M>> Cell<M, D> {
             return None;
         }
         self.driver.accompany(&effects, &mut mutations);
+        let is_early = is_planted(Bug::EffectBeforeRecord)
+            || (is_planted(Bug::AckBeforeAppend) && self.key.as_str().starts_with("log"));
+        let early = if is_early { std::mem::take(&mut effects) } else { Vec::new() };
+        early.into_iter().for_each(|effect| self.driver.start(now, effect));
         let turn = self.queue.push_pending(effects);
         Some(Submission { turn, batch: Batch { actor: self.key.clone(), mutations } })
     }

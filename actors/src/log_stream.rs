@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleetd_sync_core::id::{BootId, OperationId, Stamp};
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::session::{LogPosition, LogStream};
 use fleetd_sync_core::time::{Monotonic, Now};
 
@@ -176,11 +177,11 @@ impl LogStore {
         let key = (stream.boot, stream.stamp);
         let stored = self.numberings.get(&key).map_or(0, |found| found.sequence);
         let leaves_a_hole = batch.sequence_first > stored.saturating_add(1);
-        if last <= stored || leaves_a_hole {
+        if (last <= stored && !is_planted(Bug::StoredTwice)) || leaves_a_hole {
             turn.effect(Effect::Acknowledge(LogPosition { stream, sequence: stored }));
             return;
         }
-        let batch = batch.after(stored);
+        let batch = if is_planted(Bug::StoredTwice) { batch } else { batch.after(stored) };
         let entry = self.next_entry;
         self.next_entry += 1;
         let numbering = Numbering { boot: stream.boot, stamp: stream.stamp, sequence: last, entry };

@@ -23,6 +23,7 @@ use fleetd_sync_core::counted::Counted;
 use fleetd_sync_core::id::{LocalId, OperationId, PlanId, RolloutId};
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::name::{DeviceName, WorkloadName};
+use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::{Monotonic, Now, Wall};
 
 use crate::device::wanted::RolloutAssignment;
@@ -775,6 +776,7 @@ fn status_of(report: &WorkloadReport) -> Option<DeviceStatus> {
         // What somebody stopped proves itself once it is started, and keeps nobody waiting until then.
         (Phase::Watch, None) if report.run == Some(RunState::Stopped) => DeviceStatus::Skipped(Skip::Stopped),
         (Phase::Pending, _) => DeviceStatus::Acknowledged,
+        (Phase::Watch, _) if is_planted(Bug::HealthAssumed) => DeviceStatus::Healthy,
         (phase, _) => DeviceStatus::Installing(phase),
     })
 }

@@ -22,6 +22,7 @@ use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{ArtifactDigest, OperationId};
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::name::{Platform, Version, WorkloadName};
+use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::release::ProbeCheck;
 use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::Roster;
@@ -340,7 +341,8 @@ impl Workload {
         self.tend_child(now, turn);
         self.step_removal(now, turn);
         self.assert_invariants();
-        if self.record != self.persisted {
+        let is_dropped = is_planted(Bug::RecordDropped) && self.record.run != self.persisted.run;
+        if self.record != self.persisted && !is_dropped {
             self.persisted = self.record.clone();
             turn.persist(self.record.clone());
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{ConnectionId, OperationId};
+use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::session::{CloseCode, Grade, Message, Opening, Output, ServerSide, Session, Side};
 use fleetd_sync_core::time::{Monotonic, Now};
 
@@ -143,6 +144,7 @@ impl Device {
     fn refusal(&self) -> Option<CloseCode> {
         let membership = self.record.as_ref().map(|record| record.membership);
         match membership {
+            Some(Membership::Revoked) if is_planted(Bug::RevokedLetIn) => None,
             _ if self.trust.roster.is_device_revoked(self.local) => Some(CloseCode::Revoked),
             Some(Membership::Revoked) => Some(CloseCode::Revoked),
             Some(Membership::Enrolled | Membership::Recovered) | None => None,

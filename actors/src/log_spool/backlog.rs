@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::session::{LogPosition, LogStream};
 
 use crate::log_record::GapReason;
@@ -213,7 +214,8 @@ impl Backlog {
         let covered: Vec<_> = self
             .batches
             .values()
-            .filter(|batch| batch.stream == position.stream && batch.last <= sequence)
+            .filter(|batch| batch.stream == position.stream)
+            .filter(|batch| batch.last <= sequence || is_planted(Bug::ForgottenUnacked))
             .map(|batch| batch.entry)
             .collect();
         for entry in &covered {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fleetd_sync_core::id::OperationId;
+use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::release::ProbeCheck;
 use fleetd_sync_core::time::{Monotonic, Now};
 
@@ -126,7 +127,7 @@ impl Workload {
             return;
         }
         self.child = Child::Down;
-        match found {
+        match if is_planted(Bug::DoubleStart) { Found::Gone } else { found } {
             Found::Gone => self.on_gone(turn),
             Found::Exited { run, exit } => {
                 if self.record.run.as_ref().is_some_and(|remembered| remembered.operation == run) {
@@ -172,6 +173,7 @@ impl Workload {
             return self.stop_run(false, turn);
         }
         self.begin_vigil(now);
+        self.vigil.deadline = self.vigil.deadline.filter(|_| !is_planted(Bug::DeadlineLost));
         if ready {
             self.on_ready(turn);
         }

@@ -27,6 +27,7 @@ use crate::envelope::{Body, DocumentId, Envelope, Head, Kind, Need, Op, Path, Po
 use crate::id::{EnvelopeHash, KeyId, Stamp};
 use crate::key::{Domain, PublicKey};
 use crate::limit;
+use crate::planted::{Bug, is_planted};
 use fork::{Takeover, Takeovers};
 
 /// What a lane says: each path with its value.
@@ -252,7 +253,8 @@ impl Lane {
             }
             Place::Opens | Place::Rival(_) | Place::Below(_) => {}
         }
-        if key.verify(Domain::Envelope, envelope.signed_bytes(), &envelope.signature).is_err() {
+        let is_signed = key.verify(Domain::Envelope, envelope.signed_bytes(), &envelope.signature).is_ok();
+        if !(is_signed || is_planted(Bug::SignatureUnchecked)) {
             return refused(Refusal::Signature { lane: self.writer });
         }
         match place {
@@ -305,7 +307,7 @@ impl Lane {
             };
         }
         let head = self.head();
-        if head.is_some_and(|head| at.position < head.position) {
+        if head.is_some_and(|head| at.position < head.position) && !is_planted(Bug::StaleAccepted) {
             let takeover = Takeover::of(envelope).filter(|takeover| self.takeovers.would_keep(takeover));
             return takeover.filter(|_| self.proof.is_none()).map_or(Place::Stale, Place::Below);
         }
@@ -417,7 +419,8 @@ impl Lane {
     /// Takes over the state of an opener at `index`. Returns whether what stays of losing branches has changed.
     fn replace(&mut self, opener: &Envelope, index: usize) -> bool {
         let before = self.residue.clone();
-        let next = folded(State::new(), &opener.body.ops);
+        let below = if is_planted(Bug::SnapshotNotRefolded) { self.state.clone() } else { State::new() };
+        let next = folded(below, &opener.body.ops);
         let grows = self.document == DocumentId::Trust;
         let lost = index.checked_sub(1).and_then(|below| self.links.get(below)).map(|link| link.head);
         if let Some(lost) = lost.filter(|lost| grows || !self.takeovers.descends(opener, *lost)) {

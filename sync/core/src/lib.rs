@@ -22,6 +22,7 @@ pub mod lane;
 pub mod limit;
 pub mod machine;
 pub mod name;
+pub mod planted;
 pub mod release;
 pub mod replica;
 pub mod resolve;

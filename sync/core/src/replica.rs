@@ -26,6 +26,7 @@ use crate::id::{FleetId, KeyId, LocalId, Stamp};
 use crate::key::{Domain, PublicKey, SecretKey, Signature};
 use crate::lane::{self, Changes, ForkProof, Lane, LaneMemory, Outcome, Refusal, State, WriteError};
 use crate::limit;
+use crate::planted::{Bug, is_planted};
 use crate::resolve::{DesiredLane, Resolved, resolve};
 use crate::session::message::{LaneHead, LogPosition};
 use crate::time::Now;
@@ -141,7 +142,7 @@ impl Replica {
     #[must_use]
     pub fn new(fleet: FleetId, writer: Option<SecretKey>, entropy: &mut Entropy) -> Self {
         let mut entropy = Entropy::from_seed(entropy.bytes());
-        let stamp = Stamp::draw(&mut entropy);
+        let stamp = if is_planted(Bug::StampKept) { Stamp(1) } else { Stamp::draw(&mut entropy) };
         let own = writer.as_ref().map(|key| (key.id(), key.public()));
         Self {
             fleet,
