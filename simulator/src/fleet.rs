@@ -47,6 +47,7 @@ use crate::run::Sample;
 use crate::runner::{Behaviour, NodeRunner};
 use crate::scenario::{Act, Program, Scenario};
 use crate::store::NodeStore;
+use crate::tapped_link::TappedLink;
 use crate::world::World;
 
 /// Where the server listens.
@@ -134,6 +135,12 @@ impl SimulatedDevice {
         self.key.id().into()
     }
 
+    /// The platform that its programs are built for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        platform()
+    }
+
     /// Its node, while it runs.
     #[must_use]
     pub fn node(&self) -> Option<&agent_node::Node> {
@@ -193,7 +200,10 @@ impl Fleet {
             let mut entropy = fleet.world.entropy(&format!("latency of device-{number}"));
             let latency = Duration::from_millis(from + entropy.below(to - from + 1));
             fleet.network.set_latency(&format!("device-{number}"), latency);
-            fleet.add_device()?;
+            let added = fleet.add_device()?;
+            if let Some(device) = fleet.devices.get(added) {
+                device.runner.write_lines(scenario.lines_per_hour);
+            }
         }
         fleet.wait_until_enrolled()?;
         Ok(fleet)
@@ -302,7 +312,7 @@ impl Fleet {
         let seams = agent_node::Seams {
             clock,
             store,
-            link: network.link(&device.name),
+            link: TappedLink::new(&device.name, network.link(&device.name), self.tap.clone()),
             runner: Arc::new(device.runner.clone()),
             installer: Arc::new(MemoryInstaller::on(&device.disk)),
             files: Arc::new(MemoryArtifactFiles::on(&device.disk)),

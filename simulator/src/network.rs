@@ -219,6 +219,12 @@ impl Network {
         (state.frames, state.bytes)
     }
 
+    /// The most inputs that one end has not taken yet.
+    #[must_use]
+    pub fn unread_max(&self) -> usize {
+        self.lock().ends.values().map(|end| end.ungranted).max().unwrap_or(0)
+    }
+
     fn give_up(&self, node: &str, cut: u64) {
         let ends: Vec<EndId> = {
             let state = self.lock();

@@ -1,10 +1,14 @@
 //! What checkers see: everything that nodes did to their seams, in the order in which it happened.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+use fleetd_agent::runner::line::LinePosition;
 use fleetd_sync_core::commit::Batch;
-use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::id::{ArtifactDigest, OperationId};
 use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::session::Class;
 
 /// One thing that happened at a seam.
 #[derive(Clone, Debug)]
@@ -33,6 +37,51 @@ pub enum Observation {
         workload: WorkloadName,
         /// Its artifact.
         artifact: ArtifactDigest,
+        /// The operation that names the run.
+        run: OperationId,
+        /// The file that was executed.
+        program: PathBuf,
+    },
+    /// A device asked a program to end.
+    Stopped {
+        /// Which device.
+        node: Arc<str>,
+        /// Of which workload.
+        workload: WorkloadName,
+    },
+    /// A program wrote a line.
+    Wrote {
+        /// On which device.
+        node: Arc<str>,
+        /// Of which workload.
+        workload: WorkloadName,
+        /// Its place in the runner's line log.
+        at: LinePosition,
+        /// What it wrote.
+        body: Arc<[u8]>,
+    },
+    /// A device said that a runner may drop lines.
+    Released {
+        /// Which device.
+        node: Arc<str>,
+        /// Of which workload.
+        workload: WorkloadName,
+        /// The last of them.
+        through: LinePosition,
+    },
+    /// A node put a frame on a link. Whether it arrives is the link's affair.
+    Sent {
+        /// Which node.
+        node: Arc<str>,
+        /// On which stream.
+        class: Class,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// Somebody else began to use a device's key.
+    Cloned {
+        /// Which device.
+        node: Arc<str>,
     },
     /// A program ended on a device.
     Ended {

@@ -283,6 +283,7 @@ impl Run {
     }
 
     fn both_phases(&mut self, look: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Duration, Stop> {
+        self.checkers.begin(&self.fleet).map_err(Stop::Broken)?;
         let duration = self.plan.scenario.duration;
         self.advance(duration, look, |_| false)?;
         self.heal()?;
@@ -379,7 +380,7 @@ impl Run {
         if let Some(recorder) = &mut self.recorder {
             recorder.observe(world.monotonic(), &seen, self.fleet.network.traffic().1);
         }
-        self.checkers.observe(world.monotonic(), &seen).map_err(Stop::Broken)
+        self.checkers.observe(&self.fleet, &seen).map_err(Stop::Broken)
     }
 
     fn take(&mut self, entry: Entry) -> Result<(), Stop> {

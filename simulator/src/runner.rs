@@ -1,16 +1,20 @@
 //! Runs of workloads in the world: what a program does is scripted by its artifact's digest.
 
-use std::collections::BTreeMap;
+mod lines;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fleetd_agent::probe::{Probe, ProbeOutcome};
-use fleetd_agent::runner::line::{LineBatch, LinePosition};
+use fleetd_agent::runner::line::LinePosition;
 use fleetd_agent::runner::{ExitStatus, Found, RunSpec, Runner, RunnerEvent, RunnerEventKind, RunnerEvents};
 use fleetd_sync_core::id::{ArtifactDigest, OperationId};
 use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::time::{Monotonic, Wall};
 
+use self::lines::Lines;
 use crate::observation::{Observation, Tap};
 use crate::world::World;
 
@@ -40,6 +44,9 @@ struct State {
     runs: BTreeMap<WorkloadName, Run>,
     started: Vec<(WorkloadName, ArtifactDigest)>,
     next: u64,
+    lines: Lines,
+    /// Time between two lines of a program; `None`: programs write nothing.
+    line_interval: Option<Duration>,
 }
 
 /// The programs of one device.
@@ -61,8 +68,14 @@ impl NodeRunner {
     /// A device on which nothing runs.
     #[must_use]
     pub fn new(node: &str, world: World, tap: Tap) -> Self {
-        let state = State { behaviours: BTreeMap::new(), runs: BTreeMap::new(), started: Vec::new(), next: 1 };
+        let (behaviours, runs, started) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let state = State { behaviours, runs, started, next: 1, lines: Lines::default(), line_interval: None };
         Self { node: node.into(), world, tap, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Lets every program that starts from now on write so many lines an hour.
+    pub fn write_lines(&self, per_hour: u32) {
+        self.lock().line_interval = Duration::from_hours(1).checked_div(per_hour);
     }
 
     /// Says what the program in an artifact does.
@@ -84,7 +97,34 @@ impl NodeRunner {
 
     /// Ends every run as a power cut does: without a word.
     pub fn reboot(&self) {
-        self.lock().runs.clear();
+        let mut state = self.lock();
+        state.runs.clear();
+        state.lines.lose();
+    }
+
+    /// Has a run write its next line, as long as it goes on.
+    fn write_later(&self, workload: &WorkloadName, number: u64) {
+        let Some(interval) = self.lock().line_interval else { return };
+        let (runner, workload) = (self.clone(), workload.clone());
+        let subject = format!("{}/{workload}", self.node);
+        self.world.schedule(interval, &subject, b"line", move || runner.write(&workload, number));
+    }
+
+    fn write(&self, workload: &WorkloadName, number: u64) {
+        let wall = Wall(i64::try_from(self.world.monotonic().since(Monotonic(0)).as_millis()).unwrap_or(0));
+        let mut state = self.lock();
+        let State { runs, lines, .. } = &mut *state;
+        let Some(run) = runs.get(workload).filter(|run| run.number == number && run.ended.is_none()) else { return };
+        let (at, body) = lines.write(workload, wall);
+        self.tap.note(|| {
+            let (node, workload) = (Arc::clone(&self.node), workload.clone());
+            Observation::Wrote { node, workload, at, body: body.into() }
+        });
+        let (events, operation) = (Arc::clone(&run.events), run.operation);
+        drop(state);
+        let kind = RunnerEventKind::LinesWritten { through: at };
+        self.tell(Duration::ZERO, &events, RunnerEvent { operation, workload: workload.clone(), kind });
+        self.write_later(workload, number);
     }
 
     fn tell(&self, delay: Duration, events: &RunnerEvents, event: RunnerEvent) {
@@ -123,8 +163,8 @@ impl Runner for NodeRunner {
         let pid = u32::try_from(number).unwrap_or(u32::MAX);
         state.started.push((spec.workload.clone(), spec.artifact));
         self.tap.note(|| {
-            let node = Arc::clone(&self.node);
-            Observation::Started { node, workload: spec.workload.clone(), artifact: spec.artifact }
+            let (node, workload, program) = (Arc::clone(&self.node), spec.workload.clone(), spec.program.clone());
+            Observation::Started { node, workload, artifact: spec.artifact, run: operation, program }
         });
         let run = Run { operation, number, pid, behaviour, ended: None, events: Arc::clone(&events) };
         state.runs.insert(spec.workload.clone(), run);
@@ -134,6 +174,7 @@ impl Runner for NodeRunner {
         if !behaviour.is_sick {
             self.tell(START_DELAY * 2, &events, event(RunnerEventKind::Ready));
         }
+        self.write_later(&spec.workload, number);
         if let Some(after) = behaviour.crashes_after {
             let (runner, workload) = (self.clone(), spec.workload);
             let subject = format!("{}/{workload}", self.node);
@@ -145,18 +186,14 @@ impl Runner for NodeRunner {
 
     fn attach(&self, operation: OperationId, workload: &WorkloadName, events: RunnerEvents) {
         let mut state = self.lock();
+        let lines = state.lines.end(workload);
         let found = match state.runs.get_mut(workload) {
             None => Found::Gone,
             Some(run) => {
                 run.events = Arc::clone(&events);
                 match run.ended {
                     Some(status) => Found::Exited { run: run.operation, status },
-                    None => Found::Running {
-                        run: run.operation,
-                        pid: run.pid,
-                        ready: !run.behaviour.is_sick,
-                        lines: LinePosition::default(),
-                    },
+                    None => Found::Running { run: run.operation, pid: run.pid, ready: !run.behaviour.is_sick, lines },
                 }
             }
         };
@@ -166,6 +203,7 @@ impl Runner for NodeRunner {
     }
 
     fn stop(&self, workload: &WorkloadName, _grace: Duration) {
+        self.tap.note(|| Observation::Stopped { node: Arc::clone(&self.node), workload: workload.clone() });
         let Some(number) = self.lock().runs.get(workload).map(|run| run.number) else { return };
         let (runner, workload) = (self.clone(), workload.clone());
         let subject = format!("{}/{workload}", self.node);
@@ -178,15 +216,18 @@ impl Runner for NodeRunner {
         &self,
         operation: OperationId,
         workload: &WorkloadName,
-        _after: Option<LinePosition>,
-        _bytes_max: usize,
+        after: Option<LinePosition>,
+        bytes_max: usize,
         events: RunnerEvents,
     ) {
-        let kind = RunnerEventKind::LinesRead { batch: LineBatch::default() };
+        let kind = RunnerEventKind::LinesRead { batch: self.lock().lines.read(workload, after, bytes_max) };
         self.tell(Duration::ZERO, &events, RunnerEvent { operation, workload: workload.clone(), kind });
     }
 
-    fn acknowledge_lines(&self, _workload: &WorkloadName, _through: LinePosition) {}
+    fn acknowledge_lines(&self, workload: &WorkloadName, through: LinePosition) {
+        self.lock().lines.release(workload, through);
+        self.tap.note(|| Observation::Released { node: Arc::clone(&self.node), workload: workload.clone(), through });
+    }
 
     fn probe(&self, operation: OperationId, workload: &WorkloadName, _probe: Probe, events: RunnerEvents) {
         let is_well = self.lock().runs.get(workload).is_some_and(|run| run.ended.is_none() && !run.behaviour.is_sick);
@@ -199,6 +240,8 @@ impl Runner for NodeRunner {
     fn cancel(&self, _operation: OperationId) {}
 
     fn workloads(&self) -> Vec<WorkloadName> {
-        self.lock().runs.keys().cloned().collect()
+        let state = self.lock();
+        let workloads: BTreeSet<_> = state.runs.keys().chain(state.lines.workloads()).cloned().collect();
+        workloads.into_iter().collect()
     }
 }

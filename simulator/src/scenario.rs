@@ -39,6 +39,9 @@ pub struct Scenario {
     /// How long a frame takes one way, from and to, in milliseconds; each device draws its own.
     #[serde(default = "latency_default_ms")]
     pub latency_ms: [u64; 2],
+    /// How many lines each program writes in an hour.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lines_per_hour: u32,
     /// What operators do.
     #[serde(default, rename = "act", skip_serializing_if = "Vec::is_empty")]
     pub acts: Vec<Act>,
@@ -55,6 +58,11 @@ pub struct Scenario {
 
 const fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 const fn latency_default_ms() -> [u64; 2] {

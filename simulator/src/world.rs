@@ -164,6 +164,12 @@ impl World {
         self.lock().events.first_key_value().map(|((at, _), _)| *at)
     }
 
+    /// How many events wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lock().events.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -24,6 +24,7 @@ use crate::engine::NodeEngine;
 use crate::links::Links;
 use crate::observation::Tap;
 use crate::store::NodeStore;
+use crate::tapped_link::TappedLink;
 use crate::world::World;
 
 /// What traces call the server.
@@ -102,7 +103,7 @@ impl SimulatedServer {
         let seams = server_node::Seams {
             clock,
             store,
-            link: network.link(SERVER),
+            link: TappedLink::new(SERVER, network.link(SERVER), tap.clone()),
             artifacts: Arc::<MemoryArtifactStore>::clone(&self.artifacts),
             blocking: Arc::new(NodeBlocking::new(SERVER, world.clone())),
             entropy,

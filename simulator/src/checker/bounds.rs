@@ -1,0 +1,63 @@
+//! Invariant 12: what a server has open for its devices is bounded by how many they are.
+
+use std::sync::Arc;
+
+use fleetd_sync_core::limit;
+
+use super::{Broken, Fact, Inspector, Scene};
+use crate::fleet::SERVER;
+
+/// Facts between two looks: what grows without bound is seen all the same, a little later.
+const FACTS_BETWEEN_LOOKS: u64 = 512;
+/// Events that may wait for each node at once: its timers, its frames on the way, and inputs within an instant.
+const EVENTS_PER_NODE_MAX: usize = 512;
+/// Rollouts, besides those of devices, and the few actors of which there is one.
+const OTHER_ACTORS_MAX: usize = 64;
+
+/// Looks now and then.
+#[derive(Debug, Default)]
+pub(super) struct BoundsChecker {
+    facts: u64,
+}
+
+impl BoundsChecker {
+    fn look(scene: &Scene<'_>) -> Result<(), Broken> {
+        let (fleet, server): (_, Arc<str>) = (scene.fleet, SERVER.into());
+        let devices = fleet.devices.len();
+        let unread = fleet.network.unread_max();
+        if unread > limit::CONNECTION_CREDITS {
+            return Broken::on(&server, format!("a connection has {unread} inputs that were not taken"));
+        }
+        let waiting = fleet.world.waiting();
+        if waiting > EVENTS_PER_NODE_MAX * (devices + 1) {
+            return Broken::on(&server, format!("{waiting} events wait, for {devices} devices"));
+        }
+        if let Some(node) = fleet.server.node() {
+            let loaded = [node.actors.devices.loaded(), node.actors.logs.loaded(), node.actors.rollouts.loaded()];
+            let loaded: usize = loaded.iter().sum();
+            if loaded > 3 * devices + OTHER_ACTORS_MAX {
+                return Broken::on(&server, format!("{loaded} actors are loaded, for {devices} devices"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inspector for BoundsChecker {
+    fn invariant(&self) -> u8 {
+        12
+    }
+
+    fn name(&self) -> &'static str {
+        "bounds"
+    }
+
+    fn learn(&mut self, scene: &Scene<'_>, _node: &Arc<str>, _fact: Fact<'_>) -> Result<(), Broken> {
+        self.facts += 1;
+        if self.facts.is_multiple_of(FACTS_BETWEEN_LOOKS) { Self::look(scene) } else { Ok(()) }
+    }
+
+    fn conclude(&mut self, scene: &Scene<'_>) -> Result<(), Broken> {
+        Self::look(scene)
+    }
+}
