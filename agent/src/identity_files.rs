@@ -3,6 +3,10 @@
 //! Each lies in a checksummed A/B file of its own in `DATA/identity`, so that neither a power cut nor a lost database
 //! makes the device a stranger. The directory is 0700 and the files are 0600. What they hold is in the caller's own
 //! encoding, but for the key, which is made here, on the device, and never leaves it.
+//!
+//! [`IdentityPlace`] is the seam before the parts: [`memory`] has the simulator's twin.
+
+pub mod memory;
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -74,6 +78,21 @@ pub enum DeviceKeyError {
     /// The new key cannot be stored.
     #[error("the device's new key cannot be stored")]
     Store(#[from] StoreAbFileError),
+}
+
+/// Where the parts of an identity are kept.
+pub trait IdentityPlace: Send + Sync + 'static {
+    /// Reads a part; `None` when it has never been stored.
+    ///
+    /// # Errors
+    /// When both copies are damaged, or the disk fails.
+    fn load(&self, part: IdentityPart) -> Result<Option<Vec<u8>>, LoadAbFileError>;
+
+    /// Stores a part durably; until that is done the one before it stands.
+    ///
+    /// # Errors
+    /// When it is too large, or the disk fails.
+    fn store(&self, part: IdentityPart, bytes: &[u8]) -> Result<(), StoreAbFileError>;
 }
 
 /// The files of a device's identity.
@@ -165,20 +184,14 @@ impl IdentityFiles {
             SigningKey::from_pkcs8_der(&pkcs8).map_err(|_error| DeviceKeyError::NoKey { path: self.key_path() })?;
         Ok(Some(DeviceKey { pkcs8, signing }))
     }
+}
 
-    /// Reads a part; `None` when it has never been stored.
-    ///
-    /// # Errors
-    /// When both copies are damaged, or the disk fails.
-    pub fn load(&self, part: IdentityPart) -> Result<Option<Vec<u8>>, LoadAbFileError> {
+impl IdentityPlace for IdentityFiles {
+    fn load(&self, part: IdentityPart) -> Result<Option<Vec<u8>>, LoadAbFileError> {
         AbFile::new(self.directory.join(part.file_name())).read()
     }
 
-    /// Stores a part durably; until that is done the one before it stands.
-    ///
-    /// # Errors
-    /// When it is too large, or the disk fails.
-    pub fn store(&self, part: IdentityPart, bytes: &[u8]) -> Result<(), StoreAbFileError> {
+    fn store(&self, part: IdentityPart, bytes: &[u8]) -> Result<(), StoreAbFileError> {
         AbFile::new(self.directory.join(part.file_name())).store(bytes)
     }
 }

@@ -1,7 +1,7 @@
 //! The store of a device, without what must outlive it: that lies in files of its own.
 //!
 //! [`IdentityStore`] stands before the database. What a turn writes of [`Space::Agent`], [`Space::RootRecord`],
-//! [`Space::Floor`] and of the trust document goes to [`IdentityFiles`], durably, and only then the rest of the turn
+//! [`Space::Floor`] and of the trust document goes to an [`IdentityPlace`], durably, and only then the rest of the turn
 //! goes to the database: a database that is lost, restored or quarantined makes the device no stranger, brings back
 //! nobody who was revoked and no release that was denied, and forgets no release that failed. A power cut between the
 //! two leaves files that are newer than the database, which only go forward anyway.
@@ -25,7 +25,7 @@ use fleetd_sync_store::state_store::{
 
 use crate::cause::cause_of;
 use crate::driver::agent::AGENT_KEY;
-use crate::identity_files::{IdentityFiles, IdentityPart};
+use crate::identity_files::{IdentityPart, IdentityPlace};
 use crate::record::{decode_kept, decode_root_chain, encode_kept, encode_root_chain};
 
 /// Files know no revisions: what is there has this one.
@@ -52,7 +52,7 @@ impl std::fmt::Debug for IdentityStore {
 
 struct Shared {
     database: Arc<dyn StateStore>,
-    files: IdentityFiles,
+    files: Arc<dyn IdentityPlace>,
     blocking: Arc<dyn Blocking>,
     state: Mutex<State>,
     /// Held while files are written: turns of several actors change one file.
@@ -98,12 +98,12 @@ impl IdentityStore {
     /// [`OpenIdentityStoreError`] when the operating system fails.
     pub fn open(
         database: Arc<dyn StateStore>,
-        files: IdentityFiles,
+        files: Arc<dyn IdentityPlace>,
         blocking: Arc<dyn Blocking>,
     ) -> Result<Self, OpenIdentityStoreError> {
         let mut kept = Kept::new();
         for part in IdentityPart::ALL {
-            kept.insert(part, load(&files, part)?);
+            kept.insert(part, load(files.as_ref(), part)?);
         }
         let state = Mutex::new(State { kept, actors: BTreeMap::new() });
         let shared = Shared {
@@ -153,7 +153,7 @@ fn part_of(space: Space, key: &[u8]) -> Option<IdentityPart> {
 }
 
 /// Reads a part; one that is damaged in both its copies is empty.
-fn load(files: &IdentityFiles, part: IdentityPart) -> Result<Records, OpenIdentityStoreError> {
+fn load(files: &dyn IdentityPlace, part: IdentityPart) -> Result<Records, OpenIdentityStoreError> {
     let bytes = match files.load(part) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(Records::new()),

@@ -22,6 +22,7 @@ use fleetd_sync_core::id::{BootId, FleetId};
 use fleetd_sync_core::time::Clock;
 use fleetd_sync_store::disk::{DiskStore, Profile, quarantine};
 pub use fleetd_sync_store::open_error::OpenStoreError;
+use fleetd_sync_store::open_error::open_or_put_aside;
 use fleetd_sync_store::state_store::StateStore;
 use fleetd_sync_transport::clock::{NoEntropyError, SystemClock, system_entropy};
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
@@ -347,15 +348,13 @@ fn open_keys(data: &Path, entropy: &mut Entropy) -> Result<Keys, ServeError> {
 
 /// Opens the store. A damaged one is put aside: devices bring back what they know.
 fn open_store(path: &Path) -> Result<(Arc<DiskStore>, Option<PathBuf>), ServeError> {
-    match DiskStore::open(path, Profile::Server) {
-        Ok(store) => Ok((Arc::new(store), None)),
-        Err(error) if error.is_damage() => {
-            let aside = quarantine(path).map_err(|source| ServeError::Quarantine { path: path.to_owned(), source })?;
-            tracing::error!(%error, aside = %aside.display(), "the store is damaged; a new one takes its place");
-            Ok((Arc::new(DiskStore::open(path, Profile::Server)?), Some(aside)))
-        }
-        Err(error) => Err(error.into()),
-    }
+    let put_aside = |error: &OpenStoreError| {
+        let aside = quarantine(path).map_err(|source| ServeError::Quarantine { path: path.to_owned(), source })?;
+        tracing::error!(%error, aside = %aside.display(), "the store is damaged; a new one takes its place");
+        Ok::<_, ServeError>(aside)
+    };
+    let (store, aside) = open_or_put_aside(|| DiskStore::open(path, Profile::Server), put_aside)?;
+    Ok((Arc::new(store), aside))
 }
 
 async fn bind_api(address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &ConfigArguments, invocation: &Invocation) -> Resul
         .map_err(|error| CommandError::new("agent.process", "the agent cannot start its threads").caused_by(&error))?;
     let database: Arc<dyn StateStore> = Arc::<DiskStore>::clone(&store);
     let blocking: Arc<dyn Blocking> = Arc::new(RuntimeBlocking(runtime.handle().clone()));
-    let identity_store = IdentityStore::open(database, files, Arc::clone(&blocking)).map_err(|error| {
+    let identity_store = IdentityStore::open(database, Arc::new(files), Arc::clone(&blocking)).map_err(|error| {
         let advice = format!("{} doctor", invocation.program);
         CommandError::new("agent.identity", "who this device is cannot be read").caused_by(&error).next_command(advice)
     })?;

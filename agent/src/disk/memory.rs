@@ -74,7 +74,7 @@ impl Node {
 #[derive(Clone, Debug)]
 struct NameChange(Vec<(Inode, String, Option<Inode>)>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct State {
     nodes: BTreeMap<Inode, Node>,
     next_inode: u64,
@@ -114,6 +114,25 @@ impl MemoryDisk {
     /// Lets `operations` more changes happen; from then on every operation fails until the power has been cut.
     pub fn fail_after(&self, operations: u64) {
         self.state().operations_left = Some(operations);
+    }
+
+    /// Says whether every operation fails until the power has been cut.
+    #[must_use]
+    pub fn is_out_of_power(&self) -> bool {
+        self.state().operations_left == Some(0)
+    }
+
+    /// Another disk with the same content, as somebody gets who copies an SD card.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copied = self.state().clone();
+        Self { state: Arc::new(Mutex::new(copied)) }
+    }
+
+    /// Takes over the content of another disk, durably.
+    pub fn restore(&self, other: &Self) {
+        let copied = other.state().clone();
+        *self.state() = State { operations: Vec::new(), operations_left: None, ..copied };
     }
 
     /// What changed and was synced so far, in order.

@@ -20,7 +20,7 @@ impl Blocking for AtOnce {
 
 fn open(database: &MemoryStore, directory: &Path) -> IdentityStore {
     let files = IdentityFiles::open(directory).unwrap();
-    IdentityStore::open(Arc::new(database.clone()), files, Arc::new(AtOnce)).unwrap()
+    IdentityStore::open(Arc::new(database.clone()), Arc::new(files), Arc::new(AtOnce)).unwrap()
 }
 
 fn put(space: Space, key: &[u8], value: &[u8]) -> Mutation {

@@ -263,6 +263,24 @@ impl MemoryStore {
         self.session.medium.lock().unpoison().operations_left = Some(operations);
     }
 
+    /// Lets commits and writes to logs succeed again, as far as the store has not failed for good.
+    pub fn forget_faults(&self) {
+        let mut medium = self.session.medium.lock().unpoison();
+        (medium.commit_fault, medium.append_fault) = (None, None);
+    }
+
+    /// Says whether the power has failed that [`cut_power_after`](Self::cut_power_after) let fail.
+    #[must_use]
+    pub fn is_out_of_power(&self) -> bool {
+        self.session.medium.lock().unpoison().operations_left == Some(0)
+    }
+
+    /// Changes one bit of what is stored behind everybody's back, as flash does that forgets. Returns whether there
+    /// was one to change.
+    pub fn rot(&self, entropy: &mut Entropy) -> bool {
+        self.session.medium.lock().unpoison().rot(entropy)
+    }
+
     /// Makes [`reopen`](Self::reopen) fail as damaged until the store is quarantined or restored.
     pub fn refuse_to_open(&self) {
         self.session.medium.lock().unpoison().will_not_open = true;

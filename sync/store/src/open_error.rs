@@ -56,6 +56,24 @@ impl OpenStoreError {
     }
 }
 
+/// Opens a store. A damaged one is put aside, and an empty one takes its place: what is missing comes again from
+/// others. Says where the former one is, if so.
+///
+/// # Errors
+/// Why neither opens, or why the damaged one cannot be put aside.
+pub fn open_or_put_aside<S, A, E: From<OpenStoreError>>(
+    open: impl Fn() -> Result<S, OpenStoreError>,
+    put_aside: impl FnOnce(&OpenStoreError) -> Result<A, E>,
+) -> Result<(S, Option<A>), E> {
+    match open() {
+        Err(error) if error.is_damage() => {
+            let aside = put_aside(&error)?;
+            Ok((open()?, Some(aside)))
+        }
+        opened => Ok((opened?, None)),
+    }
+}
+
 /// Linux's number for an error of the medium itself, which has no portable name.
 pub(crate) const EIO: i32 = 5;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_store::disk::{self, DiskStore, Profile};
-use fleetd_sync_store::open_error::OpenStoreError;
+use fleetd_sync_store::open_error::{OpenStoreError, open_or_put_aside};
 use fleetd_sync_transport::endpoint::verify_server;
 use fleetd_sync_transport::identity::signing_request;
 use tracing_subscriber::EnvFilter;
@@ -17,7 +17,7 @@ use super::super::Invocation;
 use super::super::answer::CommandError;
 use crate::cause::cause_of;
 use crate::config::Config;
-use crate::identity_files::{IdentityFiles, IdentityPart};
+use crate::identity_files::{IdentityFiles, IdentityPart, IdentityPlace as _};
 use crate::node::DeviceIdentity;
 
 /// The store's folder in the data directory.
@@ -100,16 +100,30 @@ pub(super) fn identity(files: &IdentityFiles) -> Result<DeviceIdentity, CommandE
 /// their folders.
 pub(super) fn store(config: &Config, invocation: &Invocation) -> Result<DiskStore, CommandError> {
     let path = config.data_directory.value.join(STORE_DIRECTORY);
-    match DiskStore::open(&path, Profile::Agent) {
-        Err(error) if error.is_damage() => {
-            tracing::error!(error = cause_of(&error), "the store is damaged and is set aside");
-            let aside = disk::quarantine(&path).map_err(|error| {
-                CommandError::new("agent.store", "the damaged store cannot be set aside").caused_by(&error)
-            })?;
-            tracing::warn!(aside = %aside.display(), "an empty store begins; the server sends what is missing");
-            DiskStore::open(&path, Profile::Agent).map_err(|error| refusal(&path, &error, invocation))
+    let put_aside = |error: &OpenStoreError| {
+        tracing::error!(error = cause_of(error), "the store is damaged and is set aside");
+        let aside = disk::quarantine(&path).map_err(StoreRefusal::Aside)?;
+        tracing::warn!(aside = %aside.display(), "an empty store begins; the server sends what is missing");
+        Ok(aside)
+    };
+    let opened = open_or_put_aside(|| DiskStore::open(&path, Profile::Agent), put_aside);
+    opened.map(|(store, _)| store).map_err(|refused| match refused {
+        StoreRefusal::Open(error) => refusal(&path, &error, invocation),
+        StoreRefusal::Aside(error) => {
+            CommandError::new("agent.store", "the damaged store cannot be set aside").caused_by(&error)
         }
-        opened => opened.map_err(|error| refusal(&path, &error, invocation)),
+    })
+}
+
+/// Why there is no store.
+enum StoreRefusal {
+    Open(OpenStoreError),
+    Aside(std::io::Error),
+}
+
+impl From<OpenStoreError> for StoreRefusal {
+    fn from(error: OpenStoreError) -> Self {
+        Self::Open(error)
     }
 }
 

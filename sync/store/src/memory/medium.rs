@@ -155,6 +155,23 @@ impl Medium {
         self.contents.retain(|id, _| used.contains(id));
     }
 
+    /// Changes one bit of a value, or of a file.
+    pub(super) fn rot(&mut self, entropy: &mut Entropy) -> bool {
+        let (values, files) = (self.table.len() as u64, self.contents.len() as u64);
+        if values + files == 0 {
+            return false;
+        }
+        let place = entropy.below(values + files);
+        let nth = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+        if let Some(value) = self.table.values_mut().nth(nth(place)) {
+            flip_bit(value, entropy);
+        } else if let Some(content) = self.contents.values_mut().nth(nth(place - values)) {
+            flip_bit(&mut content.written, entropy);
+            content.synced.clone_from(&content.written);
+        }
+        true
+    }
+
     fn write_table(&mut self, writes: Vec<Write>) {
         for (key, value) in writes {
             match value {
@@ -207,6 +224,14 @@ impl Medium {
             self.write_table(writes);
         }
         Ok(())
+    }
+}
+
+fn flip_bit(bytes: &mut [u8], entropy: &mut Entropy) {
+    let place = usize::try_from(entropy.below(bytes.len() as u64)).unwrap_or(usize::MAX);
+    let bit = entropy.below(8);
+    if let Some(byte) = bytes.get_mut(place) {
+        *byte ^= 1 << bit;
     }
 }
 
