@@ -219,7 +219,7 @@ impl Keys {
 
     /// The fleet.
     #[must_use]
-    pub const fn fleet(&self) -> FleetId {
+    pub fn fleet(&self) -> FleetId {
         self.first.body().fleet
     }
 

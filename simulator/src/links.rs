@@ -9,8 +9,8 @@ use std::time::Duration;
 use fleetd_sync_transport::endpoint::Settings;
 use fleetd_sync_transport::link::Link;
 
-use crate::fleet::SERVER;
-use crate::network::Network;
+use crate::fleet::{SERVER, ScenarioError};
+use crate::network::{Network, Passing};
 use crate::quic::network::UdpNetwork;
 
 /// The links of a fleet. Clones are the same links.
@@ -80,6 +80,28 @@ impl Links {
         match self {
             Self::Frames(network) => network.kill(node),
             Self::Packets(network) => network.kill(node),
+        }
+    }
+
+    /// Lets somebody say how long each frame takes from now on.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] where there are packets: how long those take follows from the conditions of their links.
+    pub fn shape(&self, shape: impl FnMut(&Passing<'_>) -> Duration + Send + 'static) -> Result<(), ScenarioError> {
+        match self {
+            Self::Frames(network) => network.shape(shape),
+            Self::Packets(_) => return Err(ScenarioError::new("a rehearsal does not run on the engine quic")),
+        }
+        Ok(())
+    }
+
+    /// The most inputs that one end has not taken yet. Of packets the product's own endpoint keeps count, and no frame
+    /// beyond its credits is read.
+    #[must_use]
+    pub fn unread_max(&self) -> usize {
+        match self {
+            Self::Frames(network) => network.unread_max(),
+            Self::Packets(_) => 0,
         }
     }
 

@@ -22,4 +22,3 @@ mod ground;
 pub mod network;
 mod socket;
 mod timer;
-

@@ -269,6 +269,7 @@ impl Rehearsal {
             duration,
             deadline: FOLLOW_WITHIN,
             latency_ms: [5, 45],
+            lines_per_hour: 0,
             acts: Vec::new(),
             swarm: BTreeMap::new(),
             faults: Vec::new(),

@@ -8,6 +8,7 @@ use fleetd_sync_store::memory::{Fault, MemoryStore};
 use fleetd_sync_store::state_store::commit_and_wait;
 
 use super::*;
+use crate::identity_files::IdentityFiles;
 
 /// Runs each job where it is given.
 struct AtOnce;

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// System calls by their numbers on x86-64.
 const SYS_CLOCK_GETTIME: c_long = 228;

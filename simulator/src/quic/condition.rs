@@ -58,8 +58,7 @@ impl Condition {
     /// Draws what becomes of a packet.
     pub(super) fn fate(&self, draws: &mut Entropy) -> Fate {
         let mut happens = |ppm| draws.below(ALL) < ppm;
-        let (is_lost, is_late, is_copied) =
-            (happens(self.loss_ppm), happens(self.late_ppm), happens(self.copied_ppm));
+        let (is_lost, is_late, is_copied) = (happens(self.loss_ppm), happens(self.late_ppm), happens(self.copied_ppm));
         let later = if is_late { draws.jitter(self.late_by) } else { Duration::ZERO };
         Fate { is_lost, later, copy: is_copied.then(|| draws.jitter(COPY_LATER_MAX)) }
     }

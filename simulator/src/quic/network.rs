@@ -407,11 +407,8 @@ impl State {
         let mut passes = true;
         for node in ends {
             let known = self.nodes.entry(node.to_owned()).or_default();
-            let is_stopped = if node == packet.to.0 {
-                known.condition.stops_coming()
-            } else {
-                known.condition.stops_leaving()
-            };
+            let is_stopped =
+                if node == packet.to.0 { known.condition.stops_coming() } else { known.condition.stops_leaving() };
             passes &= !is_stopped && known.firewall.lets_pass(&packet.contents);
         }
         passes

@@ -411,7 +411,7 @@ impl Builder<'_> {
         let stand_in_bytes = STAND_IN_BYTES.min(usize::try_from(largest).unwrap_or(usize::MAX));
         let transfer = (!takes.is_zero()).then_some(Transfer { stand_in_bytes, takes });
         let mut links = Links::new(rehearsal, transfer, fleet.world.entropy("rehearsal links"));
-        fleet.network.shape(move |frame| links.takes(frame));
+        fleet.network.shape(move |frame| links.takes(frame))?;
         Ok((fleet, Ready { plan, artifacts, assigned: watched, duration }))
     }
 }

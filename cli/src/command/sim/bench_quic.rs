@@ -26,9 +26,8 @@ impl BenchQuic {
     /// # Errors
     /// When the endpoints cannot be set up.
     pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
-        let measured = tokio::task::spawn_blocking(move || {
-            measure_handshakes(self.connections, self.seed, self.own_sockets)
-        });
+        let measured =
+            tokio::task::spawn_blocking(move || measure_handshakes(self.connections, self.seed, self.own_sockets));
         let failed = |error: &dyn std::error::Error| {
             CommandError::new("sim.bench", "the handshakes could not be measured").caused_by(error)
         };

@@ -149,9 +149,7 @@ impl Check {
     fn pair(&self, scenario: &Scenario, comparison: Comparison, seed: u64, watch: Option<(u64, u64)>) -> [Order; 2] {
         let order = |engine| Order { watch, engine, ..Order::drawn(scenario, &self.scenario, seed) };
         match comparison {
-            Comparison::Processes => {
-                [order(self.engine()), Order { is_pinned: true, ..order(self.engine()) }]
-            }
+            Comparison::Processes => [order(self.engine()), Order { is_pinned: true, ..order(self.engine()) }],
             Comparison::Engines => [order(EngineKind::Direct), order(EngineKind::Ractor)],
         }
     }
