@@ -68,39 +68,171 @@ pub enum FaultKind {
     LinkCut,
     /// Frames to the target pass, frames from it do not, while it lasts.
     LinkCutOneWay,
+    /// Frames from the target pass, frames to it do not, while it lasts.
+    LinkDeaf,
     /// Every connection of the target ends at once.
     LinkReset,
     /// Frames of the target take `value` ms more while it lasts.
     LinkSlow,
-    /// The target's power fails; it comes back when the fault ends.
+    /// Frames of the target take up to `value` ms more, so that those of different classes overtake each other.
+    LinkJitter,
+    /// Of a hundred packets of the target `value` are lost while it lasts, and sent again.
+    LinkLossy,
+    /// Frames of the target that are longer than `value` bytes do not pass while it lasts; keep-alives do.
+    LinkStall,
+    /// No more than `value` bytes a second pass to and from the target while it lasts.
+    LinkNarrow,
+    /// The link of the target is cut for `value` seconds and whole for as many, again and again, while it lasts.
+    LinkFlaps,
+    /// The target gets another address without a word, as behind a NAT that forgot it.
+    LinkRebind,
+    /// The target's power fails; it comes back when the fault ends. With a `value` it fails at the target's `value`-th
+    /// call to its surroundings, in the middle of what it does.
     PowerCut,
-    /// The target's agent or server process is killed; programs go on. It is started again when the fault ends.
+    /// The target's agent or server process is killed; programs go on. It is started again when the fault ends. With a
+    /// `value` it is killed at its `value`-th call to its surroundings.
     Crash,
-    /// The next commit of the target's store fails, and all that follow until it is opened again.
+    /// A whole site loses power and link, and comes back at once when the fault ends.
+    SiteOutage,
+    /// The target is gone for good.
+    Death,
+    /// The next commit of the target's store fails, and all that follow: its process ends, and is started again.
     StoreFails,
-    /// The target's store has no space for its next commit.
+    /// There is no space left on the target's disk while it lasts.
     StoreFull,
     /// The target's store needs `value` ms more for each commit while it lasts.
     StoreSlow,
     /// The target loses its power within its next `value` writes, and comes back when the fault ends.
     StoreTorn,
-    /// The target restarts from the image that its store had `value` minutes before.
+    /// A bit of what the target has stored changes; the process is started again when the fault ends.
+    StoreRots,
+    /// The target restarts with what its disk held `value` minutes before.
     StoreOldImage,
     /// The target restarts with a store that does not open: it is set aside, and the target begins without one.
     StoreLost,
-    /// The target's wall clock jumps to `value` seconds after 1970.
+    /// The target's wall clock jumps to `value` seconds after 1970; it is right again when the fault ends.
     ClockJump,
+    /// The target's wall clock is `value` seconds ahead while it lasts.
+    ClockAhead,
+    /// The target's wall clock is `value` seconds behind while it lasts.
+    ClockBehind,
+    /// The target's wall clock gains `value` millionths while it lasts.
+    ClockDrifts,
     /// The target's program of every workload ends once, with code 1.
     ProgramDies,
+    /// Of a hundred frames that the target sends `value` are changed before they leave it, while it lasts.
+    HostileMutates,
+    /// The target sends `value` made-up messages a second besides its own, while it lasts.
+    HostileFloods,
+    /// Somebody else begins to use a copy of the target: its key, and all that it keeps. For good.
+    HostileClone,
+    /// The target says of every program that it runs and is well, and runs none. For good.
+    HostileLies,
+    /// A stranger without a certificate dials the target, and sends it `value` made-up messages a second, while it lasts.
+    HostileStranger,
     /// An operator puts a hold on the target; it is lifted when the fault ends.
     OperatorHolds,
+    /// An operator stops the target's workload, and starts it when the fault ends.
+    OperatorStops,
+    /// An operator has the target's workload started anew.
+    OperatorRestarts,
     /// An operator aborts the newest rollout.
     OperatorAborts,
+    /// An operator rolls out the release before the newest.
+    OperatorRollsBack,
     /// An operator changes the target's labels.
     OperatorRelabels,
     /// An operator revokes the target, for good.
     OperatorRevokes,
 }
+
+impl FaultKind {
+    /// Every kind.
+    pub const ALL: [Self; 39] = [
+        Self::LinkCut,
+        Self::LinkCutOneWay,
+        Self::LinkDeaf,
+        Self::LinkReset,
+        Self::LinkSlow,
+        Self::LinkJitter,
+        Self::LinkLossy,
+        Self::LinkStall,
+        Self::LinkNarrow,
+        Self::LinkFlaps,
+        Self::LinkRebind,
+        Self::PowerCut,
+        Self::Crash,
+        Self::SiteOutage,
+        Self::Death,
+        Self::StoreFails,
+        Self::StoreFull,
+        Self::StoreSlow,
+        Self::StoreTorn,
+        Self::StoreRots,
+        Self::StoreOldImage,
+        Self::StoreLost,
+        Self::ClockJump,
+        Self::ClockAhead,
+        Self::ClockBehind,
+        Self::ClockDrifts,
+        Self::ProgramDies,
+        Self::HostileMutates,
+        Self::HostileFloods,
+        Self::HostileClone,
+        Self::HostileLies,
+        Self::HostileStranger,
+        Self::OperatorHolds,
+        Self::OperatorStops,
+        Self::OperatorRestarts,
+        Self::OperatorAborts,
+        Self::OperatorRollsBack,
+        Self::OperatorRelabels,
+        Self::OperatorRevokes,
+    ];
+
+    /// Says whom it may hit, in words for people; `None` when it may hit that.
+    #[must_use]
+    pub fn refusal(self, on: Target) -> Option<&'static str> {
+        match (self, on) {
+            (Self::SiteOutage, Target::Site(_)) | (Self::HostileStranger, Target::Server) => None,
+            (Self::SiteOutage, _) => Some("hits a site"),
+            (Self::HostileStranger, _) => Some("hits the server"),
+            (
+                Self::ProgramDies
+                | Self::Death
+                | Self::HostileMutates
+                | Self::HostileFloods
+                | Self::HostileClone
+                | Self::HostileLies
+                | Self::OperatorHolds
+                | Self::OperatorStops
+                | Self::OperatorRestarts
+                | Self::OperatorRelabels
+                | Self::OperatorRevokes,
+                Target::Server,
+            ) => Some("hits devices"),
+            _ => None,
+        }
+    }
+
+    /// Says which values mean nothing, in words for people; `None` when this one means something.
+    #[must_use]
+    pub fn refuse_value(self, value: u64) -> Option<&'static str> {
+        let is_percentage = matches!(self, Self::LinkLossy | Self::HostileMutates);
+        let needs_one = matches!(
+            self,
+            Self::LinkFlaps | Self::LinkNarrow | Self::StoreTorn | Self::HostileFloods | Self::HostileStranger
+        );
+        match value {
+            _ if is_percentage && value > PERCENT_MAX => Some("is more than 95 of a hundred"),
+            0 if needs_one => Some("is 0"),
+            _ => None,
+        }
+    }
+}
+
+/// More loss than this is a cut.
+const PERCENT_MAX: u64 = 95;
 
 impl fmt::Display for FaultKind {
     /// Writes the kind as scenario files call it.
@@ -140,7 +272,7 @@ mod tests {
 
     #[test]
     fn kinds_are_written_as_scenario_files_call_them() {
-        for kind in [FaultKind::LinkCutOneWay, FaultKind::Crash, FaultKind::StoreOldImage] {
+        for kind in FaultKind::ALL {
             assert_eq!(toml::Value::try_from(kind).unwrap().as_str(), Some(kind.to_string().as_str()));
         }
     }

@@ -6,6 +6,7 @@
 //! Where to start reading: [`world`] (the queue and the clock), [`engine::direct`] (bare cells), [`network`] (links
 //! with delay and cuts) or [`quic`] (the product's own transport), then the seam test under `tests/`.
 
+pub mod agenda;
 pub mod blocking;
 pub mod checker;
 pub mod clock;
@@ -14,6 +15,8 @@ pub mod determinism;
 pub mod engine;
 pub mod fault;
 pub mod fleet;
+pub mod fuse;
+pub mod hostile;
 pub mod links;
 pub mod mark;
 pub mod network;

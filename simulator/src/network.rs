@@ -1,7 +1,12 @@
-//! Links between nodes of the world: frames with a delay, and cuts.
+//! Links between nodes of the world: frames with a delay, and all that goes wrong on a path.
 //!
-//! A cut behaves as QUIC over a lost path does: what is sent during it arrives when it heals, unless the connection
-//! is given up first, after [`limit::IDLE_TIMEOUT`] without a packet.
+//! A frame is what one QUIC stream carries whole: it is never lost, doubled or changed on the way, and those of one
+//! class keep their order. So what a bad path does to packets shows as time: what is lost or does not pass arrives when
+//! it can, with all that is behind it in its class, unless the connection is given up first, after
+//! [`limit::IDLE_TIMEOUT`] without a packet. A sender whose frames do not get away fills its outbox, and then the
+//! connection is closed.
+
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -14,15 +19,28 @@ use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::ConnectionId;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::session::{Class, CloseCode};
-use fleetd_sync_core::time::Monotonic;
+use fleetd_sync_core::time::{Clock as _, Monotonic};
 use fleetd_sync_transport::identity;
 use fleetd_sync_transport::link::{
     Accept, DialIdentity, DownReason, Link, LinkEvent, LinkEvents, ListenError, ListenIdentity, Listener, Peer,
     SendError,
 };
 
-use crate::clock::new_year_2026;
+pub use self::trouble::Trouble;
+use self::trouble::{Path, Way, mangle};
+use crate::clock::NodeClock;
+use crate::fuse::Fuse;
 use crate::world::World;
+
+/// Time for which a dial goes on without an answer.
+///
+/// # Source
+/// An attempt of `sync/transport`'s endpoint, which lasts a third of [`limit::HELLO_TIMEOUT`].
+const DIAL_TIMEOUT: Duration = Duration::from_millis(3_333);
+/// Time after which a first packet that was not answered is sent again.
+const DIAL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Who imposes what is imposed by hand.
+const BY_HAND: u64 = u64::MAX;
 
 /// One end of a connection: which node has it, and what the node calls it.
 type EndId = (String, ConnectionId);
@@ -32,6 +50,22 @@ struct End {
     events: LinkEvents,
     ungranted: usize,
     waiting: VecDeque<(Class, Bytes)>,
+    /// When the last frame of each class arrives here: none of its class may overtake it.
+    arrivals: [Monotonic; Class::ALL.len()],
+    /// Frames and bytes that the peer has sent and that have not been taken here: they fill its outbox.
+    owed: (usize, usize),
+}
+
+impl End {
+    fn new(peer: EndId, events: LinkEvents) -> Self {
+        let arrivals = [Monotonic(0); Class::ALL.len()];
+        Self { peer, events, ungranted: 0, waiting: VecDeque::new(), arrivals, owed: (0, 0) }
+    }
+
+    fn take(&mut self, length: usize) {
+        self.ungranted += 1;
+        self.owed = (self.owed.0.saturating_sub(1), self.owed.1.saturating_sub(length));
+    }
 }
 
 struct Listening {
@@ -70,11 +104,10 @@ struct Held {
 
 struct State {
     latency: Duration,
-    latencies: BTreeMap<String, Duration>,
+    paths: BTreeMap<String, Path>,
+    clocks: BTreeMap<String, NodeClock>,
     listeners: BTreeMap<String, Listening>,
     ends: BTreeMap<EndId, End>,
-    cut: BTreeMap<String, u64>,
-    cuts: u64,
     held: Vec<Held>,
     shape: Option<Shape>,
     entropy: Entropy,
@@ -101,11 +134,10 @@ impl Network {
     pub fn new(world: World, latency: Duration) -> Self {
         let state = State {
             latency,
-            latencies: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ends: BTreeMap::new(),
-            cut: BTreeMap::new(),
-            cuts: 0,
             held: Vec::new(),
             shape: None,
             entropy: world.entropy("network"),
@@ -118,81 +150,125 @@ impl Network {
     /// The link of one node.
     #[must_use]
     pub fn link(&self, node: &str) -> Arc<NodeLink> {
-        Arc::new(NodeLink { node: node.to_owned(), network: self.clone() })
+        self.fused_link(node, Fuse::default())
+    }
+
+    /// The link of one node, which may end in the middle of what it does.
+    #[must_use]
+    pub fn fused_link(&self, node: &str, fuse: Fuse) -> Arc<NodeLink> {
+        Arc::new(NodeLink { node: node.to_owned(), network: self.clone(), fuse })
+    }
+
+    /// Says by which clock a node judges the certificates of whoever dials it.
+    pub fn set_clock(&self, node: &str, clock: NodeClock) {
+        self.lock().clocks.insert(node.to_owned(), clock);
     }
 
     /// Says how long a frame to or from a node takes one way, in place of the network's latency.
     pub fn set_latency(&self, node: &str, latency: Duration) {
-        self.lock().latencies.insert(node.to_owned(), latency);
+        self.lock().path(node).latency = Some(latency);
     }
 
-    /// Lets somebody say how long each frame takes from now on: a link that loses frames, or has not the room for them.
+    /// Lets somebody say how long each frame takes from now on, given what its path takes.
     pub fn shape(&self, shape: impl FnMut(&Passing<'_>) -> Duration + Send + 'static) {
         self.lock().shape = Some(Box::new(shape));
     }
 
-    /// How long this frame takes.
-    fn takes(&self, frame: &Held) -> Duration {
-        let latency = self.latency([&frame.from, &frame.to.0]);
-        let now = self.world.monotonic();
-        let Some(shape) = &mut self.lock().shape else { return latency };
-        shape(&Passing {
-            from: &frame.from,
-            to: &frame.to.0,
-            class: frame.class,
-            bytes: frame.frame.len(),
-            now,
-            latency,
-        })
-    }
-
-    /// How long a frame takes one way between two nodes: the slower end decides.
-    fn latency(&self, nodes: [&str; 2]) -> Duration {
-        let state = self.lock();
-        let own = nodes.iter().filter_map(|node| state.latencies.get(*node)).max();
-        own.copied().unwrap_or(state.latency)
-    }
-
     /// Ends every connection of a node at once; both ends hear of it.
     pub fn reset(&self, node: &str) {
-        let ends: Vec<EndId> = {
-            let state = self.lock();
-            let ends = state.ends.iter().filter(|(id, end)| id.0 == node || end.peer.0 == node);
-            ends.map(|(id, _)| id.clone()).collect()
-        };
-        for end in ends {
+        for end in self.ends_of(node, |_| true) {
             self.end(&end, DownReason::TimedOut);
         }
     }
 
     /// Cuts a node off from all others.
     pub fn cut(&self, node: &str) {
-        let cut = {
-            let mut state = self.lock();
-            state.cuts += 1;
-            let cut = state.cuts;
-            state.cut.insert(node.to_owned(), cut);
-            cut
-        };
-        let (network, node) = (self.clone(), node.to_owned());
-        self.world.schedule(limit::IDLE_TIMEOUT, "network", b"given up", move || network.give_up(&node, cut));
+        self.impose(node, BY_HAND, Trouble::Cut);
     }
 
-    /// Ends a cut: what was sent meanwhile arrives now.
+    /// Ends such a cut: what was sent meanwhile arrives now.
     pub fn heal(&self, node: &str) {
-        let held = {
+        self.relieve(node, BY_HAND);
+    }
+
+    /// Lets something go wrong with a node's link, until [`relieve`](Self::relieve) is called with the same id.
+    pub fn impose(&self, node: &str, id: u64, trouble: Trouble) {
+        let now = self.world.monotonic();
+        self.lock().path(node).troubles.insert(id, (trouble, now));
+        // An end notices when it has heard nothing for too long: first the one that nothing comes to, then, since it is
+        // silent from there on, the other.
+        let (first, second) = match trouble {
+            Trouble::Cut => (Some(Way::From), Some(Way::To)),
+            Trouble::Mute => (Some(Way::From), None),
+            Trouble::Deaf => (None, Some(Way::To)),
+            _ => return,
+        };
+        for (way, after) in [(Way::From, first.is_some()), (Way::To, second.is_some())] {
+            let after = if after { limit::IDLE_TIMEOUT } else { limit::IDLE_TIMEOUT * 2 };
+            let (network, node) = (self.clone(), node.to_owned());
+            self.world.schedule(after, "network", b"given up", move || network.give_up(&node, (id, now), way));
+        }
+    }
+
+    /// Ends what was imposed: what was sent meanwhile arrives now.
+    pub fn relieve(&self, node: &str, id: u64) {
+        self.lock().path(node).troubles.remove(&id);
+        self.release();
+        // Whoever still holds a connection that the other end gave up is told so by the next packet.
+        let orphans: Vec<EndId> = {
+            let state = self.lock();
+            let ends = state.ends.iter().filter(|(_, end)| !state.ends.contains_key(&end.peer));
+            let of_node = ends.filter(|(id, end)| id.0 == node || end.peer.0 == node);
+            of_node.map(|(id, _)| id.clone()).collect()
+        };
+        for end in orphans {
+            let (network, latency) = (self.clone(), self.lock().latency([&end.0, node]));
+            self.world.schedule(latency * 2, "network", b"unknown", move || network.end(&end, DownReason::TimedOut));
+        }
+    }
+
+    /// Gives a node another address without a word: what is sent to it is lost until it has been heard again.
+    pub fn rebind(&self, node: &str) {
+        self.lock().path(node).is_lost = true;
+        let (network, name) = (self.clone(), node.to_owned());
+        self.world.schedule(limit::KEEP_ALIVE_NAT, "network", b"keep-alive", move || network.hear(&name));
+    }
+
+    /// A node is heard from the address that it has now.
+    fn hear(&self, node: &str) {
+        let was_lost = std::mem::take(&mut self.lock().path(node).is_lost);
+        if was_lost {
+            self.release();
+        }
+    }
+
+    /// Lets frames go on that nothing holds any more, in the order in which they came.
+    fn release(&self) {
+        let arriving = {
             let mut state = self.lock();
-            state.cut.remove(node);
-            let State { held, cut, .. } = &mut *state;
-            let (arriving, rest): (Vec<Held>, Vec<Held>) = std::mem::take(held)
-                .into_iter()
-                .partition(|frame| !cut.contains_key(&frame.to.0) && !cut.contains_key(&frame.from));
-            *held = rest;
+            let held = std::mem::take(&mut state.held);
+            let (mut arriving, mut rest, mut behind) = (Vec::new(), Vec::new(), BTreeSet::new());
+            for frame in held {
+                let class = (frame.to.clone(), frame.class);
+                if behind.contains(&class) || state.is_blocked(&frame) {
+                    behind.insert(class);
+                    rest.push(frame);
+                } else {
+                    arriving.push(frame);
+                }
+            }
+            state.held = rest;
             arriving
         };
-        for frame in held {
+        for frame in arriving {
             self.carry(frame);
         }
+    }
+
+    fn ends_of(&self, node: &str, is_meant: impl Fn(&EndId) -> bool) -> Vec<EndId> {
+        let state = self.lock();
+        let ends = state.ends.iter().filter(|(id, end)| id.0 == node || end.peer.0 == node);
+        ends.map(|(id, _)| id.clone()).filter(is_meant).collect()
     }
 
     /// Ends a node as a power cut does: its ends are gone, and its peers notice when they time out.
@@ -200,6 +276,7 @@ impl Network {
         let orphans: Vec<EndId> = {
             let mut state = self.lock();
             state.listeners.retain(|_, listening| listening.node != node);
+            state.held.retain(|frame| frame.from != node && frame.to.0 != node);
             let gone: BTreeSet<EndId> = state.ends.keys().filter(|end| end.0 == node).cloned().collect();
             state.ends.retain(|end, _| !gone.contains(end));
             state.ends.iter().filter(|(_, end)| gone.contains(&end.peer)).map(|(id, _)| id.clone()).collect()
@@ -210,6 +287,12 @@ impl Network {
                 network.end(&end, DownReason::TimedOut);
             });
         }
+    }
+
+    /// The connections that a node has.
+    #[must_use]
+    pub fn connections_of(&self, node: &str) -> Vec<ConnectionId> {
+        self.lock().ends.keys().filter(|end| end.0 == node).map(|end| end.1).collect()
     }
 
     /// How many frames have been sent, and how many bytes in them.
@@ -225,16 +308,14 @@ impl Network {
         self.lock().ends.values().map(|end| end.ungranted).max().unwrap_or(0)
     }
 
-    fn give_up(&self, node: &str, cut: u64) {
-        let ends: Vec<EndId> = {
-            let state = self.lock();
-            if state.cut.get(node) != Some(&cut) {
-                return;
-            }
-            let ends = state.ends.iter().filter(|(id, end)| id.0 == node || end.peer.0 == node);
-            ends.map(|(id, _)| id.clone()).collect()
-        };
-        for end in ends {
+    /// Ends a node's connections that have heard nothing for too long: at the other end, of what comes from the node,
+    /// or here.
+    fn give_up(&self, node: &str, (id, since): (u64, Monotonic), way: Way) {
+        let goes_on = self.lock().path(node).troubles.get(&id).is_some_and(|(_, begun)| *begun == since);
+        if !goes_on {
+            return;
+        }
+        for end in self.ends_of(node, |end| (end.0 == node) == (way == Way::To)) {
             self.end(&end, DownReason::TimedOut);
         }
     }
@@ -250,64 +331,78 @@ impl Network {
         }
     }
 
-    /// Brings a frame to its end after the latency, or holds it while there is a cut.
+    /// Brings a frame to its end after the time that the path takes.
     fn carry(&self, frame: Held) {
-        let latency = self.takes(&frame);
+        let now = self.world.monotonic();
+        let wait = {
+            let mut state = self.lock();
+            let delay = state.takes(&frame, now);
+            let Some(end) = state.ends.get_mut(&frame.to) else { return };
+            let Some(last) = end.arrivals.get_mut(usize::from(frame.class.number()) - 1) else { return };
+            *last = (*last).max(now + delay);
+            last.since(now)
+        };
         let subject = format!("{}/{}", frame.to.0, frame.to.1);
         let what = *blake3::hash(&frame.frame).as_bytes();
         let network = self.clone();
-        self.world.schedule(latency, &subject, &what, move || network.arrive(frame));
+        self.world.schedule(wait, &subject, &what, move || network.arrive(frame));
     }
 
     fn arrive(&self, frame: Held) {
         let events = {
             let mut state = self.lock();
-            if state.cut.contains_key(&frame.to.0) || state.cut.contains_key(&frame.from) {
+            if state.must_wait(&frame) {
                 state.held.push(frame);
                 return;
             }
             let Some(end) = state.ends.get_mut(&frame.to) else { return };
-            if end.ungranted >= limit::CONNECTION_CREDITS {
+            if end.ungranted >= limit::CONNECTION_CREDITS || !end.waiting.is_empty() {
                 end.waiting.push_back((frame.class, frame.frame));
                 return;
             }
-            end.ungranted += 1;
+            end.take(frame.frame.len());
             Arc::clone(&end.events)
         };
         events(frame.to.1, LinkEvent::Frame { class: frame.class, bytes: frame.frame });
     }
 
-    fn join(&self, node: &str, connection: ConnectionId, address: &str, dialled: &DialIdentity, events: &LinkEvents) {
-        match self.try_join(node, connection, address, dialled, events) {
+    /// Goes on with a dial that has lasted for `waited`: its first packet is sent again while nobody answers.
+    fn dial(&self, dial: Dial, waited: Duration) {
+        self.hear(&dial.node);
+        let refusal = {
+            let state = self.lock();
+            match state.listeners.get(&dial.address) {
+                None => Some("nobody listens there"),
+                Some(listening) if !state.is_open_between(&dial.node, &listening.node) => Some("nobody answers"),
+                Some(_) => None,
+            }
+        };
+        let Some(cause) = refusal else { return self.join(&dial) };
+        if waited + DIAL_AGAIN_AFTER > DIAL_TIMEOUT {
+            return dial.fail(cause.to_owned());
+        }
+        let (network, node) = (self.clone(), dial.node.clone());
+        self.world.schedule(DIAL_AGAIN_AFTER, &node, b"dial again", move || {
+            network.dial(dial, waited + DIAL_AGAIN_AFTER);
+        });
+    }
+
+    fn join(&self, dial: &Dial) {
+        match self.try_join(dial) {
             Ok(Joined { leaf, remote_address, tell_server }) => {
                 tell_server();
-                events(connection, LinkEvent::Up { peer: Peer::Server { leaf }, remote_address });
+                (dial.events)(dial.connection, LinkEvent::Up { peer: Peer::Server { leaf }, remote_address });
             }
-            Err(cause) => {
-                let reason = DownReason::Unreachable { address: address.to_owned(), cause };
-                events(connection, LinkEvent::Down { reason });
-            }
+            Err(cause) => dial.fail(cause),
         }
     }
 
-    fn try_join(
-        &self,
-        node: &str,
-        connection: ConnectionId,
-        address: &str,
-        dialled: &DialIdentity,
-        events: &LinkEvents,
-    ) -> Result<Joined, String> {
+    fn try_join(&self, dial: &Dial) -> Result<Joined, String> {
         let mut state = self.lock();
-        if state.cut.contains_key(node) {
-            return Err("the link is cut".to_owned());
-        }
-        let listening = state.listeners.get(address).ok_or("nobody listens there")?;
-        if state.cut.contains_key(&listening.node) {
-            return Err("the server's link is cut".to_owned());
-        }
-        let today = new_year_2026() + self.world.monotonic().since(Monotonic(0));
-        let peer = identity::grade_peer(&dialled.certificates, &listening.identity.authorities, today)
+        let listening = state.listeners.get(&dial.address).ok_or("nobody listens there")?;
+        let clock = state.clocks.get(&listening.node).cloned();
+        let today = clock.unwrap_or_else(|| NodeClock::right(self.world.clone(), true)).now().wall;
+        let peer = identity::grade_peer(&dial.identity.certificates, &listening.identity.authorities, today)
             .map_err(|error| error.to_string())?;
         let leaf = listening.identity.certificates.first().cloned().ok_or("the server has no certificate")?;
         let (accept, server) = (Arc::clone(&listening.accept), listening.node.clone());
@@ -315,19 +410,98 @@ impl Network {
         drop(state);
         let remote_address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let server_events = accept(accepted, &peer, remote_address);
-        let (near, far) = ((node.to_owned(), connection), (server, accepted));
+        let (near, far) = ((dial.node.clone(), dial.connection), (server, accepted));
         let mut state = self.lock();
-        for (id, other, events) in [(&near, &far, events), (&far, &near, &server_events)] {
-            let events = Arc::clone(events);
-            let end = End { peer: other.clone(), events, ungranted: 0, waiting: VecDeque::new() };
-            state.ends.insert(id.clone(), end);
-        }
+        state.ends.insert(near.clone(), End::new(far.clone(), Arc::clone(&dial.events)));
+        state.ends.insert(far, End::new(near, Arc::clone(&server_events)));
         let tell = move || server_events(accepted, LinkEvent::Up { peer, remote_address });
         Ok(Joined { leaf, remote_address, tell_server: Box::new(tell) })
     }
 
+    /// Closes a connection at one end, and tells the other if it can hear that.
+    fn close(&self, near: EndId, code: CloseCode) {
+        let far = self.lock().ends.get(&near).map(|end| end.peer.clone());
+        let far_node = far.as_ref().map_or("", |(node, _)| node.as_str());
+        let latency = self.lock().latency([&near.0, far_node]);
+        let (network, here) = (self.clone(), near.clone());
+        self.world.schedule(Duration::ZERO, &near.0, b"close", move || {
+            network.end(&here, DownReason::ClosedHere { code });
+        });
+        let Some(far) = far else { return };
+        let network = self.clone();
+        self.world.schedule(latency, &far.0.clone(), b"closed", move || {
+            if network.lock().is_open_between(&near.0, &far.0) {
+                return network.end(&far, DownReason::ClosedByPeer { code });
+            }
+            let again = network.clone();
+            network.world.schedule(limit::IDLE_TIMEOUT, "network", b"timed out", move || {
+                again.end(&far, DownReason::TimedOut);
+            });
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn path(&mut self, node: &str) -> &mut Path {
+        if !self.paths.contains_key(node) {
+            self.paths.insert(node.to_owned(), Path::default());
+        }
+        self.paths.entry(node.to_owned()).or_default()
+    }
+
+    /// How long a frame takes one way between two nodes when nothing is wrong: the slower end decides.
+    fn latency(&self, nodes: [&str; 2]) -> Duration {
+        let own = nodes.iter().filter_map(|node| self.paths.get(*node)?.latency).max();
+        own.unwrap_or(self.latency)
+    }
+
+    /// How long a frame takes now.
+    fn delay(&mut self, frame: &Held, now: Monotonic) -> Duration {
+        let latency = self.latency([&frame.from, &frame.to.0]);
+        let mut delay = latency;
+        for (node, way) in [(&frame.from, Way::From), (&frame.to.0, Way::To)] {
+            if let Some(path) = self.paths.get_mut(node).filter(|path| !path.is_sound()) {
+                delay += path.delay(way, frame.frame.len(), latency, now, &mut self.entropy);
+            }
+        }
+        delay
+    }
+
+    fn is_blocked(&self, frame: &Held) -> bool {
+        let blocks = |node: &str, way| self.paths.get(node).is_some_and(|path| path.blocks(way, frame.frame.len()));
+        blocks(&frame.from, Way::From) || blocks(&frame.to.0, Way::To)
+    }
+
+    /// Says whether a frame stays on the way: nothing passes, or one before it in its class is still there.
+    fn must_wait(&self, frame: &Held) -> bool {
+        self.is_blocked(frame) || self.held.iter().any(|held| held.class == frame.class && held.to == frame.to)
+    }
+
+    /// Says whether small packets pass between two nodes, both ways. The address of whoever dials is heard with it.
+    fn is_open_between(&self, near: &str, far: &str) -> bool {
+        let is_open =
+            |node| self.paths.get(node).is_none_or(|path| !path.blocks(Way::From, 0) && !path.blocks(Way::To, 0));
+        is_open(near) && is_open(far)
+    }
+}
+
+/// A connection that a node wants.
+struct Dial {
+    node: String,
+    connection: ConnectionId,
+    address: String,
+    identity: DialIdentity,
+    events: LinkEvents,
+}
+
+impl Dial {
+    fn fail(&self, cause: String) {
+        let reason = DownReason::Unreachable { address: self.address.clone(), cause };
+        (self.events)(self.connection, LinkEvent::Down { reason });
     }
 }
 
@@ -343,15 +517,18 @@ struct Joined {
 pub struct NodeLink {
     node: String,
     network: Network,
+    fuse: Fuse,
 }
 
 impl Link for NodeLink {
     fn dial(&self, connection: ConnectionId, address: &str, identity: DialIdentity, events: LinkEvents) {
-        let (network, node, address) = (self.network.clone(), self.node.clone(), address.to_owned());
-        let round_trip = self.network.latency([&self.node, ""]) * 2;
-        self.network.world.schedule(round_trip, &self.node, b"dial", move || {
-            network.join(&node, connection, &address, &identity, &events);
-        });
+        if !self.fuse.spend() {
+            return;
+        }
+        let (network, round_trip) = (self.network.clone(), self.network.lock().latency([&self.node, ""]) * 2);
+        let (node, address) = (self.node.clone(), address.to_owned());
+        let dial = Dial { node, connection, address, identity, events };
+        self.network.world.schedule(round_trip, &self.node, b"dial", move || network.dial(dial, Duration::ZERO));
     }
 
     fn listen(&self, bind: &str, identity: ListenIdentity, accept: Accept) -> Result<Box<dyn Listener>, ListenError> {
@@ -367,30 +544,42 @@ impl Link for NodeLink {
         if frame.len() > limit::FRAME_BYTES_MAX {
             return Err(SendError::TooLarge { bytes: frame.len(), bytes_max: limit::FRAME_BYTES_MAX });
         }
-        let to = {
-            let mut state = self.network.lock();
-            state.frames += 1;
-            state.bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
-            let end = state.ends.get(&(self.node.clone(), connection));
-            end.map(|end| end.peer.clone()).ok_or(SendError::Unknown { connection })?
-        };
+        if !self.fuse.spend() {
+            return Ok(());
+        }
+        let near = (self.node.clone(), connection);
+        let mut guard = self.network.lock();
+        let state = &mut *guard;
+        state.frames += 1;
+        state.bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+        let to = state.ends.get(&near).map(|end| end.peer.clone()).ok_or(SendError::Unknown { connection })?;
+        let path = state.paths.get(&self.node).filter(|path| !path.is_sound());
+        let percent = path.map_or(0, Path::mangled_percent);
+        let (entropy, was_lost) = (&mut state.entropy, path.is_some_and(|path| path.is_lost));
+        let frame =
+            if percent > 0 && entropy.below(100) < percent { Bytes::from(mangle(&frame, entropy)) } else { frame };
+        if let Some(end) = state.ends.get_mut(&to) {
+            end.owed = (end.owed.0 + 1, end.owed.1 + frame.len());
+            let (frames, bytes) = end.owed;
+            if frames > limit::OUTBOX_FRAMES_MAX || bytes > limit::OUTBOX_BYTES_MAX {
+                drop(guard);
+                self.network.close(near, CloseCode::Overflow);
+                return Err(SendError::Overflow { connection, frames, bytes });
+            }
+        }
+        drop(guard);
+        if was_lost {
+            let (network, node) = (self.network.clone(), self.node.clone());
+            let latency = self.network.lock().latency([&self.node, &to.0]);
+            self.network.world.schedule(latency, "network", b"heard", move || network.hear(&node));
+        }
         self.network.carry(Held { from: self.node.clone(), to, class, frame });
         Ok(())
     }
 
     fn close(&self, connection: ConnectionId, code: CloseCode) {
-        let near = (self.node.clone(), connection);
-        let far = self.network.lock().ends.get(&near).map(|end| end.peer.clone());
-        let far_node = far.as_ref().map_or("", |(node, _)| node.as_str());
-        let (network, latency) = (self.network.clone(), self.network.latency([&self.node, far_node]));
-        self.network.world.schedule(Duration::ZERO, &self.node, b"close", move || {
-            network.end(&near, DownReason::ClosedHere { code });
-        });
-        if let Some(far) = far {
-            let network = self.network.clone();
-            self.network.world.schedule(latency, &far.0.clone(), b"closed", move || {
-                network.end(&far, DownReason::ClosedByPeer { code });
-            });
+        if self.fuse.spend() {
+            self.network.close((self.node.clone(), connection), code);
         }
     }
 
@@ -401,7 +590,7 @@ impl Link for NodeLink {
         end.ungranted = end.ungranted.saturating_sub(credits);
         while end.ungranted < limit::CONNECTION_CREDITS {
             let Some(frame) = end.waiting.pop_front() else { break };
-            end.ungranted += 1;
+            end.take(frame.1.len());
             released.push((Arc::clone(&end.events), frame));
         }
         drop(state);

@@ -6,7 +6,7 @@
 mod injector;
 mod panics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::checker::{Checker, Checkers, Violation};
 use crate::crypto::Crypto;
 use crate::engine::EngineKind;
-use crate::fault::{Fault, Target};
-use crate::fleet::{Fleet, ScenarioError};
+use crate::fault::{Fault, FaultKind, Target};
+use crate::fleet::{Fleet, ScenarioError, Wish};
 use crate::mark::Marks;
 use crate::rehearsal::build::{Ready, build};
 use crate::rehearsal::course::{Recorder, Rehearsed};
@@ -30,8 +30,6 @@ use crate::world::World;
 
 /// Events between two looks at whether the run goes on.
 const EVENTS_BETWEEN_LOOKS: u64 = 4096;
-/// How long an operator waits until a server that is down is tried again.
-const ACT_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Devices that a report names one by one: who has to read more reads none.
 pub const LAGGARDS_MAX: usize = 20;
 /// Samples of the fleet's state over a run.
@@ -175,6 +173,10 @@ enum Entry {
     Act(usize),
     Begin(usize),
     End(usize),
+    /// A link that flaps is cut, or whole.
+    Flap(usize, bool),
+    /// An image of a disk is taken that a later fault puts back.
+    Image(usize),
     Sample,
 }
 
@@ -187,6 +189,9 @@ struct Run {
     checkers: Checkers,
     marks: Marks,
     begun: Vec<Fault>,
+    /// The faults that last now.
+    lasting: BTreeSet<usize>,
+    is_healed: bool,
     samples: Vec<Sample>,
     recorder: Option<Recorder>,
     rehearsed: Option<Rehearsed>,
@@ -242,6 +247,8 @@ pub fn run_with(
         checkers: Checkers::all(marks.clone()).and(extras.checkers),
         marks,
         begun: Vec::new(),
+        lasting: BTreeSet::new(),
+        is_healed: false,
         samples: Vec::new(),
         recorder: None,
         rehearsed: None,
@@ -264,8 +271,12 @@ impl Run {
             self.enter(act.at, Entry::Act(index));
         }
         for index in 0..self.plan.faults.len() {
-            let at = self.plan.faults.get(index).map_or(Duration::ZERO, |fault| fault.at);
-            self.enter(at, Entry::Begin(index));
+            let Some(fault) = self.plan.faults.get(index).cloned() else { continue };
+            self.enter(fault.at, Entry::Begin(index));
+            if fault.kind == FaultKind::StoreOldImage {
+                let before = Duration::from_secs(fault.value.saturating_mul(60));
+                self.enter(fault.at.saturating_sub(before), Entry::Image(index));
+            }
         }
         let step = (scenario.duration + scenario.deadline) / SAMPLES;
         for index in 0..=SAMPLES {
@@ -376,6 +387,7 @@ impl Run {
             return Err(Stop::Broken(broken_assertion(text)));
         }
         step.map_err(|_| Stop::Broken(broken_assertion("a panic without a text".to_owned())))?;
+        self.fleet.settle()?;
         let seen = self.fleet.tap.drain();
         if let Some(recorder) = &mut self.recorder {
             recorder.observe(world.monotonic(), &seen, self.fleet.network.traffic().1);
@@ -386,34 +398,49 @@ impl Run {
     fn take(&mut self, entry: Entry) -> Result<(), Stop> {
         match entry {
             Entry::Act(index) => {
-                if !self.fleet.is_serving() {
-                    self.enter(self.at() + ACT_AGAIN_AFTER, Entry::Act(index));
-                    return Ok(());
-                }
                 let Some(act) = self.plan.scenario.acts.get(index).cloned() else { return Ok(()) };
                 self.remark(None, &format!("an operator rolls out {} ({:?})", act.roll_out, act.program));
-                self.fleet.act(&act).map_err(Stop::from)
+                self.fleet.want(Wish::RollOut(act)).map_err(Stop::from)
             }
             Entry::Begin(index) => {
                 let Some(fault) = self.plan.faults.get(index).cloned() else { return Ok(()) };
                 self.remark(Some(fault.on), &format!("{} of {} begins", fault.kind, fault.on));
-                injector::begin(&mut self.fleet, &fault)?;
-                let ends = self.at() + fault.lasting;
+                injector::begin(&mut self.fleet, id_of(index), &fault)?;
+                let (now, period) = (self.at(), Duration::from_secs(fault.value));
+                if fault.kind == FaultKind::LinkFlaps {
+                    self.enter(now + period, Entry::Flap(index, false));
+                }
+                self.lasting.insert(index);
+                self.enter(now + fault.lasting, Entry::End(index));
                 self.begun.push(fault);
-                self.enter(ends, Entry::End(index));
                 Ok(())
             }
             Entry::End(index) => {
                 let Some(fault) = self.plan.faults.get(index).cloned() else { return Ok(()) };
                 self.remark(Some(fault.on), &format!("{} of {} is over", fault.kind, fault.on));
-                injector::end(&mut self.fleet, &fault).map_err(Stop::from)
+                self.lasting.remove(&index);
+                injector::end(&mut self.fleet, id_of(index), &fault).map_err(Stop::from)
+            }
+            Entry::Flap(index, is_cut) => {
+                let fault = self.plan.faults.get(index).filter(|_| self.lasting.contains(&index)).cloned();
+                let Some(fault) = fault else { return Ok(()) };
+                injector::flap(&self.fleet, id_of(index), &fault, is_cut);
+                self.enter(self.at() + Duration::from_secs(fault.value), Entry::Flap(index, !is_cut));
+                Ok(())
+            }
+            Entry::Image(index) => {
+                let Some(fault) = self.plan.faults.get(index) else { return Ok(()) };
+                let nodes = injector::nodes(&self.fleet, fault.on);
+                self.fleet.take_image(nodes, id_of(index));
+                Ok(())
             }
             // A rehearsal's state is written down as it changes.
             Entry::Sample if self.plan.scenario.rehearsal.is_some() => Ok(()),
             Entry::Sample => {
                 let sample = self.fleet.sample(self.at());
                 self.samples.push(sample);
-                Ok(())
+                // Whoever came back after a record was lost waits for somebody's word.
+                if self.is_healed { self.fleet.approve_recovered().map_err(Stop::from) } else { Ok(()) }
             }
         }
     }
@@ -440,11 +467,12 @@ impl Run {
         for (_, entry) in ends {
             self.take(entry)?;
         }
+        self.is_healed = true;
         Ok(())
     }
 
     fn is_converged(&self) -> bool {
-        self.fleet.laggards().is_empty()
+        self.fleet.first_laggard().is_none()
     }
 
     fn not_converged(&self) -> Violation {
@@ -501,6 +529,11 @@ impl Run {
             is_partial,
         })
     }
+}
+
+/// What a fault calls itself in what it does.
+fn id_of(index: usize) -> u64 {
+    u64::try_from(index).unwrap_or(u64::MAX)
 }
 
 fn milliseconds(span: Duration) -> u64 {

@@ -15,11 +15,16 @@ use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::{Monotonic, Wall};
 
 use self::lines::Lines;
+use crate::fuse::Fuse;
 use crate::observation::{Observation, Tap};
 use crate::world::World;
 
 /// Time from a start until the program has been executed.
 const START_DELAY: Duration = Duration::from_millis(20);
+
+/// The signals that end a program: one that it may ignore, and one that it may not.
+const TERM: i32 = 15;
+const KILL: i32 = 9;
 
 /// What a program does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,15 +33,30 @@ pub struct Behaviour {
     pub crashes_after: Option<Duration>,
     /// It never says READY and fails every probe.
     pub is_sick: bool,
+    /// It says READY and fails every probe.
+    pub fails_probes: bool,
+    /// It says READY and answers probes only after this time.
+    pub ready_after: Duration,
+    /// It, or a process that it leaves behind, goes on when it is asked to end: all of it is gone only when the
+    /// grace time is over and the rest was killed.
+    pub ignores_term: bool,
 }
 
 struct Run {
     operation: OperationId,
     number: u64,
     pid: u32,
+    artifact: ArtifactDigest,
     behaviour: Behaviour,
+    started: Monotonic,
     ended: Option<ExitStatus>,
     events: RunnerEvents,
+}
+
+impl Run {
+    fn is_ready(&self, now: Monotonic) -> bool {
+        !self.behaviour.is_sick && now.since(self.started) >= START_DELAY * 2 + self.behaviour.ready_after
+    }
 }
 
 struct State {
@@ -47,6 +67,8 @@ struct State {
     lines: Lines,
     /// Time between two lines of a program; `None`: programs write nothing.
     line_interval: Option<Duration>,
+    /// The device lies: it says that everything runs and is well, and runs nothing.
+    lies: bool,
 }
 
 /// The programs of one device.
@@ -55,6 +77,7 @@ pub struct NodeRunner {
     node: Arc<str>,
     world: World,
     tap: Tap,
+    fuse: Fuse,
     state: Arc<Mutex<State>>,
 }
 
@@ -69,8 +92,35 @@ impl NodeRunner {
     #[must_use]
     pub fn new(node: &str, world: World, tap: Tap) -> Self {
         let (behaviours, runs, started) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let state = State { behaviours, runs, started, next: 1, lines: Lines::default(), line_interval: None };
-        Self { node: node.into(), world, tap, state: Arc::new(Mutex::new(state)) }
+        let lines = Lines::default();
+        let state = State { behaviours, runs, started, next: 1, lines, line_interval: None, lies: false };
+        Self { node: node.into(), world, tap, fuse: Fuse::default(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Gives it a fuse that may end its node.
+    #[must_use]
+    pub fn with(self, fuse: Fuse) -> Self {
+        Self { fuse, ..self }
+    }
+
+    /// Lets it say from now on that every program runs and is well, whatever the program does.
+    pub fn lie(&self) {
+        self.lock().lies = true;
+    }
+
+    /// Ends the program of every workload once, with code 1.
+    pub fn end_programs(&self) {
+        let runs: Vec<_> = self.lock().runs.iter().map(|(workload, run)| (workload.clone(), run.number)).collect();
+        for (workload, number) in runs {
+            self.end(&workload, number, ExitStatus::Code(1));
+        }
+    }
+
+    /// The artifact that a workload runs now.
+    #[must_use]
+    pub fn running(&self, workload: &WorkloadName) -> Option<ArtifactDigest> {
+        let state = self.lock();
+        state.runs.get(workload).filter(|run| run.ended.is_none()).map(|run| run.artifact)
     }
 
     /// Lets every program that starts from now on write so many lines an hour.
@@ -133,6 +183,19 @@ impl NodeRunner {
         self.world.schedule(delay, &subject, what.as_bytes(), move || events(event));
     }
 
+    /// Has a run say READY later, to whoever follows it then.
+    fn tell_ready(&self, workload: &WorkloadName, number: u64, after: Duration) {
+        let (runner, workload) = (self.clone(), workload.clone());
+        let subject = format!("{}/{workload}", self.node);
+        self.world.schedule(after, &subject, b"ready", move || {
+            let state = runner.lock();
+            let run = state.runs.get(&workload).filter(|run| run.number == number && run.ended.is_none());
+            let Some((operation, events)) = run.map(|run| (run.operation, Arc::clone(&run.events))) else { return };
+            drop(state);
+            events(RunnerEvent { operation, workload, kind: RunnerEventKind::Ready });
+        });
+    }
+
     /// Ends a run, if it is still the one that was meant.
     fn end(&self, workload: &WorkloadName, number: u64, status: ExitStatus) {
         let mut state = self.lock();
@@ -155,8 +218,12 @@ impl NodeRunner {
 
 impl Runner for NodeRunner {
     fn start(&self, operation: OperationId, spec: RunSpec, events: RunnerEvents) {
+        if !self.fuse.spend() {
+            return;
+        }
         let mut state = self.lock();
-        let (number, behaviour) = (state.next, state.behaviours.get(&spec.artifact).copied().unwrap_or_default());
+        let scripted = state.behaviours.get(&spec.artifact).copied().unwrap_or_default();
+        let (number, behaviour) = (state.next, if state.lies { Behaviour::default() } else { scripted });
         state.next += 1;
         let is_running = state.runs.get(&spec.workload).is_some_and(|run| run.ended.is_none());
         assert!(!is_running, "{} was started twice on {}", spec.workload, self.node);
@@ -166,13 +233,15 @@ impl Runner for NodeRunner {
             let (node, workload, program) = (Arc::clone(&self.node), spec.workload.clone(), spec.program.clone());
             Observation::Started { node, workload, artifact: spec.artifact, run: operation, program }
         });
-        let run = Run { operation, number, pid, behaviour, ended: None, events: Arc::clone(&events) };
+        let (artifact, started) = (spec.artifact, self.world.monotonic());
+        let run =
+            Run { operation, number, pid, artifact, behaviour, started, ended: None, events: Arc::clone(&events) };
         state.runs.insert(spec.workload.clone(), run);
         drop(state);
         let event = |kind| RunnerEvent { operation, workload: spec.workload.clone(), kind };
         self.tell(START_DELAY, &events, event(RunnerEventKind::Started { pid }));
         if !behaviour.is_sick {
-            self.tell(START_DELAY * 2, &events, event(RunnerEventKind::Ready));
+            self.tell_ready(&spec.workload, number, START_DELAY * 2 + behaviour.ready_after);
         }
         self.write_later(&spec.workload, number);
         if let Some(after) = behaviour.crashes_after {
@@ -185,6 +254,10 @@ impl Runner for NodeRunner {
     }
 
     fn attach(&self, operation: OperationId, workload: &WorkloadName, events: RunnerEvents) {
+        if !self.fuse.spend() {
+            return;
+        }
+        let now = self.world.monotonic();
         let mut state = self.lock();
         let lines = state.lines.end(workload);
         let found = match state.runs.get_mut(workload) {
@@ -193,7 +266,9 @@ impl Runner for NodeRunner {
                 run.events = Arc::clone(&events);
                 match run.ended {
                     Some(status) => Found::Exited { run: run.operation, status },
-                    None => Found::Running { run: run.operation, pid: run.pid, ready: !run.behaviour.is_sick, lines },
+                    None => {
+                        Found::Running { run: run.operation, pid: run.pid, ready: run.is_ready(now), lines }
+                    }
                 }
             }
         };
@@ -202,13 +277,18 @@ impl Runner for NodeRunner {
         self.tell(START_DELAY, &events, RunnerEvent { operation, workload: workload.clone(), kind });
     }
 
-    fn stop(&self, workload: &WorkloadName, _grace: Duration) {
+    fn stop(&self, workload: &WorkloadName, grace: Duration) {
+        if !self.fuse.spend() {
+            return;
+        }
         self.tap.note(|| Observation::Stopped { node: Arc::clone(&self.node), workload: workload.clone() });
-        let Some(number) = self.lock().runs.get(workload).map(|run| run.number) else { return };
+        let run = self.lock().runs.get(workload).map(|run| (run.number, run.behaviour.ignores_term));
+        let Some((number, ignores_term)) = run else { return };
+        let (after, signal) = if ignores_term { (grace, KILL) } else { (Duration::ZERO, TERM) };
         let (runner, workload) = (self.clone(), workload.clone());
         let subject = format!("{}/{workload}", self.node);
-        self.world.schedule(START_DELAY, &subject, b"stop", move || {
-            runner.end(&workload, number, ExitStatus::Signal(15));
+        self.world.schedule(START_DELAY + after, &subject, b"stop", move || {
+            runner.end(&workload, number, ExitStatus::Signal(signal));
         });
     }
 
@@ -230,7 +310,15 @@ impl Runner for NodeRunner {
     }
 
     fn probe(&self, operation: OperationId, workload: &WorkloadName, _probe: Probe, events: RunnerEvents) {
-        let is_well = self.lock().runs.get(workload).is_some_and(|run| run.ended.is_none() && !run.behaviour.is_sick);
+        if !self.fuse.spend() {
+            return;
+        }
+        let now = self.world.monotonic();
+        let is_well = self
+            .lock()
+            .runs
+            .get(workload)
+            .is_some_and(|run| run.ended.is_none() && run.is_ready(now) && !run.behaviour.fails_probes);
         let outcome =
             if is_well { ProbeOutcome::Good } else { ProbeOutcome::Bad { detail: "nobody answers".to_owned() } };
         let kind = RunnerEventKind::Probed { outcome };

@@ -5,6 +5,7 @@ mod builtin;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fleetd_sync_core::name::Platform;
 use serde::{Deserialize, Serialize};
 
 pub use self::builtin::{builtin, builtin_names};
@@ -42,6 +43,12 @@ pub struct Scenario {
     /// How many lines each program writes in an hour.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lines_per_hour: u32,
+    /// How many of a hundred devices are linux/arm64; the others are linux/amd64.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub arm64_percent: u32,
+    /// How many of a hundred devices have no clock that goes on without power: theirs shows 1970 after each boot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub no_rtc_percent: u32,
     /// What operators do.
     #[serde(default, rename = "act", skip_serializing_if = "Vec::is_empty")]
     pub acts: Vec<Act>,
@@ -81,6 +88,32 @@ pub struct Act {
     /// What its program does.
     #[serde(default)]
     pub program: Program,
+    /// When it does so, after its start: when it crashes, or becomes ready.
+    #[serde(with = "crate::span::maybe", default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Duration>,
+    /// The only platform on which it does so; elsewhere it is good.
+    #[serde(default, with = "only_on", skip_serializing_if = "Option::is_none")]
+    pub only_on: Option<Platform>,
+}
+
+/// A platform in a scenario file, by its name.
+mod only_on {
+    use fleetd_sync_core::name::Platform;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde asks so")]
+    pub(super) fn serialize<S: Serializer>(platform: &Option<Platform>, serializer: S) -> Result<S::Ok, S::Error> {
+        match platform {
+            Some(platform) => serializer.collect_str(platform),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Platform>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Some).map_err(|error| D::Error::custom(format!("`{text}` is no platform: {error}")))
+    }
 }
 
 /// What a release's program does on a device.
@@ -92,8 +125,16 @@ pub enum Program {
     Good,
     /// It ends with code 1 soon after its start, every time.
     Crashes,
+    /// It looks well, and ends with code 1 later, every time.
+    CrashesLate,
     /// It runs and never becomes ready, and fails its probe.
     Hangs,
+    /// It says that it is ready, and fails its probe.
+    FailsProbe,
+    /// It becomes ready late.
+    Slow,
+    /// It, or a process that it leaves behind, goes on when it is asked to end, and has to be killed.
+    IgnoresTerm,
     /// It crashes on devices with an odd number only.
     CrashesOnSome,
 }

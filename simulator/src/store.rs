@@ -1,20 +1,44 @@
-//! A node's store in the world: the in-memory twin, whose batches become durable as events.
+//! A node's store in the world: the in-memory twin, whose batches become durable as events, and what ails its disk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use fleetd_sync_core::commit::{ActorKey, Batch, Commit, Completion, Mutation, Revision, Space};
+use fleetd_sync_core::commit::{ActorKey, Batch, Commit, CommitError, Completion, Mutation, Revision, Space};
 use fleetd_sync_store::feed::Subscription;
-use fleetd_sync_store::memory::MemoryStore;
+use fleetd_sync_store::memory::{Fault, MemoryStore};
 use fleetd_sync_store::state_store::{
     Cursor, Feed, FeedError, Found, KeyRange, LogPart, ReadError, StateStore, Versioned, Wake,
 };
 
+use crate::fuse::Fuse;
 use crate::observation::{Observation, Tap};
 use crate::world::World;
 
 /// Time from a batch's submission until it is durable.
 const COMMIT_DELAY: Duration = Duration::from_micros(200);
+
+/// What ails a node's disk for a while. Clones are the same, and outlive the node's process.
+#[derive(Clone, Debug, Default)]
+pub struct Ailment {
+    full: Arc<AtomicBool>,
+    slow_ms: Arc<AtomicU64>,
+}
+
+impl Ailment {
+    /// Says whether there is no space left.
+    pub fn set_full(&self, is_full: bool) {
+        self.full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// Says how many milliseconds more each commit takes.
+    pub fn set_slow_ms(&self, slow_ms: u64) {
+        self.slow_ms.store(slow_ms, Ordering::Relaxed);
+    }
+}
+
+/// Told, once, that a store takes nothing any more.
+pub type StoreFailed = Arc<dyn Fn() + Send + Sync>;
 
 /// A store whose commits take virtual time.
 #[derive(Clone)]
@@ -22,14 +46,29 @@ pub struct NodeStore {
     node: Arc<str>,
     world: World,
     memory: Arc<MemoryStore>,
-    tap: Tap,
+    ailment: Ailment,
+    fuse: Fuse,
+    failed: Option<StoreFailed>,
 }
 
 impl NodeStore {
     /// Puts a twin whose steps are taken by hand into the world.
     #[must_use]
-    pub fn new(node: &str, world: World, memory: Arc<MemoryStore>, tap: Tap) -> Self {
-        Self { node: node.into(), world, memory, tap }
+    pub fn new(node: &str, world: World, memory: Arc<MemoryStore>) -> Self {
+        let (ailment, fuse) = (Ailment::default(), Fuse::default());
+        Self { node: node.into(), world, memory, ailment, fuse, failed: None }
+    }
+
+    /// Gives it a disk that may ail, and a fuse that may end its node.
+    #[must_use]
+    pub fn with(self, ailment: Ailment, fuse: Fuse) -> Self {
+        Self { ailment, fuse, ..self }
+    }
+
+    /// Has somebody told when it takes nothing any more.
+    #[must_use]
+    pub fn on_failure(self, failed: StoreFailed) -> Self {
+        Self { failed: Some(failed), ..self }
     }
 
     /// The twin itself, for faults and images.
@@ -39,30 +78,23 @@ impl NodeStore {
     }
 }
 
-impl NodeStore {
-    /// Lets checkers see a turn twice: when it is handed over, and when it is answered.
-    fn tapped(&self, batch: &Batch, done: Completion) -> Completion {
-        if !self.tap.is_open() {
-            return done;
-        }
-        let (node, batch, tap) = (Arc::clone(&self.node), Arc::new(batch.clone()), self.tap.clone());
-        tap.note(|| Observation::Submitted { node: Arc::clone(&node), batch: Arc::clone(&batch) });
-        Box::new(move |result| {
-            let is_durable = result.is_ok();
-            tap.note(|| Observation::Answered { node, batch, is_durable });
-            done(result);
-        })
-    }
-}
-
 impl Commit for NodeStore {
     fn submit(&self, batch: Batch, done: Completion) {
+        if !self.fuse.spend() {
+            return;
+        }
         let what = digest(&batch);
-        let done = self.tapped(&batch, done);
         self.memory.submit(batch, done);
-        let memory = Arc::clone(&self.memory);
-        self.world.schedule(COMMIT_DELAY, &self.node, &what, move || {
-            memory.step();
+        let delay = COMMIT_DELAY + Duration::from_millis(self.ailment.slow_ms.load(Ordering::Relaxed));
+        let (memory, ailment, failed) = (Arc::clone(&self.memory), self.ailment.clone(), self.failed.clone());
+        self.world.schedule(delay, &self.node, &what, move || {
+            if ailment.full.load(Ordering::Relaxed) {
+                memory.fail_next_commit(Fault::Full);
+            }
+            let turns = memory.step();
+            if turns > 0 && memory.failure().is_some() {
+                failed.iter().for_each(|failed| failed());
+            }
         });
     }
 
@@ -71,47 +103,92 @@ impl Commit for NodeStore {
     }
 }
 
-impl StateStore for NodeStore {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Versioned>, ReadError> {
-        self.memory.get(space, key)
-    }
+/// A node's whole store, as its actors have it: checkers see each turn twice, when it is handed over and when it is
+/// answered.
+#[derive(Clone)]
+pub struct TappedStore {
+    node: Arc<str>,
+    store: Arc<dyn StateStore>,
+    tap: Tap,
+}
 
-    fn scan(&self, space: Space, range: KeyRange, limit: usize) -> Result<Vec<Found>, ReadError> {
-        self.memory.scan(space, range, limit)
-    }
-
-    fn revision(&self) -> Revision {
-        self.memory.revision()
-    }
-
-    fn feed_end(&self) -> Cursor {
-        self.memory.feed_end()
-    }
-
-    fn feed(&self, after: Cursor, limit: usize) -> Result<Feed, FeedError> {
-        self.memory.feed(after, limit)
-    }
-
-    fn subscribe(&self, wake: Wake) -> Subscription {
-        self.memory.subscribe(wake)
-    }
-
-    fn read_log(&self, log: &str, from_sequence: u64, bytes_max: usize) -> Result<Vec<LogPart>, ReadError> {
-        self.memory.read_log(log, from_sequence, bytes_max)
-    }
-
-    fn log_range(&self, log: &str) -> Result<Option<(u64, u64)>, ReadError> {
-        self.memory.log_range(log)
-    }
-
-    fn list_logs(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, ReadError> {
-        self.memory.list_logs(prefix, after, limit)
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.memory.failure()
+impl TappedStore {
+    /// Puts a tap on a store.
+    #[must_use]
+    pub fn new(node: &str, store: Arc<dyn StateStore>, tap: Tap) -> Self {
+        Self { node: node.into(), store, tap }
     }
 }
+
+impl Commit for TappedStore {
+    fn submit(&self, batch: Batch, done: Completion) {
+        if !self.tap.is_open() {
+            return self.store.submit(batch, done);
+        }
+        let (node, seen, tap) = (Arc::clone(&self.node), Arc::new(batch.clone()), self.tap.clone());
+        tap.note(|| Observation::Submitted { node: Arc::clone(&node), batch: Arc::clone(&seen) });
+        let done = Box::new(move |result: Result<(), CommitError>| {
+            let is_durable = result.is_ok();
+            tap.note(|| Observation::Answered { node, batch: seen, is_durable });
+            done(result);
+        });
+        self.store.submit(batch, done);
+    }
+
+    fn reloaded(&self, actor: &ActorKey) {
+        self.store.reloaded(actor);
+    }
+}
+
+/// Reads what another store has.
+macro_rules! read_from {
+    ($store:ident . $inner:ident) => {
+        impl StateStore for $store {
+            fn get(&self, space: Space, key: &[u8]) -> Result<Option<Versioned>, ReadError> {
+                self.$inner.get(space, key)
+            }
+
+            fn scan(&self, space: Space, range: KeyRange, limit: usize) -> Result<Vec<Found>, ReadError> {
+                self.$inner.scan(space, range, limit)
+            }
+
+            fn revision(&self) -> Revision {
+                self.$inner.revision()
+            }
+
+            fn feed_end(&self) -> Cursor {
+                self.$inner.feed_end()
+            }
+
+            fn feed(&self, after: Cursor, limit: usize) -> Result<Feed, FeedError> {
+                self.$inner.feed(after, limit)
+            }
+
+            fn subscribe(&self, wake: Wake) -> Subscription {
+                self.$inner.subscribe(wake)
+            }
+
+            fn read_log(&self, log: &str, from_sequence: u64, bytes_max: usize) -> Result<Vec<LogPart>, ReadError> {
+                self.$inner.read_log(log, from_sequence, bytes_max)
+            }
+
+            fn log_range(&self, log: &str) -> Result<Option<(u64, u64)>, ReadError> {
+                self.$inner.log_range(log)
+            }
+
+            fn list_logs(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, ReadError> {
+                self.$inner.list_logs(prefix, after, limit)
+            }
+
+            fn failure(&self) -> Option<String> {
+                self.$inner.failure()
+            }
+        }
+    };
+}
+
+read_from!(NodeStore.memory);
+read_from!(TappedStore.store);
 
 /// What a batch writes, for the trace.
 fn digest(batch: &Batch) -> [u8; 32] {

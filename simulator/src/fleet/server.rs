@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetd_actors::authority::KeptTrust;
 use fleetd_server::artifact_store::memory::MemoryArtifactStore;
@@ -10,25 +11,31 @@ use fleetd_server::trust_file::memory::MemoryTrustFile;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::BootId;
 use fleetd_sync_core::key::SecretKey;
-use fleetd_sync_core::time::ClockQuality;
 use fleetd_sync_core::trust::{Rank, Role, RootRecord, Sites};
 use fleetd_sync_store::memory::MemoryStore;
+use fleetd_sync_store::open_error::{OpenStoreError, open_or_put_aside};
 use fleetd_sync_transport::identity::{CertificateAuthority, key_pkcs8};
 use fleetd_sync_transport::link::{ListenIdentity, Listener};
 
-use super::engines::Engines;
-use super::{SERVER_ADDRESS, ScenarioError, failed};
+use super::{End, SERVER_ADDRESS, ScenarioError, Setting, failed};
+use crate::agenda::Task;
 use crate::blocking::NodeBlocking;
 use crate::clock::{NodeClock, new_year_2026};
 use crate::engine::NodeEngine;
-use crate::links::Links;
-use crate::observation::Tap;
-use crate::store::NodeStore;
+use crate::fuse::Fuse;
+use crate::observation::Observation;
+use crate::store::{Ailment, NodeStore, TappedStore};
 use crate::tapped_link::TappedLink;
 use crate::world::World;
 
 /// What traces call the server.
 pub const SERVER: &str = "server";
+
+/// Time after which a server whose store has failed ends.
+///
+/// # Source
+/// The looks of `server/src/serve.rs`.
+const FAILURE_NOTICED_AFTER: Duration = Duration::from_secs(5);
 
 /// A server in the world.
 pub struct SimulatedServer {
@@ -39,6 +46,9 @@ pub struct SimulatedServer {
     authority: SecretKey,
     certificates: Arc<CertificateAuthority>,
     listen: ListenIdentity,
+    pub(super) clock: NodeClock,
+    pub(super) ailment: Ailment,
+    pub(super) fuse: Fuse,
     running: Option<Running>,
     starts: u32,
 }
@@ -51,7 +61,7 @@ struct Running {
 
 impl SimulatedServer {
     /// A server with keys of its own, which does not run yet.
-    pub(super) fn new(root: &SecretKey, entropy: &mut Entropy) -> Result<Self, ScenarioError> {
+    pub(super) fn new(root: &SecretKey, world: &World, entropy: &mut Entropy) -> Result<Self, ScenarioError> {
         let [ca, authority, server] = std::array::from_fn(|_| SecretKey::generate(entropy));
         let roles = [
             (ca.public(), Role::CertificateAuthority),
@@ -72,6 +82,9 @@ impl SimulatedServer {
             authority,
             certificates: Arc::new(certificates),
             listen,
+            clock: NodeClock::right(world.clone(), true),
+            ailment: Ailment::default(),
+            fuse: Fuse::default(),
             running: None,
             starts: 0,
         })
@@ -84,28 +97,38 @@ impl SimulatedServer {
     }
 
     /// Starts it.
-    pub(super) fn start(
-        &mut self,
-        world: &World,
-        network: &Links,
-        engines: &Engines,
-        tap: &Tap,
-    ) -> Result<(), ScenarioError> {
+    pub(super) fn start(&mut self, setting: &Setting<'_>) -> Result<(), ScenarioError> {
         if self.running.is_some() {
             return Ok(());
         }
         self.starts += 1;
+        self.fuse = Fuse::default();
+        if self.starts > 1 {
+            self.open_store(setting)?;
+        }
+        let world = setting.world;
         let entropy = world.entropy(SERVER).stream(&format!("start {}", self.starts));
-        let clock = Arc::new(NodeClock::new(world.clone(), new_year_2026(), ClockQuality::Synced));
-        let store = Arc::new(NodeStore::new(SERVER, world.clone(), Arc::clone(&self.store), tap.clone()));
-        let engine = engines.engine(SERVER, Arc::<NodeClock>::clone(&clock), Arc::<NodeStore>::clone(&store))?;
+        let clock = Arc::new(self.clock.clone());
+        setting.network.set_clock(SERVER, self.clock.clone());
+        let database = NodeStore::new(SERVER, world.clone(), Arc::clone(&self.store));
+        let (agenda, again) = (setting.agenda.clone(), world.clone());
+        let failed_late = move || {
+            let agenda = agenda.clone();
+            again.schedule(FAILURE_NOTICED_AFTER, SERVER, b"store failed", move || {
+                agenda.add(Task::Fail(SERVER.to_owned()));
+            });
+        };
+        let database = database.with(self.ailment.clone(), self.fuse.clone()).on_failure(Arc::new(failed_late));
+        let store = Arc::new(TappedStore::new(SERVER, Arc::new(database), setting.tap.clone()));
+        let engine =
+            setting.engines.engine(SERVER, Arc::<NodeClock>::clone(&clock), Arc::<TappedStore>::clone(&store))?;
         let boot = BootId::random(&mut entropy.stream("boot"));
         let seams = server_node::Seams {
             clock,
             store,
-            link: TappedLink::new(SERVER, network.link(SERVER), tap.clone()),
+            link: TappedLink::new(SERVER, setting.network.link(SERVER, self.fuse.clone()), setting.tap.clone()),
             artifacts: Arc::<MemoryArtifactStore>::clone(&self.artifacts),
-            blocking: Arc::new(NodeBlocking::new(SERVER, world.clone())),
+            blocking: Arc::new(NodeBlocking::new(SERVER, world.clone()).with(self.fuse.clone())),
             entropy,
         };
         let identity = server_node::ServerIdentity {
@@ -115,21 +138,46 @@ impl SimulatedServer {
             boot,
         };
         let node = server_node::Node::start(&engine, seams, identity).map_err(failed)?;
-        let listener = node.listen(&network.listen_address(SERVER_ADDRESS), self.listen.clone()).map_err(failed)?;
+        let listener = node.listen(&setting.network.listen_address(SERVER_ADDRESS), self.listen.clone()).map_err(failed)?;
         self.running = Some(Running { node, engine, _listener: listener });
         Ok(())
     }
 
-    /// Ends its process: nothing of it happens any more. Its store is the caller's to crash or kill.
-    pub(super) fn end(&mut self) -> bool {
-        let Some(running) = self.running.take() else { return false };
-        running.engine.kill();
-        true
+    /// Opens its store again, as the product does at its start: one that is damaged is put aside.
+    fn open_store(&mut self, setting: &Setting<'_>) -> Result<(), ScenarioError> {
+        let (store, was_aside) = reopen(&self.store)?;
+        self.store = Arc::new(store);
+        if was_aside {
+            setting.tap.note(|| Observation::Restored { node: SERVER.into() });
+        }
+        Ok(())
+    }
+
+    /// Ends its process, or its power. Returns whether it ran.
+    pub(super) fn end(&mut self, end: End, setting: &Setting<'_>, entropy: &mut Entropy) -> bool {
+        let running = self.running.take();
+        let has_run = running.is_some();
+        if let Some(running) = running {
+            running.engine.kill();
+        }
+        self.fuse.blow();
+        setting.network.kill(SERVER);
+        match end {
+            End::Crash if has_run => self.store.kill(),
+            End::Crash => {}
+            End::PowerCut => self.store.crash(entropy),
+        }
+        if has_run {
+            setting.tap.note(|| Observation::Died { node: SERVER.into() });
+        }
+        has_run
     }
 
     /// Takes its store away, and returns it; it begins without one when it is started.
     pub(super) fn lose_store(&mut self) -> Arc<MemoryStore> {
-        std::mem::replace(&mut self.store, Arc::new(MemoryStore::manual()))
+        let empty = MemoryStore::manual();
+        empty.kill();
+        std::mem::replace(&mut self.store, Arc::new(empty))
     }
 
     /// Takes the revocations out of the copy of trust beside its keys, as who restores the keys from a backup does.
@@ -139,10 +187,15 @@ impl SimulatedServer {
             self.trust_file.restore(KeptTrust { chain, envelopes: Vec::new() });
         }
     }
+}
 
-    /// Opens its store again after it was crashed or killed.
-    pub(super) fn reopen(&mut self) -> Result<(), ScenarioError> {
-        self.store = Arc::new(self.store.reopen().map_err(failed)?);
-        Ok(())
-    }
+/// Opens a store again that was closed, killed or crashed; one that is damaged is put aside, and an empty one takes its
+/// place. Says whether that was so.
+pub(super) fn reopen(former: &MemoryStore) -> Result<(MemoryStore, bool), ScenarioError> {
+    let put_aside = |_: &OpenStoreError| {
+        former.quarantine();
+        Ok::<_, OpenStoreError>(())
+    };
+    let (store, aside) = open_or_put_aside(|| former.reopen(), put_aside).map_err(failed)?;
+    Ok((store, aside.is_some()))
 }

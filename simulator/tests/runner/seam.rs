@@ -58,7 +58,8 @@ fn story(engine: EngineKind) -> (u64, u64) {
     fleet.wait_until("the third to converge by itself", |fleet| all_healthy(fleet, "1.1.0")).unwrap();
 
     let crashing = b"coffee that crashes";
-    let behaviour = Behaviour { crashes_after: Some(Duration::from_millis(300)), is_sick: true };
+    let behaviour =
+        Behaviour { crashes_after: Some(Duration::from_millis(300)), is_sick: true, ..Behaviour::default() };
     fleet.devices.iter().for_each(|device| device.runner.script(ArtifactDigest::of(crashing), behaviour));
     let third = fleet.push("1.2.0", crashing).unwrap();
     let rollout = fleet.roll_out(&third).unwrap();
@@ -120,7 +121,7 @@ fn an_aborted_rollout_hears_how_the_devices_ended_that_were_at_work() {
     fleet.roll_out(&first).unwrap();
     fleet.wait_until("1.0.0 to be healthy on all", |fleet| all_healthy(fleet, "1.0.0")).unwrap();
     let program = b"coffee two";
-    let behaviour = Behaviour { crashes_after: Some(Duration::from_secs(5)), is_sick: true };
+    let behaviour = Behaviour { crashes_after: Some(Duration::from_secs(5)), is_sick: true, ..Behaviour::default() };
     fleet.devices[1].runner.script(ArtifactDigest::of(program), behaviour);
     let slow = Behaviour { is_sick: true, ..Behaviour::default() };
     fleet.devices[0].runner.script(ArtifactDigest::of(program), slow);

@@ -15,7 +15,7 @@ use fleetd_simulator::shrink::{InProcess, shrink};
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::time::Monotonic;
 
-/// Holds nothing of the design: it fails when device-3 goes down while a rollout is under way.
+/// Holds nothing of the design: it fails when device-3 goes down once a rollout has begun.
 #[derive(Default)]
 struct Planted {
     is_rolling_out: bool,
@@ -36,13 +36,13 @@ impl Checker for Planted {
                 for mutation in &batch.mutations {
                     if let Mutation::Put { space: Space::Rollout, value, .. } = mutation {
                         let header = record::rollout::decode_header(value).unwrap();
-                        self.is_rolling_out = header.phase == RolloutPhase::Running;
+                        self.is_rolling_out |= header.phase == RolloutPhase::Running;
                     }
                 }
                 Ok(())
             }
             Observation::Died { node } if &**node == "device-3" && self.is_rolling_out => {
-                Err(Broken { node: Arc::clone(node), seen: "it went down during a rollout".to_owned() })
+                Err(Broken { node: Arc::clone(node), seen: "it went down after a rollout began".to_owned() })
             }
             _ => Ok(()),
         }

@@ -263,10 +263,11 @@ impl MemoryStore {
         self.session.medium.lock().unpoison().operations_left = Some(operations);
     }
 
-    /// Lets commits and writes to logs succeed again, as far as the store has not failed for good.
+    /// Takes back every fault that was ordered and has not come.
     pub fn forget_faults(&self) {
         let mut medium = self.session.medium.lock().unpoison();
         (medium.commit_fault, medium.append_fault) = (None, None);
+        medium.operations_left = medium.operations_left.filter(|left| *left == 0);
     }
 
     /// Says whether the power has failed that [`cut_power_after`](Self::cut_power_after) let fail.
