@@ -20,6 +20,8 @@ pub struct Condition {
     pub is_mute: bool,
     /// What is sent to the node does not pass, and what it sends does.
     pub is_deaf: bool,
+    /// The longest packet that passes, either way; any passes when there is none.
+    pub size_max: Option<usize>,
     /// How much longer each packet takes, either way.
     pub slower: Duration,
     /// How many of a million packets are lost, each way.
@@ -34,6 +36,11 @@ pub struct Condition {
     pub bytes_per_second: Option<u64>,
 }
 
+/// The smaller of two limits, where there is one.
+fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    one.into_iter().chain(other).min()
+}
+
 /// What becomes of one packet.
 pub(super) struct Fate {
     pub(super) is_lost: bool,
@@ -42,12 +49,29 @@ pub(super) struct Fate {
 }
 
 impl Condition {
-    pub(super) const fn stops_leaving(&self) -> bool {
-        self.is_cut || self.is_mute
+    /// What two conditions come to that hold at once.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            is_cut: self.is_cut || other.is_cut,
+            is_mute: self.is_mute || other.is_mute,
+            is_deaf: self.is_deaf || other.is_deaf,
+            size_max: least(self.size_max, other.size_max),
+            slower: self.slower + other.slower,
+            loss_ppm: self.loss_ppm.max(other.loss_ppm),
+            copied_ppm: self.copied_ppm.max(other.copied_ppm),
+            late_ppm: self.late_ppm.max(other.late_ppm),
+            late_by: self.late_by.max(other.late_by),
+            bytes_per_second: least(self.bytes_per_second, other.bytes_per_second),
+        }
     }
 
-    pub(super) const fn stops_coming(&self) -> bool {
-        self.is_cut || self.is_deaf
+    pub(super) fn stops_leaving(&self, size: usize) -> bool {
+        self.is_cut || self.is_mute || self.size_max.is_some_and(|max| size > max)
+    }
+
+    pub(super) fn stops_coming(&self, size: usize) -> bool {
+        self.is_cut || self.is_deaf || self.size_max.is_some_and(|max| size > max)
     }
 
     /// Says whether every packet fares alike: nothing needs to be drawn.

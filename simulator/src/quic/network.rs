@@ -31,6 +31,9 @@ const FIRST_OUTER_PORT: u16 = 20_000;
 /// The addresses of the world's nodes: 10.0.0.1 and those after it.
 const FIRST_ADDRESS: u32 = u32::from_be_bytes([10, 0, 0, 1]);
 
+/// Who imposes what is imposed by hand.
+const BY_HAND: u64 = u64::MAX;
+
 /// Says whether packets are told apart by their bytes in the trace, besides by their times, ends and sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Traced {
@@ -48,10 +51,20 @@ struct Node {
     next_outer_port: u16,
     starts: u32,
     tasks: Tasks,
+    /// What its link does to packets, by who imposed it, and what that comes to.
+    imposed: BTreeMap<u64, Condition>,
     condition: Condition,
+    /// By which it judges the certificates of whoever dials it.
+    clock: Option<NodeClock>,
     firewall: Firewall,
     /// Until when its link is busy with what it sent.
     busy_until: Monotonic,
+}
+
+impl Node {
+    fn sum_up(&mut self) {
+        self.condition = self.imposed.values().fold(Condition::default(), |sum, condition| sum.and(condition));
+    }
 }
 
 struct Bound {
@@ -121,13 +134,13 @@ impl UdpNetwork {
     /// The link of a node that starts: the product's endpoint on this network.
     #[must_use]
     pub fn link(&self, node: &str, settings: Settings) -> Arc<Endpoint> {
-        let (start, tasks) = {
+        let (start, tasks, clock) = {
             let mut state = self.lock();
             state.address_of(node);
             let known = state.nodes.entry(node.to_owned()).or_default();
             known.starts += 1;
             known.tasks = Tasks::default();
-            (known.starts, known.tasks.clone())
+            (known.starts, known.tasks.clone(), known.clock.clone())
         };
         let ground = NodeGround {
             node: node.to_owned(),
@@ -136,7 +149,8 @@ impl UdpNetwork {
             runtime: self.runtime.clone(),
             tasks,
         };
-        let clock = Arc::new(NodeClock::new(self.world.clone(), new_year_2026(), ClockQuality::Synced));
+        let right = || NodeClock::new(self.world.clone(), new_year_2026(), ClockQuality::Synced);
+        let clock = Arc::new(clock.unwrap_or_else(right));
         let entropy = self.world.entropy(node).stream(&format!("endpoint {start}"));
         Arc::new(Endpoint::on(Arc::new(ground), settings, clock, entropy))
     }
@@ -148,17 +162,33 @@ impl UdpNetwork {
 
     /// Cuts a node off from all others. What is on its way is lost.
     pub fn cut(&self, node: &str) {
-        self.change(node, |condition| condition.is_cut = true);
+        self.impose(node, BY_HAND, Condition { is_cut: true, ..Condition::default() });
     }
 
-    /// Ends a cut.
+    /// Ends such a cut.
     pub fn heal(&self, node: &str) {
-        self.change(node, |condition| condition.is_cut = false);
+        self.relieve(node, BY_HAND);
     }
 
-    /// Changes what a node's link does to its packets.
-    pub fn change(&self, node: &str, change: impl FnOnce(&mut Condition)) {
-        change(&mut self.lock().nodes.entry(node.to_owned()).or_default().condition);
+    /// Lets a node's link do something to its packets, until [`relieve`](Self::relieve) is called with the same id.
+    pub fn impose(&self, node: &str, id: u64, condition: Condition) {
+        let mut state = self.lock();
+        let known = state.nodes.entry(node.to_owned()).or_default();
+        known.imposed.insert(id, condition);
+        known.sum_up();
+    }
+
+    /// Ends what was imposed.
+    pub fn relieve(&self, node: &str, id: u64) {
+        let mut state = self.lock();
+        let known = state.nodes.entry(node.to_owned()).or_default();
+        known.imposed.remove(&id);
+        known.sum_up();
+    }
+
+    /// Says by which clock a node that starts from now on judges the certificates of whoever dials it.
+    pub fn set_clock(&self, node: &str, clock: NodeClock) {
+        self.lock().nodes.entry(node.to_owned()).or_default().clock = Some(clock);
     }
 
     /// The middle forgets every flow of a node, as a firewall does that was started again: packets of connections that
@@ -370,7 +400,7 @@ impl State {
         let latency = own.copied().unwrap_or(self.latency);
         let condition = |node: &str| self.nodes.get(node).map(|known| known.condition.clone()).unwrap_or_default();
         let (leaving, coming) = (condition(from), condition(to));
-        if leaving.stops_leaving() || coming.stops_coming() {
+        if leaving.stops_leaving(size) || coming.stops_coming(size) {
             return Vec::new();
         }
         let Some(queued) = self.queue(from, &leaving, now, size) else { return Vec::new() };
@@ -407,8 +437,10 @@ impl State {
         let mut passes = true;
         for node in ends {
             let known = self.nodes.entry(node.to_owned()).or_default();
+            let size = packet.contents.len();
+            let condition = &known.condition;
             let is_stopped =
-                if node == packet.to.0 { known.condition.stops_coming() } else { known.condition.stops_leaving() };
+                if node == packet.to.0 { condition.stops_coming(size) } else { condition.stops_leaving(size) };
             passes &= !is_stopped && known.firewall.lets_pass(&packet.contents);
         }
         passes

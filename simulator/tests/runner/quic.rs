@@ -9,15 +9,16 @@ use fleetd_simulator::links::Links;
 use fleetd_simulator::quic::condition::Condition;
 use fleetd_simulator::quic::network::UdpNetwork;
 use fleetd_simulator::run::{Outcome, RunPlan, run};
-use fleetd_simulator::scenario::builtin;
+use fleetd_simulator::scenario::{Scenario, builtin};
 use fleetd_simulator::world::World;
 use fleetd_sync_core::limit;
 
 const LATENCY: Duration = Duration::from_millis(20);
 
-fn run_on_quic(name: &str, seed: u64, change: impl FnOnce(&mut RunPlan)) -> Outcome {
-    let mut plan = RunPlan { engine: EngineKind::Quic, ..RunPlan::drawn(builtin(name).unwrap(), seed) };
-    change(&mut plan);
+fn run_on_quic(name: &str, seed: u64, change: impl FnOnce(&mut Scenario)) -> Outcome {
+    let mut scenario = builtin(name).unwrap();
+    change(&mut scenario);
+    let plan = RunPlan { engine: EngineKind::Quic, ..RunPlan::drawn(scenario, seed) };
     run(plan, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
@@ -43,7 +44,7 @@ fn paths(fleet: &Fleet) -> UdpNetwork {
 
 /// Lets a device's link be so, from now on.
 fn let_link_be(fleet: &Fleet, condition: &Condition) {
-    paths(fleet).change("device-0", |link| *link = condition.clone());
+    paths(fleet).impose("device-0", 1, condition.clone());
 }
 
 #[test]
@@ -54,12 +55,9 @@ fn calm_converges() {
 }
 
 #[test]
-fn a_short_day_of_cuts_resets_and_crashes_converges() {
+fn a_day_of_few_devices_with_cuts_resets_and_crashes_converges() {
     for seed in 1..=3 {
-        let outcome = run_on_quic("day", seed, |plan| {
-            plan.scenario.devices = 6;
-            plan.faults.retain(|fault| fault.at < Duration::from_secs(1800));
-        });
+        let outcome = run_on_quic("day", seed, |scenario| scenario.devices = 6);
         assert_eq!((outcome.violation.as_ref(), outcome.converged), (None, outcome.devices), "seed {seed}");
         assert!(outcome.converged_after_ms.is_some());
     }
@@ -122,7 +120,7 @@ fn a_lossy_path_that_doubles_and_reorders_delays_and_changes_nothing() {
 fn a_narrow_link_takes_as_long_as_its_bytes_need() {
     let mut fleet = fleet_of(1);
     let artifact: Vec<u8> = (0..100_000_u32).map(|number| (number % 251) as u8).collect();
-    paths(&fleet).change(SERVER, |link| link.bytes_per_second = Some(10_000));
+    paths(&fleet).impose(SERVER, 1, Condition { bytes_per_second: Some(10_000), ..Condition::default() });
     let release = fleet.push("1.0.0", &artifact).unwrap();
     fleet.roll_out(&release).unwrap();
     let took = fleet.wait_until("the release to be healthy", |fleet| fleet.is_healthy(0, "1.0.0")).unwrap();
