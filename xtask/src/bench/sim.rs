@@ -41,6 +41,18 @@ impl Report {
     }
 }
 
+/// What `fleetd sim bench-quic --json` says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Handshakes {
+    connections: u32,
+    connected: u32,
+    per_cpu_second: f64,
+}
+
+/// The row that is measured without a scenario.
+const QUIC: &str = "sim_quic";
+
 /// One measurement: what is run, and the row that comes of it.
 struct Measurement {
     name: &'static str,
@@ -82,7 +94,7 @@ const MEASUREMENTS: [Measurement; 5] = [
 
 /// Measures the rows that `only` names, or all of them.
 pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let known: Vec<&str> = MEASUREMENTS.iter().map(|measurement| measurement.name).collect();
+    let known: Vec<&str> = MEASUREMENTS.iter().map(|measurement| measurement.name).chain([QUIC]).collect();
     if let Some(unknown) = only.iter().find(|name| !known.contains(&name.as_str())) {
         anyhow::bail!("there is no row `{unknown}`; the rows are: {}", known.join(", "));
     }
@@ -101,6 +113,12 @@ pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result
             measurement.flags
         );
         print(&(measurement.row)(&report))?;
+    }
+    if is_wanted(QUIC) {
+        let json = cmd!(shell, "target/release/fleetd --json sim bench-quic").quiet().read()?;
+        let found: Handshakes = serde_json::from_str(&json).context("read what the simulator reports")?;
+        anyhow::ensure!(found.connected == found.connections, "{QUIC}: not every device was answered: {found:?}");
+        print(&Row::new(QUIC, found.per_cpu_second, "handshakes/CPU-s", Target::AtLeast(1200.0)))?;
     }
     Ok(())
 }
