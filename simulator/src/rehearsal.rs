@@ -10,8 +10,10 @@
 pub mod build;
 pub mod course;
 pub mod draw;
+pub mod page;
 pub mod planning;
 pub mod share;
+pub mod summary;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -181,6 +183,17 @@ pub struct CopiedHold {
     pub reason: String,
 }
 
+impl From<Probe> for CopiedProbe {
+    fn from(Probe { check, grace, interval, timeout, successes_min, failures_max }: Probe) -> Self {
+        let check = match check {
+            ProbeCheck::Alive => CopiedCheck::Alive,
+            ProbeCheck::Notify => CopiedCheck::Notify,
+            ProbeCheck::Exec { .. } | ProbeCheck::Tcp { .. } | ProbeCheck::Http { .. } => CopiedCheck::Asked,
+        };
+        Self { check, grace, interval, timeout, successes_min, failures_max }
+    }
+}
+
 impl CopiedProbe {
     /// Takes what a copy needs of a release's manifest.
     ///
@@ -189,13 +202,7 @@ impl CopiedProbe {
     pub fn of_manifest(bytes: &[u8]) -> Result<Self, RehearsalError> {
         let manifest =
             Manifest::decode(bytes).map_err(|error| RehearsalError::Manifest { cause: error.to_string() })?;
-        let Probe { check, grace, interval, timeout, successes_min, failures_max } = manifest.probe;
-        let check = match check {
-            ProbeCheck::Alive => CopiedCheck::Alive,
-            ProbeCheck::Notify => CopiedCheck::Notify,
-            ProbeCheck::Exec { .. } | ProbeCheck::Tcp { .. } | ProbeCheck::Http { .. } => CopiedCheck::Asked,
-        };
-        Ok(Self { check, grace, interval, timeout, successes_min, failures_max })
+        Ok(Self::from(manifest.probe))
     }
 }
 
@@ -212,7 +219,36 @@ impl From<&CopiedProbe> for Probe {
     }
 }
 
+/// What a plan's text says of the plan itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanHead {
+    /// Its id.
+    pub plan: String,
+    /// The workload that it brings.
+    pub workload: String,
+    /// The version.
+    pub version: String,
+}
+
+impl PlanHead {
+    /// Reads a plan's text.
+    ///
+    /// # Errors
+    /// [`RehearsalError::Plan`]; an edit by hand is named as one.
+    pub fn read(text: &str) -> Result<Self, RehearsalError> {
+        let Plan { id, release, .. } = Plan::from_text(text)?;
+        Ok(Self { plan: id.to_string(), workload: release.workload.to_string(), version: release.version.to_string() })
+    }
+}
+
 impl Rehearsal {
+    /// A rehearsal of a plan on a copy of a fleet, in a world that is as it is: nobody goes away, nothing crashes.
+    #[must_use]
+    pub fn new(plan: String, copied_at_ms: i64, probe: CopiedProbe, devices: Vec<CopiedDevice>) -> Self {
+        let (offline, fail) = (Share::NONE, Share::NONE);
+        Self { plan, copied_at_ms, offline, fail, loss: loss_default(), bandwidth: None, probe, devices }
+    }
+
     /// The plan that its text says.
     ///
     /// # Errors

@@ -3,11 +3,11 @@
 //! Pictures are SVG, drawn here; colours follow the reader's choice of a light or a dark page. Whatever a scenario or a
 //! device chose the words of is escaped by [`markup`].
 
-mod band;
-mod chart;
+pub(crate) mod band;
+pub(crate) mod chart;
 mod fault_view;
-mod markup;
-mod table;
+pub(crate) mod markup;
+pub(crate) mod table;
 
 use std::fmt;
 
@@ -38,10 +38,7 @@ struct Page<'a> {
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let title = format!("Simulation of {}", self.report.scenario.name);
-        writeln!(f, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">")?;
-        writeln!(f, "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">")?;
-        writeln!(f, "<meta name=\"color-scheme\" content=\"light dark\">")?;
-        writeln!(f, "<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>", Text(&title))?;
+        open_page(f, &title)?;
         self.head(f, &title)?;
         self.figures(f)?;
         self.failures(f)?;
@@ -56,8 +53,33 @@ impl fmt::Display for Page<'_> {
         }
         table::marks(f, self.report)?;
         table::runs(f, self.report)?;
-        writeln!(f, "</main>\n</body>\n</html>")
+        close_page(f)
     }
+}
+
+/// Opens a page, up to its first heading.
+pub(crate) fn open_page(f: &mut fmt::Formatter<'_>, title: &str) -> fmt::Result {
+    writeln!(f, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">")?;
+    writeln!(f, "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">")?;
+    writeln!(f, "<meta name=\"color-scheme\" content=\"light dark\">")?;
+    writeln!(f, "<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>", Text(title))
+}
+
+/// Closes a page.
+pub(crate) fn close_page(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "</main>\n</body>\n</html>")
+}
+
+/// Draws figures, each a name and a value that is markup already.
+pub(crate) fn draw_figures<'a>(
+    f: &mut fmt::Formatter<'_>,
+    figures: impl IntoIterator<Item = (&'a str, String)>,
+) -> fmt::Result {
+    writeln!(f, "<dl class=\"figures\">")?;
+    for (name, value) in figures {
+        writeln!(f, "<div><dt>{name}</dt><dd>{value}</dd></div>")?;
+    }
+    writeln!(f, "</dl>")
 }
 
 impl Page<'_> {
@@ -112,11 +134,7 @@ impl Page<'_> {
                 ),
             ),
         ];
-        writeln!(f, "<dl class=\"figures\">")?;
-        for (name, value) in figures {
-            writeln!(f, "<div><dt>{name}</dt><dd>{value}</dd></div>")?;
-        }
-        writeln!(f, "</dl>")
+        draw_figures(f, figures)
     }
 
     fn failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -204,7 +222,7 @@ impl Page<'_> {
     }
 
     fn chart(&self) -> Chart {
-        Chart { end_s: self.end_s(), top: 1.0, moments: self.moments(None), ..Chart::default() }
+        Chart { end: self.end_s(), top: 1.0, moments: self.moments(None), ..Chart::default() }
     }
 
     /// The end of what was seen: runs that converge end before their deadline.
@@ -217,13 +235,13 @@ impl Page<'_> {
         let scenario = &self.report.scenario;
         let acts = scenario.acts.iter();
         let mut moments: Vec<Moment> =
-            acts.map(|act| Moment { at_s: act.at.as_secs(), label: act.roll_out.clone(), is_failure: false }).collect();
-        moments.push(Moment { at_s: scenario.duration.as_secs(), label: "healed".to_owned(), is_failure: false });
+            acts.map(|act| Moment { at: act.at.as_secs(), label: act.roll_out.clone(), is_failure: false }).collect();
+        moments.push(Moment { at: scenario.duration.as_secs(), label: "healed".to_owned(), is_failure: false });
         let end_s = failed.and_then(|run| run.violation.as_ref()).map(|failure| failure.at_ms / 1000);
-        moments.extend(end_s.map(|at_s| Moment { at_s, label: "failed".to_owned(), is_failure: true }));
+        moments.extend(end_s.map(|at| Moment { at, label: "failed".to_owned(), is_failure: true }));
         let end_s = end_s.unwrap_or_else(|| self.end_s());
-        moments.retain(|moment| moment.at_s <= end_s);
-        moments.sort_by_key(|moment| moment.at_s);
+        moments.retain(|moment| moment.at <= end_s);
+        moments.sort_by_key(|moment| moment.at);
         moments
     }
 }

@@ -109,7 +109,7 @@ pub struct Sample {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// Its seed.
@@ -320,6 +320,8 @@ impl Run {
         let at = self.fleet.world.monotonic();
         self.rehearsed = self.recorder.as_ref().map(|recorder| recorder.written(at));
         ended?;
+        // Who has not gone yet need not go any more.
+        self.timetable.retain(|_, entry| !matches!(entry, Entry::Begin(_)));
         self.heal()?;
         let healed = self.at();
         let all_ended = |run: &Self| run.recorder.as_ref().is_none_or(Recorder::all_ended);

@@ -1,6 +1,7 @@
 //! `rollout`: bringing releases to devices.
 
 mod plan;
+mod rehearse;
 mod start;
 pub mod view;
 pub mod watch;
@@ -25,6 +26,8 @@ use crate::output::Moment;
 pub enum Rollout {
     /// Show what a rollout would do, and save that as a plan
     Plan(Plan),
+    /// Rehearse a plan on a copy of the fleet, before it is started
+    Rehearse(rehearse::Rehearse),
     /// Start what was planned
     Start(Start),
     /// Follow a rollout to its end
@@ -134,6 +137,7 @@ impl Rollout {
     pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
         match self {
             Self::Plan(command) => command.run(session).await,
+            Self::Rehearse(command) => command.run(session).await,
             Self::Start(command) => command.run(session).await,
             Self::Watch(command) => {
                 let client = session.client().await?;

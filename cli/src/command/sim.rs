@@ -4,15 +4,15 @@
 //! the next begins. [`pool`] keeps so many of them busy at once as there are cores.
 
 mod bench_quic;
-mod build;
+pub(super) mod build;
 mod check;
-mod pool;
+pub(super) mod pool;
 mod replay;
-mod run;
-mod scenario_flags;
+pub(super) mod run;
+pub(super) mod scenario_flags;
 mod shim;
 mod shrink;
-mod worker;
+pub(super) mod worker;
 
 use clap::Subcommand;
 use fleetd_simulator::run::Outcome;

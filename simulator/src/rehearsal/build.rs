@@ -243,11 +243,11 @@ impl Builder<'_> {
             }
         }
         let everywhere = BTreeMap::from([(Platform::any(), u64::try_from(STAND_IN_BYTES).unwrap_or(u64::MAX))]);
-        let mut rollouts = Vec::new();
+        let (mut rollouts, rows) = (Vec::new(), self.open_rows()?);
         for ((version, is_new), numbers) in groups {
             let version: Version = version.parse().map_err(failed)?;
             let present = if is_new { release.clone() } else { self.publish(&version, &everywhere, Probe::default())? };
-            rollouts.push(self.roll_out(&present, &numbers)?);
+            rollouts.push(self.roll_out(&present, &numbers, &rows)?);
         }
         self.wait_until_ended(&rollouts)?;
         if unwell.is_empty() {
@@ -259,24 +259,34 @@ impl Builder<'_> {
         for artifact in broken.claims().artifacts.values() {
             self.fleet.devices.iter().for_each(|device| device.runner.script(artifact.digest, crash));
         }
-        let rollout = self.roll_out(&broken, &unwell)?;
+        let rollout = self.roll_out(&broken, &unwell, &self.open_rows()?)?;
         self.wait_until_ended(&[rollout])
     }
 
+    /// The devices as a plan sees them to which anything may be brought: that something does not fit is true of the new
+    /// release alone.
+    fn open_rows(&self) -> Result<Vec<DeviceRow>, ScenarioError> {
+        let rows = self.fleet.rows()?.into_iter();
+        let open = |row: DeviceRow| {
+            let platform = row.platform.or_else(|| Some(Platform::any()));
+            DeviceRow { free_bytes: None, platform, ..row }
+        };
+        Ok(rows.map(open).collect())
+    }
+
     /// Rolls a release out to these devices.
-    fn roll_out(&mut self, release: &SignedManifest, numbers: &[usize]) -> Result<RolloutId, ScenarioError> {
+    fn roll_out(
+        &self,
+        release: &SignedManifest,
+        numbers: &[usize],
+        rows: &[DeviceRow],
+    ) -> Result<RolloutId, ScenarioError> {
         let mut entropy = self.entropy.stream(&format!("rollout {}", release.digest()));
         let (id, rollout) = (PlanId::random(&mut entropy), RolloutId::random(&mut entropy));
         let devices = numbers.iter().map(|number| Ok(self.device(*number)?.name.clone()));
         let targets = Targets::Some { selector: None, devices: devices.collect::<Result<_, ScenarioError>>()? };
         let planned = PlannedRelease::of(release.claims(), release.digest());
-        let rows = self.fleet.rows()?;
-        // That something does not fit, or is held, is true of the new release alone.
-        let rows: Vec<DeviceRow> = rows
-            .into_iter()
-            .map(|row| DeviceRow { free_bytes: None, platform: row.platform.or_else(|| Some(Platform::any())), ..row })
-            .collect();
-        let plan = plan(id, planned, targets, 1, u32::MAX, &rows).map_err(failed)?;
+        let plan = plan(id, planned, targets, 1, u32::MAX, rows).map_err(failed)?;
         self.fleet.start_plan(rollout, plan)?;
         Ok(rollout)
     }

@@ -82,6 +82,12 @@ impl DeviceEnd {
         !matches!(self, Self::Waiting | Self::Working)
     }
 
+    /// Says whether the release has proven itself there.
+    #[must_use]
+    pub const fn is_healthy(self) -> bool {
+        matches!(self, Self::Healthy)
+    }
+
     const fn of(status: &DeviceStatus) -> Self {
         match status {
             DeviceStatus::Pending | DeviceStatus::Assigned => Self::Waiting,

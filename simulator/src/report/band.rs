@@ -4,19 +4,19 @@ use crate::run::{Outcome, Sample};
 
 /// One point of time in many runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Point {
-    /// When, in seconds.
-    pub(super) at_s: u64,
+pub(crate) struct Point {
+    /// When, in the unit of the chart's axis.
+    pub(crate) at: u64,
     /// One in twenty lies below.
-    pub(super) low: f64,
+    pub(crate) low: f64,
     /// The median.
-    pub(super) middle: f64,
+    pub(crate) middle: f64,
     /// One in twenty lies above.
-    pub(super) high: f64,
+    pub(crate) high: f64,
 }
 
 /// A quantity over time. A run that ended well before the others keeps its last value: its fleet has converged.
-pub(super) fn over_time(runs: &[&Outcome], value: impl Fn(&Sample) -> f64) -> Vec<Point> {
+pub(crate) fn over_time(runs: &[&Outcome], value: impl Fn(&Sample) -> f64) -> Vec<Point> {
     points(runs, |run, index| {
         let last = run.samples.len().checked_sub(1)?;
         // One that failed or was stopped has no later state.
@@ -27,13 +27,13 @@ pub(super) fn over_time(runs: &[&Outcome], value: impl Fn(&Sample) -> f64) -> Ve
 }
 
 /// How fast a counter grows, per second.
-pub(super) fn rate(runs: &[&Outcome], value: impl Fn(&Sample) -> u64) -> Vec<Point> {
+pub(crate) fn rate(runs: &[&Outcome], value: impl Fn(&Sample) -> u64) -> Vec<Point> {
     let mut points = points(runs, |run, index| {
         let (before, after) = (run.samples.get(index.checked_sub(1)?)?, run.samples.get(index)?);
         let seconds = after.at_s.saturating_sub(before.at_s).max(1);
         Some(number(value(after).saturating_sub(value(before))) / number(seconds))
     });
-    points.retain(|point| point.at_s > 0);
+    points.retain(|point| point.at > 0);
     points
 }
 
@@ -44,25 +44,25 @@ fn points(runs: &[&Outcome], value: impl Fn(&Outcome, usize) -> Option<f64>) -> 
         let mut values: Vec<f64> = runs.iter().filter_map(|run| value(run, index)).collect();
         values.sort_by(f64::total_cmp);
         let [low, middle, high] = [5, 50, 95].map(|percent| percentile(&values, percent));
-        Some(Point { at_s: sample.at_s, low: low?, middle: middle?, high: high? })
+        Some(Point { at: sample.at_s, low: low?, middle: middle?, high: high? })
     })
     .collect()
 }
 
 /// The value below which so many percent lie, of values in order: the nearest that was really seen.
-pub(super) fn percentile<T: Copy>(values: &[T], percent: usize) -> Option<T> {
+pub(crate) fn percentile<T: Copy>(values: &[T], percent: usize) -> Option<T> {
     let last = values.len().checked_sub(1)?;
     values.get((last * percent + 50) / 100).copied()
 }
 
 /// A count as what charts are drawn with; counts that a float cannot hold exactly are drawn all the same.
 #[expect(clippy::cast_precision_loss, reason = "a chart shows three digits")]
-pub(super) fn number(count: u64) -> f64 {
+pub(crate) fn number(count: u64) -> f64 {
     count as f64
 }
 
 /// A count of things in memory.
-pub(super) fn amount(count: usize) -> f64 {
+pub(crate) fn amount(count: usize) -> f64 {
     number(u64::try_from(count).unwrap_or(u64::MAX))
 }
 

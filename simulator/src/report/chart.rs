@@ -14,49 +14,115 @@ const TICKS_MAX: u64 = 8;
 const TICK_SPANS: [u64; 18] =
     [1, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 604_800, 2_592_000];
 
+/// Where a logarithmic axis begins: nothing of a rollout is faster.
+const LOG_FROM_MS: u64 = 100;
+/// Ticks of such an axis.
+const LOG_TICKS_MS: [u64; 16] = [
+    100,
+    1000,
+    3000,
+    10_000,
+    30_000,
+    60_000,
+    300_000,
+    600_000,
+    1_800_000,
+    3_600_000,
+    10_800_000,
+    43_200_000,
+    86_400_000,
+    259_200_000,
+    604_800_000,
+    2_592_000_000,
+];
+/// Room for one of their labels.
+const LOG_TICK_WIDTH: f64 = 34.0;
+
 /// One quantity of a chart.
-pub(super) struct Series {
+pub(crate) struct Series {
     /// Its colour: the name of a class of the page.
-    pub(super) colour: &'static str,
+    pub(crate) colour: &'static str,
     /// Its course.
-    pub(super) points: Vec<Point>,
+    pub(crate) points: Vec<Point>,
 }
 
 /// A moment that is marked.
-pub(super) struct Moment {
-    /// When, in seconds.
-    pub(super) at_s: u64,
+pub(crate) struct Moment {
+    /// When, in the unit of the axis.
+    pub(crate) at: u64,
     /// What happened.
-    pub(super) label: String,
+    pub(crate) label: String,
     /// Whether it is the worst that a run can show.
-    pub(super) is_failure: bool,
+    pub(crate) is_failure: bool,
 }
 
 /// A stack of bars at one place of the time axis: for each colour its height.
-pub(super) struct Bar {
-    /// From when, in seconds.
-    pub(super) from_s: u64,
-    /// Until when, in seconds.
-    pub(super) to_s: u64,
+pub(crate) struct Bar {
+    /// From when, in the unit of the axis.
+    pub(crate) from: u64,
+    /// Until when.
+    pub(crate) to: u64,
     /// Colours and heights, from the bottom up.
-    pub(super) parts: Vec<(&'static str, f64)>,
+    pub(crate) parts: Vec<(&'static str, f64)>,
+}
+
+/// What the time axis counts, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum TimeAxis {
+    /// Seconds, evenly.
+    #[default]
+    Seconds,
+    /// Milliseconds, each power of ten as wide as any other. Every time of the chart is in milliseconds then.
+    Logarithmic,
+}
+
+impl TimeAxis {
+    /// Where a time lies.
+    fn x(self, at: u64, end: u64) -> f64 {
+        match self {
+            Self::Seconds => x(at, end),
+            Self::Logarithmic => {
+                let over = |time: u64| (number(time.max(LOG_FROM_MS)) / number(LOG_FROM_MS)).ln();
+                ROOM.0 + PLOT.0 * (over(at) / over(end.max(LOG_FROM_MS * 10))).clamp(0.0, 1.0)
+            }
+        }
+    }
+
+    fn draw(self, f: &mut fmt::Formatter<'_>, end: u64, bottom: f64) -> fmt::Result {
+        if self == Self::Seconds {
+            return draw_time_axis(f, end, bottom);
+        }
+        let mut free_from = 0.0;
+        for at in LOG_TICKS_MS.into_iter().filter(|at| *at <= end) {
+            let x = self.x(at, end);
+            writeln!(f, r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{:.1}" y2="{:.1}"/>"#, ROOM.1, bottom + 4.0)?;
+            if x >= free_from {
+                let text = span(at);
+                writeln!(f, r#"<text class="tick middle" x="{x:.1}" y="{:.1}">{}</text>"#, bottom + 16.0, Text(&text))?;
+                free_from = x + LOG_TICK_WIDTH;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A chart over time.
 #[derive(Default)]
-pub(super) struct Chart {
-    /// The end of the time axis, in seconds.
-    pub(super) end_s: u64,
+pub(crate) struct Chart {
+    /// What its times are.
+    pub(crate) axis: TimeAxis,
+    /// The end of the time axis, in its unit.
+    pub(crate) end: u64,
     /// The top of the other axis; what lies above widens it.
-    pub(super) top: f64,
+    pub(crate) top: f64,
     /// The unit of the other axis, behind its numbers.
-    pub(super) unit: &'static str,
+    pub(crate) unit: &'static str,
     /// Lines with bands.
-    pub(super) series: Vec<Series>,
+    pub(crate) series: Vec<Series>,
     /// Bars.
-    pub(super) bars: Vec<Bar>,
+    pub(crate) bars: Vec<Bar>,
     /// Moments.
-    pub(super) moments: Vec<Moment>,
+    pub(crate) moments: Vec<Moment>,
 }
 
 impl Chart {
@@ -66,8 +132,8 @@ impl Chart {
         rounded_up(lines.chain(bars).fold(self.top, f64::max))
     }
 
-    fn x(&self, at_s: u64) -> f64 {
-        x(at_s, self.end_s)
+    fn x(&self, at: u64) -> f64 {
+        self.axis.x(at, self.end)
     }
 
     fn y(&self, value: f64) -> f64 {
@@ -75,17 +141,17 @@ impl Chart {
     }
 
     fn draw_series(&self, f: &mut fmt::Formatter<'_>, series: &Series) -> fmt::Result {
-        let place = |at_s: u64, value: f64| format!("{:.1},{:.1}", self.x(at_s), self.y(value));
-        let upper = series.points.iter().map(|point| place(point.at_s, point.high));
-        let lower = series.points.iter().rev().map(|point| place(point.at_s, point.low));
+        let place = |at: u64, value: f64| format!("{:.1},{:.1}", self.x(at), self.y(value));
+        let upper = series.points.iter().map(|point| place(point.at, point.high));
+        let lower = series.points.iter().rev().map(|point| place(point.at, point.low));
         let around: Vec<String> = upper.chain(lower).collect();
-        let middle: Vec<String> = series.points.iter().map(|point| place(point.at_s, point.middle)).collect();
+        let middle: Vec<String> = series.points.iter().map(|point| place(point.at, point.middle)).collect();
         writeln!(f, r#"<polygon class="band {}" points="{}"/>"#, series.colour, around.join(" "))?;
         writeln!(f, r#"<polyline class="line {}" points="{}"/>"#, series.colour, middle.join(" "))
     }
 
     fn draw_bar(&self, f: &mut fmt::Formatter<'_>, bar: &Bar) -> fmt::Result {
-        let (left, right) = (self.x(bar.from_s), self.x(bar.to_s));
+        let (left, right) = (self.x(bar.from), self.x(bar.to));
         let mut below = 0.0;
         for (colour, height) in bar.parts.iter().filter(|(_, height)| *height > 0.0) {
             let (bottom, top) = (self.y(below), self.y(below + height));
@@ -123,27 +189,27 @@ impl fmt::Display for Chart {
         let height = ROOM.1 + PLOT.1 + ROOM.2;
         open_picture(f, height)?;
         self.draw_value_axis(f)?;
-        draw_time_axis(f, self.end_s, ROOM.1 + PLOT.1)?;
+        self.axis.draw(f, self.end, ROOM.1 + PLOT.1)?;
         self.bars.iter().try_for_each(|bar| self.draw_bar(f, bar))?;
         self.series.iter().try_for_each(|series| self.draw_series(f, series))?;
-        draw_moments(f, &self.moments, self.end_s, ROOM.1 + PLOT.1)?;
+        draw_moments(f, &self.moments, &|at| self.x(at), ROOM.1 + PLOT.1)?;
         f.write_str("</svg>\n")
     }
 }
 
 /// Opens a picture as wide as a chart.
-pub(super) fn open_picture(f: &mut fmt::Formatter<'_>, height: f64) -> fmt::Result {
+pub(crate) fn open_picture(f: &mut fmt::Formatter<'_>, height: f64) -> fmt::Result {
     let width = ROOM.0 + PLOT.0 + 10.0;
     writeln!(f, r#"<svg viewBox="0 0 {width:.0} {height:.0}" role="img" preserveAspectRatio="xMidYMid meet">"#)
 }
 
 /// Where a time lies on the time axis.
-pub(super) fn x(at_s: u64, end_s: u64) -> f64 {
+pub(crate) fn x(at_s: u64, end_s: u64) -> f64 {
     ROOM.0 + PLOT.0 * (number(at_s) / number(end_s.max(1))).clamp(0.0, 1.0)
 }
 
 /// Draws the time axis below a plot that ends at `bottom`.
-pub(super) fn draw_time_axis(f: &mut fmt::Formatter<'_>, end_s: u64, bottom: f64) -> fmt::Result {
+pub(crate) fn draw_time_axis(f: &mut fmt::Formatter<'_>, end_s: u64, bottom: f64) -> fmt::Result {
     let step = TICK_SPANS.into_iter().find(|step| end_s / step <= TICKS_MAX).unwrap_or(end_s / TICKS_MAX);
     let mut at_s = 0;
     while at_s <= end_s {
@@ -158,10 +224,15 @@ pub(super) fn draw_time_axis(f: &mut fmt::Formatter<'_>, end_s: u64, bottom: f64
 
 /// Draws marked moments over a plot that ends at `bottom`. A label that would lie on another is left out, and its
 /// title still tells it.
-pub(super) fn draw_moments(f: &mut fmt::Formatter<'_>, moments: &[Moment], end_s: u64, bottom: f64) -> fmt::Result {
+pub(crate) fn draw_moments(
+    f: &mut fmt::Formatter<'_>,
+    moments: &[Moment],
+    place: &dyn Fn(u64) -> f64,
+    bottom: f64,
+) -> fmt::Result {
     let mut free_from = 0.0;
     for moment in moments {
-        let (x, class) = (x(moment.at_s, end_s), if moment.is_failure { "moment bad" } else { "moment" });
+        let (x, class) = (place(moment.at), if moment.is_failure { "moment bad" } else { "moment" });
         writeln!(f, r#"<g class="{class}"><title>{}</title>"#, Text(&moment.label))?;
         writeln!(f, r#"<line x1="{x:.1}" x2="{x:.1}" y1="{:.1}" y2="{bottom:.1}"/>"#, ROOM.1 - 4.0)?;
         let width = 6.0 * number(u64::try_from(moment.label.chars().count()).unwrap_or(0));

@@ -41,7 +41,7 @@ pub(super) fn histogram(runs: &[&Outcome], end_s: u64) -> (Vec<(&'static str, St
     let bars = (0..end_s.div_ceil(width_s)).map(|bar| {
         let height = |kind| number(counts.get(&(bar, kind)).copied().unwrap_or(0)) / amount(runs.len().max(1));
         let parts = kinds.iter().map(|(colour, kind)| (*colour, height(*kind))).collect();
-        Bar { from_s: bar * width_s, to_s: ((bar + 1) * width_s).min(end_s), parts }
+        Bar { from: bar * width_s, to: ((bar + 1) * width_s).min(end_s), parts }
     });
     let legend = kinds.iter().map(|(colour, kind)| (*colour, kind.to_string())).collect();
     (legend, bars.collect())
@@ -76,7 +76,7 @@ pub(super) fn draw_timeline(f: &mut fmt::Formatter<'_>, run: &Outcome, moments: 
         }
     }
     draw_time_axis(f, end_s, bottom)?;
-    draw_moments(f, moments, end_s, bottom)?;
+    draw_moments(f, moments, &|at_s| x(at_s, end_s), bottom)?;
     f.write_str("</svg>\n")
 }
 

@@ -11,7 +11,7 @@ use crate::set::SetReport;
 const RUNS_OPEN_MAX: usize = 40;
 
 /// What colours mean.
-pub(super) fn legend(f: &mut fmt::Formatter<'_>, entries: &[(&str, &str)]) -> fmt::Result {
+pub(crate) fn legend(f: &mut fmt::Formatter<'_>, entries: &[(&str, &str)]) -> fmt::Result {
     write!(f, "<p class=\"legend\">")?;
     for (colour, label) in entries {
         write!(f, "<span><i class=\"{colour}\"></i>{}</span>", Text(label))?;
@@ -20,7 +20,7 @@ pub(super) fn legend(f: &mut fmt::Formatter<'_>, entries: &[(&str, &str)]) -> fm
 }
 
 /// The marks, those that no seed reached first.
-pub(super) fn marks(f: &mut fmt::Formatter<'_>, report: &SetReport) -> fmt::Result {
+pub(crate) fn marks(f: &mut fmt::Formatter<'_>, report: &SetReport) -> fmt::Result {
     if report.marks.is_empty() && report.never_reached.is_empty() {
         return Ok(());
     }
@@ -51,7 +51,7 @@ pub(super) fn marks(f: &mut fmt::Formatter<'_>, report: &SetReport) -> fmt::Resu
 }
 
 /// Every run.
-pub(super) fn runs(f: &mut fmt::Formatter<'_>, report: &SetReport) -> fmt::Result {
+pub(crate) fn runs(f: &mut fmt::Formatter<'_>, report: &SetReport) -> fmt::Result {
     if report.runs.is_empty() {
         return Ok(());
     }

@@ -49,7 +49,11 @@ impl Plan {
 }
 
 /// The plan's document; a large one is an artifact.
-async fn document(client: &FleetClient, plan: &PlanMessage, inline: Vec<u8>) -> Result<Vec<u8>, CommandError> {
+pub(super) async fn document(
+    client: &FleetClient,
+    plan: &PlanMessage,
+    inline: Vec<u8>,
+) -> Result<Vec<u8>, CommandError> {
     if !inline.is_empty() {
         return Ok(inline);
     }

@@ -6,13 +6,13 @@ use crate::command::Session;
 use crate::error::CommandError;
 
 /// This build.
-pub(super) fn this_build() -> Build {
+pub(in crate::command) fn this_build() -> Build {
     let [commit, arch, profile] = [env!("FLEETD_COMMIT"), env!("FLEETD_ARCH"), env!("FLEETD_PROFILE")];
     Build { commit: commit.to_owned(), arch: arch.to_owned(), profile: profile.to_owned() }
 }
 
 /// Refuses a seed of another build, unless the caller wants to see what this one makes of it.
-pub(super) fn accept(session: &Session<'_>, name: &SeedName, any_build: bool) -> Result<(), CommandError> {
+pub(in crate::command) fn accept(session: &Session<'_>, name: &SeedName, any_build: bool) -> Result<(), CommandError> {
     let Err(foreign) = this_build().accept(name) else { return Ok(()) };
     if any_build {
         session

@@ -23,7 +23,7 @@ const ERROR_LINES: usize = 6;
 
 /// Runs orders in processes of this program.
 #[derive(Clone, Debug)]
-pub(super) struct Pool {
+pub(in crate::command) struct Pool {
     program: PathBuf,
     jobs: usize,
     /// What the processes find in their environment besides.
@@ -32,7 +32,7 @@ pub(super) struct Pool {
 
 /// How a set of orders ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(in crate::command) enum Ended {
     /// Each was run.
     All,
     /// Whoever listens had heard enough.
@@ -43,7 +43,7 @@ pub(super) enum Ended {
 
 impl Pool {
     /// A pool of `jobs` processes at once; as many as there are cores when left out.
-    pub(super) fn new(jobs: Option<usize>) -> Result<Self, CommandError> {
+    pub(in crate::command) fn new(jobs: Option<usize>) -> Result<Self, CommandError> {
         let program = std::env::current_exe()
             .map_err(|error| CommandError::new("sim.program", "this program's file is not known").caused_by(&error))?;
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -67,7 +67,7 @@ impl Pool {
 
     /// Runs orders in their order, and lets `hear` have what each tells, by its number. When `hear` breaks off, or on
     /// Ctrl-C, what runs is told to stop, and what it has is still heard.
-    pub(super) async fn run(
+    pub(in crate::command) async fn run(
         &self,
         orders: impl IntoIterator<Item = Order>,
         interrupt: &Interrupt,

@@ -62,12 +62,12 @@ pub struct Run {
 }
 
 /// Reads a seed of a flag.
-fn seed(text: &str) -> Result<u64, String> {
+pub(in crate::command) fn seed(text: &str) -> Result<u64, String> {
     parse_seed(text).ok_or_else(|| "it is no number".to_owned())
 }
 
 /// Reads a number of processes.
-pub(super) fn jobs(text: &str) -> Result<usize, String> {
+pub(in crate::command) fn jobs(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|jobs| *jobs > 0).ok_or_else(|| "it is no number from 1".to_owned())
 }
 
@@ -131,7 +131,8 @@ impl Run {
     }
 }
 
-fn fresh_seed() -> Result<u64, CommandError> {
+/// A seed that nobody has chosen.
+pub(in crate::command) fn fresh_seed() -> Result<u64, CommandError> {
     // Short, so that it can be read aloud.
     getrandom::u32().map(u64::from).map_err(|error| {
         CommandError::new("sim.seed", "no seed can be drawn").caused_by(&error).next_command("fleetd sim run --seed 1")

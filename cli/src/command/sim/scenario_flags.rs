@@ -87,7 +87,7 @@ impl ScenarioFlags {
 }
 
 /// A word of a shell.
-pub(super) fn quoted(word: &str) -> String {
+pub(in crate::command) fn quoted(word: &str) -> String {
     let is_plain = word.chars().all(|character| character.is_alphanumeric() || "/._-+@:".contains(character));
     if is_plain && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }

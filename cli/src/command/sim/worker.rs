@@ -34,26 +34,26 @@ pub struct Worker {}
 
 /// What a worker is to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub(super) seed: u64,
-    pub(super) scenario: Scenario,
+pub(in crate::command) struct Order {
+    pub(in crate::command) seed: u64,
+    pub(in crate::command) scenario: Scenario,
     /// The faults; those that the seed draws when left out.
-    pub(super) faults: Option<Vec<Fault>>,
-    pub(super) until_ms: Option<u64>,
+    pub(in crate::command) faults: Option<Vec<Fault>>,
+    pub(in crate::command) until_ms: Option<u64>,
     /// Tells every event with a number between these.
-    pub(super) watch: Option<(u64, u64)>,
+    pub(in crate::command) watch: Option<(u64, u64)>,
     /// What runs the actors.
-    pub(super) engine: EngineKind,
+    pub(in crate::command) engine: EngineKind,
     /// What becomes of signatures.
-    pub(super) crypto: Crypto,
+    pub(in crate::command) crypto: Crypto,
     /// Stays on one core.
-    pub(super) is_pinned: bool,
+    pub(in crate::command) is_pinned: bool,
 }
 
 /// What a worker tells.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Told {
+pub(in crate::command) enum Told {
     Progress(Progress),
     Event(Brief),
     Outcome(Box<Outcome>),
@@ -65,13 +65,13 @@ pub(super) enum Told {
 
 impl Order {
     /// The order for a seed, whose faults are drawn.
-    pub(super) fn drawn(scenario: &Scenario, flags: &ScenarioFlags, seed: u64) -> Self {
-        let (scenario, engine, crypto) = (scenario.clone(), flags.engine, flags.crypto);
+    pub(in crate::command) fn drawn(scenario: &Scenario, engine: EngineKind, crypto: Crypto, seed: u64) -> Self {
+        let scenario = scenario.clone();
         Self { seed, scenario, faults: None, until_ms: None, watch: None, engine, crypto, is_pinned: false }
     }
 
     /// The order for a plan.
-    pub(super) fn of(plan: &RunPlan) -> Self {
+    pub(in crate::command) fn of(plan: &RunPlan) -> Self {
         let until_ms = plan.until.map(|until| u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
         Self {
             seed: plan.seed,

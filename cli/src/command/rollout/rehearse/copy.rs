@@ -1,0 +1,204 @@
+//! What a rehearsal copies: the plan, and the fleet as the API shows it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fleetd_proto::fleetd::common::v1::WorkloadPhase;
+use fleetd_proto::fleetd::device::v1::{Device, DeviceState, DeviceWorkload, ListDevicesRequest, Presence};
+use fleetd_proto::fleetd::release::v1::{GetReleaseRequest, ListReleasesRequest};
+use fleetd_proto::fleetd::rollout::v1::{
+    GetPlanRequest, GetRolloutRequest, ListRolloutsRequest, RolloutDevice, RolloutDeviceState, RolloutState,
+};
+use fleetd_simulator::rehearsal::{
+    Barred, CopiedDevice, CopiedHold, CopiedProbe, CopiedRelease, PlanHead, Rehearsal, RehearsalError,
+};
+use fleetd_sync_core::id::{ArtifactDigest, PlanId};
+
+use super::super::plan::document;
+use crate::client::FleetClient;
+use crate::command::{Session, login, wording};
+use crate::error::CommandError;
+use crate::exit::Exit;
+use crate::output::Moment;
+
+/// Differences between a plan and its fleet that an error names.
+const STALE_NAMED: usize = 10;
+/// Time after which a device that did not acknowledge is taken to be away, though it is connected. The rollout itself
+/// waits for 15 seconds; what it has decided by then has been stored and can be read soon after.
+const LATE_AFTER_S: u64 = 20;
+
+/// Reads the plan and the fleet.
+pub(super) async fn read(session: &Session<'_>, asked: &str) -> Result<Rehearsal, CommandError> {
+    let given = if asked.parse::<PlanId>().is_ok() { None } else { Some(read_file(asked)?) };
+    let client = session.client().await?;
+    let (plan, head) = saved_plan(&client, asked, given).await?;
+    let request = GetReleaseRequest { workload: head.workload.clone(), version: head.version.clone() };
+    let release = login::need(client.get_release(request).await?.release, "release")?;
+    let signed = login::need(release.signed_manifest, "signed_manifest")?;
+    let releases = ListReleasesRequest { workload: head.workload.clone(), ..Default::default() };
+    let manifests = client.all_releases(releases).await?.into_iter();
+    let manifests: BTreeMap<String, String> =
+        manifests.map(|release| (release.version, release.manifest_digest)).collect();
+    let busy = busy(&client, &head.workload).await?;
+    let devices = client.all_devices(ListDevicesRequest::default()).await?;
+    let devices = devices.into_iter().filter_map(|device| copied(device, &head.workload, &manifests, &busy)).collect();
+    let probe = CopiedProbe::of_manifest(&signed.manifest).map_err(|error| refused(&error))?;
+    Ok(Rehearsal::new(plan, milliseconds(Moment::now()).unwrap_or_default(), probe, devices))
+}
+
+fn read_file(asked: &str) -> Result<(String, PlanHead), CommandError> {
+    let next = "fleetd rollout plan WORKLOAD@VERSION … --out p.json";
+    let unreadable = |message: String| CommandError::new("rollout.plan_unreadable", message).next_command(next);
+    let text = std::fs::read_to_string(Path::new(asked)).map_err(|error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => format!("{asked:?} is neither a plan's id nor a file"),
+            _ => format!("{asked:?} cannot be read"),
+        };
+        unreadable(message).caused_by(&error)
+    })?;
+    let head = PlanHead::read(&text)
+        .map_err(|error| unreadable(format!("{asked:?} is no plan that can be rehearsed")).caused_by(&error))?;
+    Ok((text, head))
+}
+
+/// The plan as the server saved it: what somebody made of it since is not what a start would carry out.
+async fn saved_plan(
+    client: &FleetClient,
+    asked: &str,
+    given: Option<(String, PlanHead)>,
+) -> Result<(String, PlanHead), CommandError> {
+    let plan_id = given.as_ref().map_or_else(|| asked.to_owned(), |(_, head)| head.plan.clone());
+    let answer = client.get_plan(GetPlanRequest { plan_id, page_size: 1, ..Default::default() }).await?;
+    let plan = login::need(answer.plan, "plan")?;
+    if let Some((text, head)) = given {
+        if ArtifactDigest::of(text.as_bytes()).to_string() != plan.document_digest {
+            return Err(CommandError::new(
+                "rollout.plan_edited",
+                format!("{asked:?} is not {} as it was saved", plan.id),
+            )
+            .cause("somebody changed it, and made a digest that fits")
+            .next_command(format!("fleetd rollout rehearse {}", plan.id)));
+        }
+        return Ok((text, head));
+    }
+    let unreadable = |error: &dyn std::error::Error| {
+        CommandError::new("rollout.plan_unreadable", format!("{} cannot be read", plan.id)).caused_by(error)
+    };
+    let text =
+        String::from_utf8(document(client, &plan, answer.document).await?).map_err(|error| unreadable(&error))?;
+    let head = PlanHead::read(&text).map_err(|error| unreadable(&error))?;
+    Ok((text, head))
+}
+
+/// The rollouts of a workload that are at work on devices, by device id.
+async fn busy(client: &FleetClient, workload: &str) -> Result<BTreeMap<String, String>, CommandError> {
+    let request = ListRolloutsRequest { workload: workload.to_owned(), ..Default::default() };
+    let mut busy = BTreeMap::new();
+    for rollout in client.all_rollouts(request).await? {
+        if rollout.state != i32::from(RolloutState::Running) {
+            continue;
+        }
+        let request = GetRolloutRequest { rollout_id: rollout.id.clone(), ..Default::default() };
+        let devices = client.all_rollout_devices(request).await?;
+        let at_work = devices.into_iter().filter(is_at_work);
+        busy.extend(at_work.map(|device| (device.device_id, rollout.id.clone())));
+    }
+    Ok(busy)
+}
+
+/// Says whether a rollout is at work on a device; one that waits for a device that is away is not.
+fn is_at_work(device: &RolloutDevice) -> bool {
+    match RolloutDeviceState::try_from(device.state) {
+        Ok(RolloutDeviceState::Installing) => true,
+        Ok(RolloutDeviceState::Waiting) => {
+            let since = Moment::now().distance(wording::moment(device.changed_at.as_ref()));
+            device.offline_since.is_none() && since.is_none_or(|since| since.as_secs() < LATE_AFTER_S)
+        }
+        _ => false,
+    }
+}
+
+/// A device of the copy; nothing for one that is no member yet, or no more.
+fn copied(
+    device: Device,
+    workload: &str,
+    manifests: &BTreeMap<String, String>,
+    busy: &BTreeMap<String, String>,
+) -> Option<CopiedDevice> {
+    let barred = match DeviceState::try_from(device.state) {
+        Ok(DeviceState::Enrolled) => None,
+        Ok(DeviceState::Recovered) => Some(Barred::Recovered),
+        Ok(DeviceState::Quarantined) => Some(Barred::Quarantined),
+        Ok(DeviceState::Revoked) => Some(Barred::Revoked),
+        _ => return None,
+    };
+    let running = device.workloads.iter().find(|found| found.name == workload);
+    let is_away = device.presence != i32::from(Presence::Online);
+    // One that was never connected is away since it registered.
+    let heard = device.last_heard_at.as_ref().or(device.registered_at.as_ref());
+    let facts = device.facts.unwrap_or_default();
+    let hold = |hold: fleetd_proto::fleetd::device::v1::Hold| CopiedHold {
+        workload: Some(hold.workload).filter(|workload| !workload.is_empty()),
+        reason: hold.reason,
+    };
+    Some(CopiedDevice {
+        busy: busy.get(&device.id).cloned(),
+        name: device.name,
+        id: device.id,
+        local: device.local_id,
+        site: device.site,
+        platform: Some(facts.platform).filter(|platform| !platform.is_empty()),
+        disk_free_bytes: Some(facts.disk_free_bytes).filter(|free| *free > 0),
+        barred,
+        conflict: running.is_some_and(|running| running.conflict),
+        stopped: running.is_some_and(|running| running.desired_stopped),
+        offline_since_ms: heard.filter(|_| is_away).and_then(|heard| milliseconds(wording::moment(Some(heard)))),
+        labels: device.labels.into_iter().collect(),
+        present: running.and_then(|running| present(running, manifests)),
+        holds: device.holds.into_iter().map(hold).collect(),
+    })
+}
+
+fn present(running: &DeviceWorkload, manifests: &BTreeMap<String, String>) -> Option<CopiedRelease> {
+    let version = Some(running.actual_release.clone()).filter(|version| !version.is_empty())?;
+    let healthy = running.phase == i32::from(WorkloadPhase::Healthy);
+    Some(CopiedRelease { manifest: manifests.get(&version).cloned(), version, healthy })
+}
+
+fn milliseconds(moment: Moment) -> Option<i64> {
+    let (seconds, nanos) = moment.parts()?;
+    Some(seconds.saturating_mul(1000).saturating_add(i64::from(nanos) / 1_000_000))
+}
+
+/// Says why a plan is not rehearsed, as a start of it would.
+pub(super) fn refused(error: &RehearsalError) -> CommandError {
+    let plan_again = "fleetd rollout plan …";
+    match error {
+        RehearsalError::Stale { reasons } => {
+            let mut lines: Vec<String> = reasons.iter().take(STALE_NAMED).cloned().collect();
+            if reasons.len() > STALE_NAMED {
+                lines.push(format!("and {} more", reasons.len() - STALE_NAMED));
+            }
+            CommandError::new("rollout.plan_stale", error.to_string())
+                .cause(lines.join("\n"))
+                .next_command(plan_again)
+                .exit(Exit::StalePlan)
+        }
+        RehearsalError::Blocked { blocked } => {
+            let lines: Vec<String> =
+                blocked.iter().take(STALE_NAMED).map(|(name, reason)| format!("{name}: {reason}")).collect();
+            let first = blocked.first().map_or("DEVICE", |(name, _)| name.as_str());
+            CommandError::new("rollout.plan_blocked", error.to_string())
+                .cause(lines.join("\n"))
+                .next_command(format!("fleetd device why {first}"))
+        }
+        RehearsalError::Plan(_)
+        | RehearsalError::Manifest { .. }
+        | RehearsalError::Device { .. }
+        | RehearsalError::Copy(_)
+        | RehearsalError::Differs { .. }
+        | RehearsalError::Scenario { .. } => {
+            CommandError::new("rehearsal.copy", "the fleet cannot be copied").caused_by(error).next_command(plan_again)
+        }
+    }
+}

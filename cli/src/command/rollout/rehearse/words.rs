@@ -1,0 +1,219 @@
+//! What a rehearsal came to, as a person reads it.
+
+use std::time::Duration;
+
+use fleetd_simulator::rehearsal::summary::{Late, RehearsalReport, Spread};
+use fleetd_simulator::run::Outcome;
+use fleetd_sync_core::counted::Counted;
+
+use crate::command::sim::build::this_build;
+use crate::output::bytes;
+
+/// Blocked devices of one kind that are named.
+const BLOCKED_NAMED: usize = 10;
+/// Devices that are named as late.
+const LATE_NAMED: usize = 5;
+
+/// A span of virtual time, in its two largest units.
+pub(super) fn moment(milliseconds: u64) -> String {
+    let rounded = if milliseconds < 10_000 { milliseconds / 10 * 10 } else { milliseconds / 1000 * 1000 };
+    let text = humantime::format_duration(Duration::from_millis(rounded)).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// One seed in a line.
+pub(super) fn line(run: &Outcome) -> String {
+    if let Some(failure) = &run.violation {
+        return format!("seed {}: FAILED: {failure}", run.seed);
+    }
+    let Some(rehearsed) = run.rehearsed.as_ref().filter(|_| !run.is_partial) else {
+        return format!("seed {}: stopped", run.seed);
+    };
+    let healthy = rehearsed.devices.iter().filter(|course| course.end.is_healthy()).count();
+    let ended = rehearsed.ended_ms.map_or_else(|| "not ended".to_owned(), |ended| format!("after {}", moment(ended)));
+    format!("seed {}: {} {ended}, {} updated", run.seed, rehearsed.phase, Counted(healthy, "device"))
+}
+
+/// The whole answer.
+pub(super) fn text(report: &RehearsalReport) -> String {
+    let mut lines = Vec::new();
+    for failure in &report.failures {
+        let device = failure.device.as_ref().map_or_else(String::new, |device| format!(", which is {device}"));
+        lines.push(format!("{}\n  {}{device}", failure.replay, failure.failure));
+    }
+    lines.push(headline(report));
+    if report.seeds > 0 {
+        lines.extend(updates(report));
+        lines.push(ending(report));
+        lines.extend(following(report));
+        lines.extend(bad(report));
+        lines.extend(traffic(report));
+        lines.extend(late(&report.late, report));
+    }
+    lines.extend(blocked(report));
+    lines.extend(report.advice.iter().map(|advice| format!("\n{advice}")));
+    lines.join("\n") + "\n"
+}
+
+fn headline(report: &RehearsalReport) -> String {
+    let (workload, version, devices) = (&report.workload, &report.version, Counted(report.devices, "device"));
+    let seeds = if report.seeds == report.seeds_asked {
+        Counted(report.seeds, "seed").to_string()
+    } else {
+        format!("{} of {}", report.seeds, Counted(report.seeds_asked, "seed"))
+    };
+    let partial = if report.is_partial { "; it was stopped before its end" } else { "" };
+    format!("{workload} {version} on a copy of {devices}, {seeds}, build {}{partial}", this_build())
+}
+
+fn entry(name: &str, text: &str) -> String {
+    format!("{name:<11} {text}")
+}
+
+fn updates(report: &RehearsalReport) -> Vec<String> {
+    let (assigned, update) = (report.assigned(), &report.update);
+    let unchanged = match report.counts.unchanged {
+        0 => String::new(),
+        unchanged => format!("; {} it already", has(unchanged)),
+    };
+    if assigned == 0 {
+        return vec![entry("update", &format!("nobody is to get it{unchanged}"))];
+    }
+    let when = |share: &str, time: Option<u64>| match time {
+        Some(time) => format!("{share} within {}", moment(time)),
+        None => format!("{share} not within {}", moment(report.assumed.for_ms)),
+    };
+    let healthy = spread(update.healthy, &|count| count.to_string());
+    let (half, most) = (when("half of them", update.median_ms), when("95%", update.p95_ms));
+    vec![
+        entry("update", &format!("{healthy} of {} get it{unchanged}", Counted(assigned, "device"))),
+        entry("when", &format!("{half}, {most}, of virtual time")),
+    ]
+}
+
+fn has(count: usize) -> String {
+    if count == 1 { "1 device has".to_owned() } else { format!("{count} devices have") }
+}
+
+fn ending(report: &RehearsalReport) -> String {
+    let ended = report.ended_ms.map_or_else(String::new, |ended| format!(", after {}", spread(ended, &moment)));
+    let words: Vec<String> = report
+        .ends
+        .iter()
+        .map(|end| {
+            let reason = if end.reason.is_empty() { String::new() } else { format!(" ({})", end.reason) };
+            format!("{} in {} of {}{reason}", end.phase, end.seeds, Counted(report.seeds, "seed"))
+        })
+        .collect();
+    entry("rollout", &format!("{}{ended}", words.join(", ")))
+}
+
+fn following(report: &RehearsalReport) -> Option<String> {
+    let (following, stopped) = (report.update.following, report.update.stopped);
+    let mut parts = Vec::new();
+    if following.high > 0 {
+        let within = moment(report.assumed.for_ms);
+        let count = spread(following, &|count| count.to_string());
+        parts.push(format!("{count} still without it after at most {within}; each followed once it was back"));
+    }
+    if stopped.high > 0 {
+        let count = spread(stopped, &|count| count.to_string());
+        parts.push(format!("{count} held or stopped: they go on when an operator lets them"));
+    }
+    (!parts.is_empty()).then(|| entry("later", &parts.join("; ")))
+}
+
+fn bad(report: &RehearsalReport) -> Option<String> {
+    let bad = report.bad.as_ref()?;
+    let count = |spread_of: Spread| spread(spread_of, &|count| count.to_string());
+    if bad.ran.high == 0 {
+        return Some(entry("bad release", &format!("with {} it ran badly on no device", report.assumed.fail)));
+    }
+    let exposed = bad.exposed_ms.map_or_else(String::new, |exposed| format!(" within {}", spread(exposed, &moment)));
+    let mut text = format!(
+        "{} ran it, {} of them at once; {} had the release before it again{exposed}",
+        count(bad.ran),
+        count(bad.at_once),
+        count(bad.restored)
+    );
+    if bad.broken.high > 0 {
+        text.push_str(&format!("; {} had none before it, or fell silent", count(bad.broken)));
+    }
+    Some(entry("bad release", &text))
+}
+
+fn traffic(report: &RehearsalReport) -> Vec<String> {
+    let traffic = &report.traffic;
+    let link = report
+        .assumed
+        .bandwidth
+        .map_or_else(|| "links without a limit".to_owned(), |bandwidth| format!("{}/s a link", bytes(bandwidth)));
+    vec![entry(
+        "traffic",
+        &format!(
+            "{} in all, {} in the busiest minute ({link})",
+            spread(traffic.total_bytes, &bytes),
+            spread(traffic.busiest_minute_bytes, &bytes)
+        ),
+    )]
+}
+
+fn late(late: &[Late], report: &RehearsalReport) -> Option<String> {
+    let is_late = |device: &&Late| device.seeds < report.seeds || device.median_ms > report.update.p95_ms;
+    let told = late.iter().filter(is_late).take(LATE_NAMED).map(|device| {
+        let when = match (device.seeds, device.median_ms) {
+            (0, _) | (_, None) => "in no seed".to_owned(),
+            (seeds, Some(median)) => format!("in {seeds} of {} seeds, {}", report.seeds, moment(median)),
+        };
+        let away = device.away_ms.map_or_else(String::new, |away| format!(", away for {} now", moment(away)));
+        let site = if device.site.is_empty() { String::new() } else { format!(" ({})", device.site) };
+        format!("  {:<20} has it {when}{away}{site}", device.name)
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| format!("{}\n{}", entry("latest", "these devices come last"), told.join("\n")))
+}
+
+fn blocked(report: &RehearsalReport) -> Option<String> {
+    let blocked = &report.blocked;
+    if blocked.is_empty() {
+        return None;
+    }
+    let named = blocked.iter().take(BLOCKED_NAMED);
+    let mut lines: Vec<String> = named
+        .map(|device| {
+            let word = format!("{}: ", device.by);
+            format!("  {:<20} {word}{}", device.name, device.reason.strip_prefix(&word).unwrap_or(&device.reason))
+        })
+        .collect();
+    if blocked.len() > BLOCKED_NAMED {
+        lines.push(format!("  and {} more (--json names all)", blocked.len() - BLOCKED_NAMED));
+    }
+    Some(format!("{}\n{}", entry("blocked", &format!("{} left out", is(blocked.len()))), lines.join("\n")))
+}
+
+fn is(count: usize) -> String {
+    if count == 1 { "1 device is".to_owned() } else { format!("{count} devices are") }
+}
+
+/// A number in many seeds, once where all of them say the same.
+fn spread(spread: Spread, told: &dyn Fn(u64) -> String) -> String {
+    let [low, median, high] = [spread.low, spread.median, spread.high].map(told);
+    if low == high { median } else { format!("{median} ({low} to {high})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_the_same_everywhere_is_said_once() {
+        let told = |count: u64| count.to_string();
+        assert_eq!(spread(Spread { low: 3, median: 3, high: 3 }, &told), "3");
+        assert_eq!(spread(Spread { low: 3, median: 5, high: 9 }, &told), "5 (3 to 9)");
+    }
+
+    #[test]
+    fn spans_have_two_units() {
+        assert_eq!([0, 1234, 61_234, 3_661_000].map(moment), ["0s", "1s 230ms", "1m 1s", "1h 1m"]);
+    }
+}
