@@ -8,5 +8,6 @@ mod device;
 mod link;
 mod material;
 mod refused;
+mod rehearsal;
 mod server;
 mod store;

@@ -6,6 +6,7 @@ mod error;
 mod help;
 mod login;
 mod platform;
+mod rehearse;
 mod serve;
 mod server;
 mod sim;
