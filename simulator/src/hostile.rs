@@ -17,10 +17,11 @@ use fleetd_sync_core::session::message::{
 };
 use fleetd_sync_core::session::{Class, CloseCode};
 use fleetd_sync_transport::frame;
-use fleetd_sync_transport::link::{DialIdentity, Link as _, LinkEvent, LinkEvents};
+use fleetd_sync_transport::link::{DialIdentity, Link, LinkEvent, LinkEvents};
 
 use crate::fleet::coffee;
-use crate::network::{Network, NodeLink};
+use crate::links::Links;
+use crate::tapped_link::TappedLink;
 use crate::world::World;
 
 /// Ticks a second of a flood: what it sends in between comes at once.
@@ -99,16 +100,32 @@ fn beat(per_second: u64) -> (Duration, u64) {
     }
 }
 
+/// The link that a node has while it runs. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct LinkSlot {
+    link: Arc<Mutex<Option<Arc<TappedLink>>>>,
+}
+
+impl LinkSlot {
+    /// The node has started with this link, or has ended.
+    pub(crate) fn put(&self, link: Option<Arc<TappedLink>>) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+
+    fn link(&self) -> Option<Arc<TappedLink>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Sends made-up messages on whatever connections a node has, besides its own, for as long as the hostility goes on.
-pub fn flood(world: &World, network: &Network, node: &str, per_second: u64, hostility: Hostility) {
+pub fn flood(world: &World, link: LinkSlot, node: &str, per_second: u64, hostility: Hostility) {
     let entropy = world.entropy(&format!("flood from {node}"));
-    Flood { world: world.clone(), network: network.clone(), node: node.to_owned(), per_second, hostility, entropy }
-        .go_on();
+    Flood { world: world.clone(), link, node: node.to_owned(), per_second, hostility, entropy }.go_on();
 }
 
 struct Flood {
     world: World,
-    network: Network,
+    link: LinkSlot,
     node: String,
     per_second: u64,
     hostility: Hostility,
@@ -121,11 +138,9 @@ impl Flood {
             return;
         }
         let (pause, count) = beat(self.per_second);
-        let link = self.network.link(&self.node);
-        for connection in self.network.connections_of(&self.node) {
+        if let Some(link) = self.link.link() {
             for _ in 0..count {
-                let (class, frame) = made_up(&mut self.entropy);
-                let _ = link.send(connection, class, frame); // One that is gone or full takes no more.
+                link.send_besides(|| made_up(&mut self.entropy));
             }
         }
         let (world, node) = (self.world.clone(), self.node.clone());
@@ -136,7 +151,7 @@ impl Flood {
 /// Somebody without a certificate who dials an address again and again, and sends what is made up.
 pub struct Stranger {
     world: World,
-    link: Arc<NodeLink>,
+    link: Arc<dyn Link>,
     name: String,
     address: String,
     per_second: u64,
@@ -158,13 +173,7 @@ impl fmt::Debug for Stranger {
 
 impl Stranger {
     /// Lets a stranger knock at an address.
-    pub fn knock(
-        (world, network): (&World, &Network),
-        name: &str,
-        address: &str,
-        per_second: u64,
-        hostility: Hostility,
-    ) {
+    pub fn knock((world, network): (&World, &Links), name: &str, address: &str, per_second: u64, hostility: Hostility) {
         let mut entropy = world.entropy(name);
         let key = SecretKey::generate(&mut entropy);
         let state = Mutex::new(StrangerState { entropy, key, connection: None });

@@ -9,8 +9,10 @@ use std::time::Duration;
 use fleetd_sync_transport::endpoint::Settings;
 use fleetd_sync_transport::link::Link;
 
+use crate::clock::NodeClock;
 use crate::fleet::{SERVER, ScenarioError};
-use crate::network::{Network, Passing};
+use crate::network::{Network, Passing, Trouble};
+use crate::quic::condition::Condition;
 use crate::quic::network::UdpNetwork;
 
 /// The links of a fleet. Clones are the same links.
@@ -48,6 +50,38 @@ impl Links {
         match self {
             Self::Frames(network) => network.set_latency(node, latency),
             Self::Packets(network) => network.set_latency(node, latency),
+        }
+    }
+
+    /// Says by which clock a node judges the certificates of whoever dials it.
+    pub fn set_clock(&self, node: &str, clock: NodeClock) {
+        match self {
+            Self::Frames(network) => network.set_clock(node, clock),
+            Self::Packets(network) => network.set_clock(node, clock),
+        }
+    }
+
+    /// Lets something go wrong with a node's link, until [`relieve`](Self::relieve) is called with the same id.
+    pub fn impose(&self, node: &str, id: u64, trouble: Trouble) {
+        match self {
+            Self::Frames(network) => network.impose(node, id, trouble),
+            Self::Packets(network) => network.impose(node, id, Condition::from(trouble)),
+        }
+    }
+
+    /// Ends what was imposed.
+    pub fn relieve(&self, node: &str, id: u64) {
+        match self {
+            Self::Frames(network) => network.relieve(node, id),
+            Self::Packets(network) => network.relieve(node, id),
+        }
+    }
+
+    /// Gives a node another address without a word.
+    pub fn rebind(&self, node: &str) {
+        match self {
+            Self::Frames(network) => network.rebind(node),
+            Self::Packets(network) => network.rebind(node),
         }
     }
 

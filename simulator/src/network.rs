@@ -29,7 +29,6 @@ use fleetd_sync_transport::link::{
 pub use self::trouble::Trouble;
 use self::trouble::{Path, Way, mangle};
 use crate::clock::NodeClock;
-use crate::fuse::Fuse;
 use crate::world::World;
 
 /// Time for which a dial goes on without an answer.
@@ -150,13 +149,7 @@ impl Network {
     /// The link of one node.
     #[must_use]
     pub fn link(&self, node: &str) -> Arc<NodeLink> {
-        self.fused_link(node, Fuse::default())
-    }
-
-    /// The link of one node, which may end in the middle of what it does.
-    #[must_use]
-    pub fn fused_link(&self, node: &str, fuse: Fuse) -> Arc<NodeLink> {
-        Arc::new(NodeLink { node: node.to_owned(), network: self.clone(), fuse })
+        Arc::new(NodeLink { node: node.to_owned(), network: self.clone() })
     }
 
     /// Says by which clock a node judges the certificates of whoever dials it.
@@ -287,12 +280,6 @@ impl Network {
                 network.end(&end, DownReason::TimedOut);
             });
         }
-    }
-
-    /// The connections that a node has.
-    #[must_use]
-    pub fn connections_of(&self, node: &str) -> Vec<ConnectionId> {
-        self.lock().ends.keys().filter(|end| end.0 == node).map(|end| end.1).collect()
     }
 
     /// How many frames have been sent, and how many bytes in them.
@@ -459,7 +446,15 @@ impl State {
         own.unwrap_or(self.latency)
     }
 
-    /// How long a frame takes now.
+    /// How long a frame takes now, and whoever shapes the links has the last word.
+    fn takes(&mut self, frame: &Held, now: Monotonic) -> Duration {
+        let latency = self.delay(frame, now);
+        let Some(shape) = &mut self.shape else { return latency };
+        let (from, to, class, bytes) = (&frame.from, &frame.to.0, frame.class, frame.frame.len());
+        shape(&Passing { from, to, class, bytes, now, latency })
+    }
+
+    /// How long a frame takes by its paths.
     fn delay(&mut self, frame: &Held, now: Monotonic) -> Duration {
         let latency = self.latency([&frame.from, &frame.to.0]);
         let mut delay = latency;
@@ -517,14 +512,10 @@ struct Joined {
 pub struct NodeLink {
     node: String,
     network: Network,
-    fuse: Fuse,
 }
 
 impl Link for NodeLink {
     fn dial(&self, connection: ConnectionId, address: &str, identity: DialIdentity, events: LinkEvents) {
-        if !self.fuse.spend() {
-            return;
-        }
         let (network, round_trip) = (self.network.clone(), self.network.lock().latency([&self.node, ""]) * 2);
         let (node, address) = (self.node.clone(), address.to_owned());
         let dial = Dial { node, connection, address, identity, events };
@@ -543,9 +534,6 @@ impl Link for NodeLink {
     fn send(&self, connection: ConnectionId, class: Class, frame: Bytes) -> Result<(), SendError> {
         if frame.len() > limit::FRAME_BYTES_MAX {
             return Err(SendError::TooLarge { bytes: frame.len(), bytes_max: limit::FRAME_BYTES_MAX });
-        }
-        if !self.fuse.spend() {
-            return Ok(());
         }
         let near = (self.node.clone(), connection);
         let mut guard = self.network.lock();
@@ -578,9 +566,7 @@ impl Link for NodeLink {
     }
 
     fn close(&self, connection: ConnectionId, code: CloseCode) {
-        if self.fuse.spend() {
-            self.network.close((self.node.clone(), connection), code);
-        }
+        self.network.close((self.node.clone(), connection), code);
     }
 
     fn grant(&self, connection: ConnectionId, credits: usize) {

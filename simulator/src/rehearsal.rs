@@ -306,6 +306,8 @@ impl Rehearsal {
             deadline: FOLLOW_WITHIN,
             latency_ms: [5, 45],
             lines_per_hour: 0,
+            arm64_percent: 0,
+            no_rtc_percent: 0,
             acts: Vec::new(),
             swarm: BTreeMap::new(),
             faults: Vec::new(),

@@ -266,9 +266,7 @@ impl Runner for NodeRunner {
                 run.events = Arc::clone(&events);
                 match run.ended {
                     Some(status) => Found::Exited { run: run.operation, status },
-                    None => {
-                        Found::Running { run: run.operation, pid: run.pid, ready: run.is_ready(now), lines }
-                    }
+                    None => Found::Running { run: run.operation, pid: run.pid, ready: run.is_ready(now), lines },
                 }
             }
         };

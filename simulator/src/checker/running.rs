@@ -81,7 +81,7 @@ impl RunningChecker {
             return Err("it is of another workload or another fleet".to_owned());
         }
         let platform = device_number(node).and_then(|number| scene.fleet.devices.get(number));
-        let platform = platform.map(crate::fleet::SimulatedDevice::platform);
+        let platform = platform.map(|device| device.platform.clone());
         let is_for = |(built_for, artifact): (&fleetd_sync_core::name::Platform, _)| {
             let artifact: &fleetd_sync_core::release::Artifact = artifact;
             artifact.digest == release.artifact && platform.as_ref().is_none_or(|own| built_for.runs_on(own))

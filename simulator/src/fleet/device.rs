@@ -28,9 +28,11 @@ use crate::blocking::NodeBlocking;
 use crate::clock::NodeClock;
 use crate::engine::NodeEngine;
 use crate::fuse::Fuse;
+use crate::hostile::LinkSlot;
 use crate::observation::Observation;
 use crate::runner::NodeRunner;
 use crate::store::{Ailment, NodeStore, TappedStore};
+use crate::tapped_link::TappedLink;
 
 /// The disk of a device.
 pub(super) const DISK_BYTES: u64 = 64 << 20;
@@ -71,6 +73,7 @@ pub struct SimulatedDevice {
     pub(super) ailment: Ailment,
     pub(super) identity: MemoryIdentityFiles,
     pub(super) fuse: Fuse,
+    pub(super) link: LinkSlot,
     /// Whether its clock goes on without power; if not, it shows 1970 after each.
     pub(super) has_rtc: bool,
     facts: BTreeMap<String, String>,
@@ -104,6 +107,7 @@ impl SimulatedDevice {
             ailment: Ailment::default(),
             identity: MemoryIdentityFiles::default(),
             fuse: Fuse::default(),
+            link: LinkSlot::default(),
             has_rtc,
             facts,
             key: SecretKey::generate(&mut entropy),
@@ -130,6 +134,7 @@ impl SimulatedDevice {
             ailment: Ailment::default(),
             identity,
             fuse: Fuse::default(),
+            link: LinkSlot::default(),
             has_rtc: true,
             facts: self.facts.clone(),
             key: self.key.clone(),
@@ -190,14 +195,13 @@ impl SimulatedDevice {
         let clock = Arc::new(self.clock.clone());
         let engine =
             setting.engines.engine(&self.name, Arc::<NodeClock>::clone(&clock), Arc::<TappedStore>::clone(&store))?;
+        let link = setting.network.link(&self.name);
+        let link = TappedLink::new(&self.name, link, setting.tap.clone(), self.fuse.clone());
+        self.link.put(Some(Arc::clone(&link)));
         let seams = agent_node::Seams {
             clock,
             store,
-            link: TappedLink::new(
-                &self.name,
-                setting.network.link(&self.name, self.fuse.clone()),
-                setting.tap.clone(),
-            ),
+            link,
             runner: Arc::new(self.runner.clone().with(self.fuse.clone())),
             installer: Arc::new(MemoryInstaller::on(&self.disk)),
             files: Arc::new(MemoryArtifactFiles::on(&self.disk)),
@@ -248,6 +252,7 @@ impl SimulatedDevice {
             drop(node);
         }
         self.fuse.blow();
+        self.link.put(None);
         setting.network.kill(&self.name);
         match end {
             End::Crash if has_run => self.store.kill(),

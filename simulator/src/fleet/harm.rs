@@ -127,7 +127,7 @@ impl Fleet {
     pub(crate) fn flood_from(&mut self, number: usize, id: u64, per_second: u64) {
         let Some(device) = self.devices.get(number) else { return };
         let hostility = Hostility::default();
-        flood(&self.world, &self.network, &device.name, per_second, hostility.clone());
+        flood(&self.world, device.link.clone(), &device.name, per_second, hostility.clone());
         self.hostile.entry(id).or_default().push(hostility);
     }
 

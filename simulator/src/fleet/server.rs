@@ -126,7 +126,7 @@ impl SimulatedServer {
         let seams = server_node::Seams {
             clock,
             store,
-            link: TappedLink::new(SERVER, setting.network.link(SERVER, self.fuse.clone()), setting.tap.clone()),
+            link: TappedLink::new(SERVER, setting.network.link(SERVER), setting.tap.clone(), self.fuse.clone()),
             artifacts: Arc::<MemoryArtifactStore>::clone(&self.artifacts),
             blocking: Arc::new(NodeBlocking::new(SERVER, world.clone()).with(self.fuse.clone())),
             entropy,
@@ -138,7 +138,8 @@ impl SimulatedServer {
             boot,
         };
         let node = server_node::Node::start(&engine, seams, identity).map_err(failed)?;
-        let listener = node.listen(&setting.network.listen_address(SERVER_ADDRESS), self.listen.clone()).map_err(failed)?;
+        let listener =
+            node.listen(&setting.network.listen_address(SERVER_ADDRESS), self.listen.clone()).map_err(failed)?;
         self.running = Some(Running { node, engine, _listener: listener });
         Ok(())
     }

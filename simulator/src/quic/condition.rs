@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fleetd_sync_core::entropy::Entropy;
 
+use crate::network::Trouble;
+
 /// How long a packet may wait for a slow link before it is lost: about what home routers buffer.
 pub(super) const QUEUE_MAX: Duration = Duration::from_millis(500);
 /// Chances are in parts of a million.
@@ -46,6 +48,25 @@ pub(super) struct Fate {
     pub(super) is_lost: bool,
     pub(super) later: Duration,
     pub(super) copy: Option<Duration>,
+}
+
+impl From<Trouble> for Condition {
+    /// What a trouble of frames is to packets. One that changes frames before they are sealed is none: packets that
+    /// somebody changes on their way are lost, and no more than that.
+    fn from(trouble: Trouble) -> Self {
+        let even = Self::default();
+        match trouble {
+            Trouble::Cut => Self { is_cut: true, ..even },
+            Trouble::Mute => Self { is_mute: true, ..even },
+            Trouble::Deaf => Self { is_deaf: true, ..even },
+            Trouble::Swallows { bytes } => Self { size_max: Some(bytes), ..even },
+            Trouble::Slow(slower) => Self { slower, ..even },
+            Trouble::Jitter(late_by) => Self { late_ppm: ALL, late_by, ..even },
+            Trouble::Lossy { percent } => Self { loss_ppm: percent.saturating_mul(ALL / 100), ..even },
+            Trouble::Narrow { bytes_per_second } => Self { bytes_per_second: Some(bytes_per_second), ..even },
+            Trouble::Mangles { percent } => Self { loss_ppm: percent.saturating_mul(ALL / 100), ..even },
+        }
+    }
 }
 
 impl Condition {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fleetd_sync_core::entropy::Entropy;
-use fleetd_sync_core::time::{ClockQuality, Monotonic};
+use fleetd_sync_core::time::Monotonic;
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
 use quinn::AsyncUdpSocket;
 use tokio::runtime::Handle;
@@ -21,7 +21,7 @@ use super::firewall::Firewall;
 use super::ground::{NodeGround, Tasks};
 use super::socket::{Inbox, SimulatedSocket};
 use super::timer::Timers;
-use crate::clock::{NodeClock, new_year_2026};
+use crate::clock::NodeClock;
 use crate::world::World;
 
 /// The first port that a node chooses for a socket.
@@ -149,7 +149,7 @@ impl UdpNetwork {
             runtime: self.runtime.clone(),
             tasks,
         };
-        let right = || NodeClock::new(self.world.clone(), new_year_2026(), ClockQuality::Synced);
+        let right = || NodeClock::right(self.world.clone(), true);
         let clock = Arc::new(clock.unwrap_or_else(right));
         let entropy = self.world.entropy(node).stream(&format!("endpoint {start}"));
         Arc::new(Endpoint::on(Arc::new(ground), settings, clock, entropy))

@@ -255,7 +255,7 @@ impl Builder<'_> {
         }
         let version: Version = "0.0.0-restored".parse().map_err(failed)?;
         let broken = self.publish(&version, &everywhere, Probe::default())?;
-        let crash = Behaviour { crashes_after: Some(CRASHES_AFTER), is_sick: true };
+        let crash = Behaviour { crashes_after: Some(CRASHES_AFTER), is_sick: true, ..Behaviour::default() };
         for artifact in broken.claims().artifacts.values() {
             self.fleet.devices.iter().for_each(|device| device.runner.script(artifact.digest, crash));
         }
@@ -410,7 +410,7 @@ impl Builder<'_> {
                 transfer: transfer(rehearsal, real_bytes),
             });
             if is_bad && let Some(simulated) = fleet.devices.get(number) {
-                let crash = Behaviour { crashes_after: Some(CRASHES_AFTER), is_sick: true };
+                let crash = Behaviour { crashes_after: Some(CRASHES_AFTER), is_sick: true, ..Behaviour::default() };
                 artifacts.iter().for_each(|artifact| simulated.runner.script(*artifact, crash));
             }
         }

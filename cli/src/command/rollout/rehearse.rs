@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use fleetd_simulator::crypto::Crypto;
 use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::rehearsal::summary::{RehearsalFacts, RehearsalReport};
 use fleetd_simulator::rehearsal::{Share, page};
@@ -124,7 +125,8 @@ impl Rehearse {
         let begin = Instant::now();
         let mut stage = Stage::new(session.output, self.seeds, first);
         let seeds = 0..u64::from(self.seeds);
-        let orders = seeds.map(|number| Order::drawn(&scenario, EngineKind::Direct, first.wrapping_add(number)));
+        let orders =
+            seeds.map(|number| Order::drawn(&scenario, EngineKind::Direct, Crypto::Real, first.wrapping_add(number)));
         let pool = Pool::new(self.jobs)?;
         let ended = pool.run(orders, &session.interrupt, &mut |number, told| stage.hear(number, told)).await;
         let (mut runs, unrun) = stage.into_parts();
@@ -222,7 +224,7 @@ impl<'a> Stage<'a> {
         let seed = self.first.wrapping_add(u64::try_from(number).unwrap_or(u64::MAX));
         match told {
             Told::Progress(progress) => drop(self.running.insert(number, progress)),
-            Told::Event(_) => {}
+            Told::Event(_) | Told::Spent(_) => {}
             Told::Outcome(outcome) => {
                 self.running.remove(&number);
                 self.show(&outcome);

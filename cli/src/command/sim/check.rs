@@ -147,7 +147,7 @@ impl Check {
 
     /// The two orders of a seed.
     fn pair(&self, scenario: &Scenario, comparison: Comparison, seed: u64, watch: Option<(u64, u64)>) -> [Order; 2] {
-        let order = |engine| Order { watch, engine, ..Order::drawn(scenario, &self.scenario, seed) };
+        let order = |engine| Order { watch, ..Order::drawn(scenario, engine, self.scenario.crypto, seed) };
         match comparison {
             Comparison::Processes => [order(self.engine()), Order { is_pinned: true, ..order(self.engine()) }],
             Comparison::Engines => [order(EngineKind::Direct), order(EngineKind::Ractor)],

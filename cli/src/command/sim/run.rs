@@ -93,7 +93,8 @@ impl Run {
             Set::new(session.output, usize::try_from(self.seeds).unwrap_or(usize::MAX), first, self.scenario.given());
         let within = self.within;
         let seeds = (0..u64::from(self.seeds)).take_while(|_| within.is_none_or(|within| begin.elapsed() < within));
-        let orders = seeds.map(|number| Order::drawn(&scenario, &self.scenario, first.wrapping_add(number)));
+        let (engine, crypto) = (self.scenario.engine, self.scenario.crypto);
+        let orders = seeds.map(|number| Order::drawn(&scenario, engine, crypto, first.wrapping_add(number)));
         let pool = Pool::new(self.jobs)?;
         let ended = pool.run(orders, &session.interrupt, &mut |number, told| set.hear(number, told)).await;
         let report = set.report(&self.scenario, &scenario, ended == Ended::Interrupted, begin.elapsed());

@@ -22,7 +22,6 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::scenario_flags::ScenarioFlags;
 use crate::error::CommandError;
 
 /// Time between two words on how far a run is: more than a person reads only costs.
@@ -73,16 +72,8 @@ impl Order {
     /// The order for a plan.
     pub(in crate::command) fn of(plan: &RunPlan) -> Self {
         let until_ms = plan.until.map(|until| u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
-        Self {
-            seed: plan.seed,
-            scenario: plan.scenario.clone(),
-            faults: Some(plan.faults.clone()),
-            until_ms,
-            watch: None,
-            engine: plan.engine,
-            crypto: plan.crypto,
-            is_pinned: false,
-        }
+        let drawn = Self::drawn(&plan.scenario, plan.engine, plan.crypto, plan.seed);
+        Self { faults: Some(plan.faults.clone()), until_ms, ..drawn }
     }
 
     fn plan(self) -> RunPlan {
