@@ -12,6 +12,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
@@ -26,7 +27,7 @@ use fleetd_sync_core::resolve::{self, Resolved};
 use fleetd_sync_core::session::dial::Dialler;
 use fleetd_sync_core::session::message::Facts;
 use fleetd_sync_core::session::{Class, CloseCode, Grade, LogPosition, LogStream, Message, VerifyServer};
-use fleetd_sync_core::time::{Monotonic, Now};
+use fleetd_sync_core::time::{ClockFloor, ClockQuality, Monotonic, Now};
 use fleetd_sync_core::trust::{RootChain, RootRecord, Roster};
 
 use crate::report::{self, WorkloadReport};
@@ -35,6 +36,10 @@ use linked::Linked;
 use record::{AgentRecord, TrustFloor};
 use status::Shown;
 pub use status::{AgentStatus, LinkEnd, LinkFailure};
+
+/// Time after which the date is noted again: seldom, since each note is a write to flash, and a clock that went back by
+/// less hardly misleads anybody.
+const CLOCK_NOTE_PERIOD: Duration = Duration::from_hours(1);
 
 /// What a device brings to its agent at each start.
 #[derive(Debug)]
@@ -61,6 +66,10 @@ pub struct Agent {
     chain: Option<RootChain>,
     /// The trust version below which nobody is believed.
     floor: Option<TrustFloor>,
+    /// The date that is known to have passed, as it was noted last.
+    clock_floor: ClockFloor,
+    /// When the date is next looked at.
+    clock_due: Monotonic,
     roster: Option<Arc<Roster>>,
     replica: Option<Replica>,
     dialler: Dialler,
@@ -180,6 +189,9 @@ pub enum Effect {
     },
     /// Tell every workload whose word counts.
     Trust(Arc<Roster>),
+    /// Trust no clock that shows an earlier date, and keep that if there is room: it is no record, since nothing must
+    /// fail with it.
+    NoteDate(ClockFloor),
     /// Show this to whoever asks at the device.
     Show(AgentStatus),
     /// Something went wrong that people should know.
@@ -196,7 +208,7 @@ impl Agent {
         identity: Identity,
         record: AgentRecord,
         chain: Option<RootChain>,
-        floor: Option<TrustFloor>,
+        (floor, clock_floor): (Option<TrustFloor>, ClockFloor),
         stored: impl IntoIterator<Item = Vec<u8>>,
         present: BTreeSet<WorkloadName>,
         mut entropy: Entropy,
@@ -222,6 +234,8 @@ impl Agent {
             token: None,
             chain,
             floor,
+            clock_floor,
+            clock_due: Monotonic::default(),
             roster: None,
             replica,
             dialler,
@@ -261,6 +275,7 @@ impl Machine for Agent {
     type Effect = Effect;
 
     fn handle(&mut self, now: Now, input: Input, turn: &mut AgentTurn) {
+        let now = self.note_date(now, turn);
         self.pay_debts(turn);
         match input {
             Input::Configured { token, addresses } => self.on_configured(now, token, addresses),
@@ -277,6 +292,7 @@ impl Machine for Agent {
     }
 
     fn handle_timeout(&mut self, now: Now, turn: &mut AgentTurn) {
+        let now = self.note_date(now, turn);
         self.pay_debts(turn);
         self.on_link_timeout(now, turn);
         self.show(now, turn);
@@ -284,7 +300,7 @@ impl Machine for Agent {
 
     fn poll_timeout(&self) -> Option<Monotonic> {
         let session = self.linked.as_ref().and_then(Linked::poll_timeout);
-        self.dialler.poll_timeout().into_iter().chain(session).min()
+        self.dialler.poll_timeout().into_iter().chain(session).chain([self.clock_due]).min()
     }
 }
 
@@ -321,6 +337,20 @@ impl Agent {
 
     fn on_logged(&mut self, position: LogPosition) {
         self.log_positions.insert(position.stream, position.sequence);
+    }
+
+    /// Lets the floor judge the date, and notes it now and then, so that a clock which goes back is noticed also after
+    /// a restart. A date that is not trusted is no floor: it may be 1970.
+    fn note_date(&mut self, now: Now, turn: &mut AgentTurn) -> Now {
+        let now = self.clock_floor.judge(now);
+        if self.clock_due <= now.monotonic {
+            self.clock_due = now.monotonic + CLOCK_NOTE_PERIOD;
+        }
+        if now.quality != ClockQuality::None && now.wall - self.clock_floor.0 >= CLOCK_NOTE_PERIOD {
+            self.clock_floor = ClockFloor(now.wall);
+            turn.effect(Effect::NoteDate(self.clock_floor));
+        }
+        now
     }
 
     /// After a load: tells workloads what the documents say, also when that is nothing.

@@ -7,10 +7,11 @@ pub(crate) mod fetch;
 pub(crate) mod log_spool;
 pub(crate) mod workload;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use fleetd_sync_core::entropy::Entropy;
+use fleetd_sync_core::time::{ClockFloor, Now, Wall};
 
 use crate::node::{Exchange, NodeOptions, Seams, StatusBoard};
 
@@ -23,11 +24,24 @@ pub(crate) struct Surroundings {
     /// Weak, since the exchange holds the actors, and they hold this.
     exchange: Weak<Exchange>,
     loads: AtomicU64,
+    /// The date that is known to have passed, which the agent keeps.
+    clock_floor_ms: AtomicI64,
 }
 
 impl Surroundings {
-    pub(crate) fn new(seams: Seams, options: NodeOptions, exchange: Weak<Exchange>) -> Self {
-        Self { seams, options, board: StatusBoard::default(), exchange, loads: AtomicU64::new(0) }
+    pub(crate) fn new(seams: Seams, options: NodeOptions, exchange: Weak<Exchange>, floor: ClockFloor) -> Self {
+        let (board, loads) = (StatusBoard::default(), AtomicU64::new(0));
+        Self { seams, options, board, exchange, loads, clock_floor_ms: AtomicI64::new(floor.0.0) }
+    }
+
+    /// Trusts no earlier date from now on.
+    pub(crate) fn raise_clock_floor(&self, floor: ClockFloor) {
+        self.clock_floor_ms.store(floor.0.0, Ordering::Relaxed);
+    }
+
+    /// A driver's time with no more trust in its date than the floor leaves.
+    pub(crate) fn judge(&self, now: Now) -> Now {
+        ClockFloor(Wall(self.clock_floor_ms.load(Ordering::Relaxed))).judge(now)
     }
 
     /// The other actors, while the node lives.

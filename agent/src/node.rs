@@ -152,7 +152,9 @@ impl Node {
         let operations = Mutex::new(seams.entropy.stream("operation"));
         let facts = options.facts.clone();
         let exchange = Arc::<Exchange>::default();
-        let surroundings = Arc::new(Surroundings::new(seams, options, Arc::downgrade(&exchange)));
+        // Before any line is dated, and so before the agent is loaded.
+        let clock_floor = driver::agent::read_clock_floor(seams.store.as_ref())?;
+        let surroundings = Arc::new(Surroundings::new(seams, options, Arc::downgrade(&exchange), clock_floor));
         let agent = spawn_only(&engine, "agent", &surroundings, driver::agent::load);
         let fetcher = spawn_only(&engine, "fetcher", &surroundings, driver::fetch::load);
         let spools = directory_of(engine.clone(), "spool", &surroundings, driver::log_spool::load);

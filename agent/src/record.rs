@@ -9,8 +9,8 @@ use fleetd_actors::workload::LoadReleaseError;
 use fleetd_sync_core::name::ParseNameError;
 
 pub use agent::{
-    decode_agent, decode_kept, decode_root_chain, decode_trust_floor, encode_agent, encode_kept, encode_root_chain,
-    encode_trust_floor,
+    decode_agent, decode_clock_floor, decode_kept, decode_root_chain, decode_trust_floor, encode_agent,
+    encode_clock_floor, encode_kept, encode_root_chain, encode_trust_floor,
 };
 pub use log_spool::{
     decode_spool, decode_spool_entry, decode_spool_row, encode_spool, encode_spool_entry, encode_spool_row,

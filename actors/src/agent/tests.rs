@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetd_sync_core::codec;
 use fleetd_sync_core::id::{DeviceId, FleetId};
 use fleetd_sync_core::session::{Opening, Output, ServerEvidence, ServerSide, Session, Side};
 use fleetd_sync_core::time::{ClockQuality, Wall};
@@ -64,6 +65,10 @@ struct World {
 
 impl World {
     fn enrolled(fleet: &Fleet, chain: Option<RootChain>, floor: Option<TrustFloor>) -> Self {
+        Self::with_floors(fleet, chain, (floor, ClockFloor::default()))
+    }
+
+    fn with_floors(fleet: &Fleet, chain: Option<RootChain>, floors: (Option<TrustFloor>, ClockFloor)) -> Self {
         let key = SecretKey::from_bytes([7; 32]);
         let identity = Identity { key, csr: vec![1], sealing_key: [0; 32], boot: BootId::from_bytes([1; 16]), verify };
         let membership = Membership::Enrolled {
@@ -74,7 +79,7 @@ impl World {
         };
         let record = AgentRecord { membership, ..AgentRecord::default() };
         let entropy = Entropy::from_seed([5; 32]);
-        let agent = Agent::load(identity, record, chain, floor, [], BTreeSet::new(), entropy);
+        let agent = Agent::load(identity, record, chain, floors, [], BTreeSet::new(), entropy);
         let now = Now { monotonic: Monotonic(1), wall: Wall(1_800_000_000_000), quality: ClockQuality::Floor };
         let mut world = Self { agent, now, records: Vec::new(), effects: Vec::new() };
         world.input(Input::Configured { token: None, addresses: vec![SERVER.to_owned()] });
@@ -256,4 +261,60 @@ fn a_server_that_never_answers_is_shown_as_silent() {
     // What the link says of it later is no news.
     world.input(Input::Down { connection, end: LinkEnd::Broken("late".to_owned()) });
     assert_eq!(world.failure().code, "timeout");
+}
+
+/// How far the dates of what the device wrote can be trusted.
+fn written(world: &World) -> Vec<ClockQuality> {
+    let written = world.records.iter().filter_map(|record| match record {
+        Record::Lane(LaneRecord::Put { bytes, .. }) => Some(codec::decode(bytes).unwrap().body.quality),
+        _ => None,
+    });
+    written.collect()
+}
+
+/// The dates that were noted.
+fn noted(world: &World) -> Vec<Wall> {
+    let noted = world.effects.iter().filter_map(|effect| match effect {
+        Effect::NoteDate(floor) => Some(floor.0),
+        _ => None,
+    });
+    noted.collect()
+}
+
+#[test]
+fn the_date_is_noted_once_an_hour_also_when_nothing_happens() {
+    let fleet = Fleet::new(1);
+    let mut world = World::enrolled(&fleet, Some(fleet.chain.clone()), None);
+    let begin = world.now.wall;
+    assert_eq!(noted(&world), [begin]);
+    world.now.monotonic = world.now.monotonic + Duration::from_mins(59);
+    world.now.wall = world.now.wall + Duration::from_mins(59);
+    world.input(Input::Facts(Facts::new()));
+    assert_eq!(noted(&world), [begin], "a note is a write to flash");
+    // Without addresses nothing else is due.
+    world.input(Input::Configured { token: None, addresses: Vec::new() });
+    world.input(Input::Stop);
+    for hours in 1..4 {
+        world.wait();
+        let dates = noted(&world);
+        assert_eq!((dates.len(), dates.last()), (1 + hours, Some(&world.now.wall)));
+    }
+}
+
+#[test]
+fn a_clock_that_went_back_is_not_trusted_and_lowers_no_floor() {
+    let fleet = Fleet::new(1);
+    let floor = ClockFloor(Wall(1_900_000_000_000));
+    let mut world = World::with_floors(&fleet, Some(fleet.chain.clone()), (None, floor));
+    assert!(world.now.wall < floor.0, "the clock went back");
+    world.input(Input::Facts(Facts::from([("os".to_owned(), "linux".to_owned())])));
+    assert_eq!((noted(&world), written(&world)), (Vec::new(), vec![ClockQuality::None]));
+    // It is right again.
+    world.now.wall = floor.0 + Duration::from_hours(2);
+    world.input(Input::Facts(Facts::from([("os".to_owned(), "beos".to_owned())])));
+    assert_eq!((noted(&world), written(&world)), (vec![world.now.wall], vec![ClockQuality::None, ClockQuality::Floor]));
+    // A clock that shows 1970 says so itself.
+    (world.now.wall, world.now.quality) = (Wall(0), ClockQuality::None);
+    world.input(Input::Facts(Facts::new()));
+    assert_eq!(noted(&world).len(), 1);
 }

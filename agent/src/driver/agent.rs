@@ -8,23 +8,27 @@ use fleetd_actors::agent::record::{AgentRecord, TrustFloor};
 use fleetd_actors::agent::{Agent, Effect, Identity, Input, LinkEnd, Record};
 use fleetd_actors::driver::Driver;
 use fleetd_actors::spawn::LoadActorError;
-use fleetd_sync_core::commit::{Mutation, Space};
+use fleetd_sync_core::commit::{ActorKey, Batch, CommitError, Mutation, Space};
 use fleetd_sync_core::id::{ConnectionId, FleetId};
 use fleetd_sync_core::session::{Class, CloseCode, Message};
-use fleetd_sync_core::time::Now;
+use fleetd_sync_core::time::{ClockFloor, Now};
 use fleetd_sync_core::trust::{RootChain, RootRecord};
-use fleetd_sync_store::state_store::{KeyRange, ReadError};
+use fleetd_sync_store::state_store::{KeyRange, ReadError, StateStore};
 use fleetd_sync_transport::frame;
 use fleetd_sync_transport::link::{DialIdentity, DownReason, Link, LinkEvent, LinkEvents, Peer, SendError};
 
 use super::Surroundings;
 use crate::cause::cause_of;
-use crate::record::{decode_agent, decode_trust_floor, encode_agent, encode_trust_floor};
+use crate::record::{
+    decode_agent, decode_clock_floor, decode_trust_floor, encode_agent, encode_clock_floor, encode_trust_floor,
+};
 
 /// The agent's own record in [`Space::Agent`].
 pub(crate) const AGENT_KEY: &[u8] = b"agent";
 /// The trust version that the device has reached, in [`Space::Floor`].
 const TRUST_FLOOR_KEY: &[u8] = b"trust";
+/// The date that is known to have passed, in [`Space::Floor`].
+const CLOCK_FLOOR_KEY: &[u8] = b"clock";
 
 /// Carries out what the agent decided.
 pub(crate) struct AgentDriver {
@@ -41,7 +45,7 @@ pub(crate) fn load(
     let record = read_record(surroundings)?;
     let fleet = record.fleet().or(options.token.as_ref().map(|token| token.fleet()));
     let chain = read_chain(surroundings, fleet)?;
-    let floor = read_floor(surroundings)?;
+    let floors = (read_floor(surroundings)?, read_clock_floor(surroundings.seams.store.as_ref()).map_err(failed)?);
     let envelopes = read_all(surroundings, Space::Envelope)?;
     let identity = Identity {
         key: options.identity.key.clone(),
@@ -52,7 +56,7 @@ pub(crate) fn load(
     };
     let exchange = surroundings.exchange().ok_or_else(|| failed("the node has ended"))?;
     let entropy = surroundings.entropy("agent");
-    let agent = Agent::load(identity, record, chain, floor, envelopes, exchange.workloads(), entropy);
+    let agent = Agent::load(identity, record, chain, floors, envelopes, exchange.workloads(), entropy);
     let configured =
         Input::Configured { token: options.token.clone().map(Box::new), addresses: options.addresses.clone() };
     let left_open = exchange.agent_loaded(address, vec![configured, Input::Facts(options.facts.clone())]);
@@ -78,6 +82,16 @@ fn read_floor(surroundings: &Surroundings) -> Result<Option<TrustFloor>, LoadAct
     let stored = surroundings.seams.store.get(Space::Floor, TRUST_FLOOR_KEY).map_err(failed)?;
     let floor = stored.map(|stored| decode_trust_floor(&stored.value)).transpose();
     floor.map_err(|error| failed(cause_of(&error)))
+}
+
+/// The date that is known to have passed. One that cannot be read is none: it is noted anew, and until then a clock
+/// that went back misleads people, and nothing else.
+pub(crate) fn read_clock_floor(store: &dyn StateStore) -> Result<ClockFloor, ReadError> {
+    let Some(stored) = store.get(Space::Floor, CLOCK_FLOOR_KEY)? else { return Ok(ClockFloor::default()) };
+    Ok(decode_clock_floor(&stored.value).unwrap_or_else(|error| {
+        tracing::error!(error = cause_of(&error), "the last date that was noted cannot be read");
+        ClockFloor::default()
+    }))
 }
 
 /// The root chain of `fleet`; `None` when there is none, or only that of another fleet, which a new token may lead to,
@@ -143,6 +157,7 @@ impl Driver<Agent> for AgentDriver {
             Effect::Deliver(message) => exchange.deliver(message),
             Effect::Assign { workload, assignment } => exchange.assign(&workload, assignment),
             Effect::Trust(roster) => exchange.trust(roster),
+            Effect::NoteDate(floor) => self.note_date(floor),
             Effect::Show(status) => self.surroundings.board.show_agent(status),
             Effect::Warn(warning) => tracing::warn!("{warning}"),
         }
@@ -150,6 +165,24 @@ impl Driver<Agent> for AgentDriver {
 }
 
 impl AgentDriver {
+    /// Keeps the date that is known to have passed, as an actor of its own: a disk without room for it must not take
+    /// the agent's turns along.
+    fn note_date(&self, floor: ClockFloor) {
+        self.surroundings.raise_clock_floor(floor);
+        let actor = ActorKey::only("clock");
+        let (key, value) = (CLOCK_FLOOR_KEY.to_vec(), encode_clock_floor(floor));
+        let mutations = vec![Mutation::Put { space: Space::Floor, key, value }];
+        let store = &self.surroundings.seams.store;
+        // It may have failed the last time.
+        store.reloaded(&actor);
+        let done = |result: Result<(), CommitError>| {
+            if let Err(error) = result {
+                tracing::warn!(%error, "the date was not noted");
+            }
+        };
+        store.submit(Batch { actor, mutations }, Box::new(done));
+    }
+
     fn dial(&self, connection: ConnectionId, address: &str, certificates: Vec<Vec<u8>>) {
         let identity = DialIdentity { key: self.surroundings.options.identity.key.clone(), certificates };
         let link = Arc::clone(&self.surroundings.seams.link);

@@ -105,7 +105,7 @@ impl Driver<LogSpool> for LogSpoolDriver {
         match effect {
             Effect::ReadLines { operation, after, bytes_max } => {
                 let after = after.map(|after| LinePosition { stamp: after.stamp, sequence: after.sequence });
-                let events = read_events(self.address.clone(), now.quality);
+                let events = read_events(self.address.clone(), self.surroundings.judge(now).quality);
                 runner.read_lines(operation, &self.workload, after, bytes_max, events);
             }
             Effect::AcknowledgeLines { through } => {

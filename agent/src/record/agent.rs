@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fleetd_actors::agent::record::{AgentRecord, Membership, TrustFloor};
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_sync_core::id::{DeviceId, FleetId};
+use fleetd_sync_core::time::{ClockFloor, Wall};
 use prost::Message as _;
 use stored::membership_record::Standing;
 
@@ -93,6 +94,23 @@ pub fn decode_trust_floor(bytes: &[u8]) -> Result<TrustFloor, DecodeRecordError>
     Ok(TrustFloor { fleet, version: message.version })
 }
 
+/// Writes the date that is known to have passed on a device, as a `google.protobuf.Timestamp`.
+#[must_use]
+pub fn encode_clock_floor(floor: ClockFloor) -> Vec<u8> {
+    let Wall(ms) = floor.0;
+    let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).unwrap_or_default();
+    prost_types::Timestamp { seconds: ms.div_euclid(1000), nanos }.encode_to_vec()
+}
+
+/// Reads the date that is known to have passed on a device.
+///
+/// # Errors
+/// [`DecodeRecordError::Protobuf`] when the bytes are none.
+pub fn decode_clock_floor(bytes: &[u8]) -> Result<ClockFloor, DecodeRecordError> {
+    let prost_types::Timestamp { seconds, nanos } = prost_types::Timestamp::decode(bytes)?;
+    Ok(ClockFloor(Wall(seconds.saturating_mul(1000).saturating_add(i64::from(nanos / 1_000_000)))))
+}
+
 /// Writes records as one file holds them, by their keys.
 #[must_use]
 pub fn encode_kept(records: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
@@ -141,6 +159,15 @@ mod tests {
         assert_eq!(decode_trust_floor(&encode_trust_floor(&floor)).unwrap(), floor);
         let short = stored::TrustFloorRecord { fleet_id: vec![1], version: 7 }.encode_to_vec();
         assert!(matches!(decode_trust_floor(&short), Err(DecodeRecordError::Length { .. })));
+    }
+
+    #[test]
+    fn a_date_survives_its_bytes() {
+        for ms in [0, 1, 999, 1_800_000_000_123, -1, i64::from(i32::MIN)] {
+            let floor = ClockFloor(Wall(ms));
+            assert_eq!(decode_clock_floor(&encode_clock_floor(floor)).unwrap(), floor);
+        }
+        assert!(matches!(decode_clock_floor(&[0xff]), Err(DecodeRecordError::Protobuf(_))));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use fleetd_actors::log_record::LogRecord;
 use fleetd_actors::shell::ShellEngine;
 use fleetd_actors::workload::Command;
 use fleetd_agent::artifact_files::DiskArtifactFiles;
@@ -10,6 +11,7 @@ use fleetd_agent::disk::OsDisk;
 use fleetd_agent::install::{FolderInstaller, Installer as _, Slot, Staging};
 use fleetd_agent::local_api::{self, AskAgentError, LocalApi, LocalClient, ServeLocalApiError, ShownWorkload};
 use fleetd_agent::node::{DeviceIdentity, Node, NodeOptions, Seams};
+use fleetd_agent::record::decode_spool_entry;
 use fleetd_sync_core::blocking::Blocking;
 use fleetd_sync_core::commit::Commit;
 use fleetd_sync_core::entropy::Entropy;
@@ -17,8 +19,9 @@ use fleetd_sync_core::id::{ArtifactDigest, BootId, FleetId, RequestId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::name::Platform;
 use fleetd_sync_core::release::{Artifact, Manifest, Probe};
-use fleetd_sync_core::time::Clock;
+use fleetd_sync_core::time::{Clock, ClockQuality, Monotonic, Now, Wall};
 use fleetd_sync_store::memory::MemoryStore;
+use fleetd_sync_store::state_store::{LogPart, StateStore as _};
 use fleetd_sync_transport::clock::{SystemClock, system_entropy};
 use fleetd_sync_transport::endpoint::{Endpoint, Settings, verify_server};
 use tokio::runtime::{Handle, Runtime};
@@ -40,11 +43,27 @@ struct Agent {
     client: LocalClient,
 }
 
+/// A clock that somebody set.
+struct SetClock {
+    system: SystemClock,
+    wall: Wall,
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Now {
+        let Now { monotonic, .. } = self.system.now();
+        Now { monotonic, wall: self.wall + monotonic.since(Monotonic(0)), quality: ClockQuality::Floor }
+    }
+}
+
 impl Agent {
     fn start(home: &Path, store: &MemoryStore) -> Self {
+        Self::start_at(home, store, Arc::new(SystemClock::default()))
+    }
+
+    fn start_at(home: &Path, store: &MemoryStore, clock: Arc<dyn Clock>) -> Self {
         let runtime = Runtime::new().unwrap();
         let client = runtime.block_on(async {
-            let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
             let commit: Arc<dyn Commit> = Arc::new(store.clone());
             let engine = ShellEngine::start(Arc::clone(&clock), commit).await.unwrap();
             let entropy = system_entropy().unwrap();
@@ -190,6 +209,48 @@ fn a_folder_alone_boots_its_workload_and_the_socket_steers_it() {
     agent.command(Command::Stop, request(4)).unwrap();
     agent.until(|workload| workload.pid.is_none());
     until("the end of the program", || !runs(second));
+    agent.end();
+}
+
+/// The lines that are spooled, each with how far its date can be trusted.
+fn spooled(store: &MemoryStore) -> Vec<(String, ClockQuality)> {
+    let mut lines = Vec::new();
+    for log in store.list_logs("", None, usize::MAX).unwrap() {
+        for part in store.read_log(&log, 0, usize::MAX).unwrap() {
+            let LogPart::Entry { entry, .. } = part else { continue };
+            let Some((_, batch)) = decode_spool_entry(&coffee(), &entry) else { continue };
+            lines.extend(batch.records.into_iter().filter_map(|record| match record {
+                LogRecord::Line(line) => Some((String::from_utf8(line.body).unwrap(), line.quality)),
+                LogRecord::Gap { .. } => None,
+            }));
+        }
+    }
+    lines
+}
+
+#[test]
+fn lines_are_dated_by_no_clock_that_went_back_since_the_last_start() {
+    const NOON: Wall = Wall(1_900_000_000_000);
+    const MORNING: Wall = Wall(NOON.0 - 3 * 3600 * 1000);
+    let home = tempfile::tempdir().unwrap();
+    install(
+        home.path(),
+        "#!/bin/sh\necho before\nwhile [ ! -e later ]; do sleep 0.1; done\necho after\nexec sleep 60\n",
+    );
+    let store = MemoryStore::immediate();
+    let at = |wall| Arc::new(SetClock { system: SystemClock::default(), wall });
+    let mut agent = Agent::start_at(home.path(), &store, at(NOON));
+    agent.until(|workload| workload.pid.is_some());
+    until("the first line", || spooled(&store).len() == 1);
+    agent.end();
+
+    let mut agent = Agent::start_at(home.path(), &store, at(MORNING));
+    std::fs::write(home.path().join("workloads/coffee/data/later"), "").unwrap();
+    until("the second line", || spooled(&store).len() == 2);
+    let line = |text: &str, quality| (text.to_owned(), quality);
+    assert_eq!(spooled(&store), [line("before", ClockQuality::Floor), line("after", ClockQuality::None)]);
+    agent.command(Command::Stop, request(1)).unwrap();
+    agent.until(|workload| workload.pid.is_none());
     agent.end();
 }
 

@@ -84,6 +84,21 @@ pub struct Now {
     pub quality: ClockQuality,
 }
 
+/// A date that has passed for certain: a clock that shows an earlier one is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClockFloor(pub Wall);
+
+impl ClockFloor {
+    /// Returns the time with no more trust in its date than the floor leaves. The date itself stays as the clock shows
+    /// it: two dates of one clock still tell how long it was between them. A clock that somebody vouched for is right
+    /// also below the floor: then another, earlier, was wrong.
+    #[must_use]
+    pub fn judge(self, now: Now) -> Now {
+        let is_wrong = now.quality == ClockQuality::Floor && now.wall < self.0;
+        Now { quality: if is_wrong { ClockQuality::None } else { now.quality }, ..now }
+    }
+}
+
 /// Where a node reads its time: the operating system in the product, a virtual clock in the simulator.
 pub trait Clock: Send + Sync + 'static {
     /// Returns the present time.
@@ -93,6 +108,21 @@ pub trait Clock: Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_below_the_floor_is_not_trusted_unless_somebody_vouched_for_it() {
+        let floor = ClockFloor(Wall(1000));
+        let at = |wall, quality| Now { monotonic: Monotonic(7), wall: Wall(wall), quality };
+        for (wall, quality, judged) in [
+            (1000, ClockQuality::Floor, ClockQuality::Floor),
+            (999, ClockQuality::Floor, ClockQuality::None),
+            (999, ClockQuality::Beacon, ClockQuality::Beacon),
+            (999, ClockQuality::Synced, ClockQuality::Synced),
+            (2000, ClockQuality::None, ClockQuality::None),
+        ] {
+            assert_eq!(floor.judge(at(wall, quality)), at(wall, judged));
+        }
+    }
 
     #[test]
     fn time_saturates_instead_of_wrapping() {
