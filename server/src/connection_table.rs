@@ -58,6 +58,13 @@ impl ConnectionTable {
         }
     }
 
+    /// Notes that a connection's actor has given it up: it reaches nobody, though it has yet to end.
+    pub fn give_up(&self, connection: ConnectionId) {
+        if let Some(entry) = self.lock().by_connection.get_mut(&connection) {
+            entry.grade = None;
+        }
+    }
+
     /// Removes a connection that is gone, and says whose it was.
     pub fn remove(&self, connection: ConnectionId) -> Option<LocalId> {
         let mut open = self.lock();
@@ -91,5 +98,23 @@ impl ConnectionTable {
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_given_up_reaches_nobody_and_is_whose_it_was_until_it_ends() {
+        let (table, connection) = (ConnectionTable::default(), ConnectionId::from_bytes([1; 8]));
+        let device = LocalId::from_bytes([2; 16]);
+        table.insert(connection, device, "127.0.0.1:1".parse().unwrap(), Wall(0));
+        assert!(table.of_device(device).is_none(), "no actor has taken it");
+        table.serve(connection, Grade::Full);
+        assert!(table.of_device(device).is_some());
+        table.give_up(connection);
+        assert!(table.of_device(device).is_none());
+        assert_eq!((table.device_of(connection), table.remove(connection)), (Some(device), Some(device)));
     }
 }

@@ -248,6 +248,22 @@ fn a_stop_and_a_start_at_the_device_are_events() {
 }
 
 #[test]
+fn a_device_that_does_not_answer_is_given_up_before_whoever_asked_is_told() {
+    let mut world = world();
+    world.enrol();
+    let connected = world.connected(ConnectionId::from_bytes([4; 8]));
+    world.step(Input::Connected(Box::new(connected)));
+    let operation = world.operation();
+    world.step(Input::Command { operation, caller: String::new(), command: Command::Probe });
+    let (due, mut turn) = (world.device.poll_timeout().unwrap(), Turn::new());
+    world.device.handle_timeout(Now { monotonic: due, ..Now::default() }, &mut turn);
+    let (_, effects) = turn.into_parts();
+    let is_told = |effect: &Effect| matches!(effect, Effect::Answer { result: Ok(answer), .. } if !answer.is_present);
+    let given_up = effects.iter().position(|effect| matches!(effect, Effect::Close { .. }));
+    assert!(given_up.is_some() && given_up < effects.iter().position(is_told), "{effects:?}");
+}
+
+#[test]
 fn what_happened_lately_is_kept_and_no_more() {
     let mut world = world();
     world.enrol();

@@ -112,7 +112,11 @@ impl Driver<Device> for DeviceDriver {
         let link = self.shared.seams.link.as_ref();
         match effect {
             Effect::Send { connection, class, message } => send(link, connection, class, &message),
-            Effect::Close { connection, code } => link.close(connection, code),
+            Effect::Close { connection, code } => {
+                // At once, and not when the link tells of its end: whoever hears that the device is gone may ask again.
+                self.shared.connections.give_up(connection);
+                link.close(connection, code);
+            }
             Effect::Serve { connection, grade } => self.shared.connections.serve(connection, grade),
             Effect::Deliver { connection, message } => self.deliver(connection, message),
             Effect::Renew { connection, csr } => self.renew(connection, csr),

@@ -251,10 +251,10 @@ impl Session {
     /// Gives up what took too long.
     pub fn handle_timeout(&mut self, now: Monotonic, out: &mut Vec<Output>) {
         if self.probe.is_some_and(|deadline| deadline <= now) {
-            out.push(Output::Probed { answered: false });
-            // A connection on which nobody answers is given up, so that all who wait know it too. The peer, if it is
-            // there after all, dials again.
-            return self.close(CloseCode::Timeout, out);
+            // A connection on which nobody answers is given up, so that all who wait know it too, and no later than
+            // the one who asked. The peer, if it is there after all, dials again.
+            self.close(CloseCode::Timeout, out);
+            return out.push(Output::Probed { answered: false });
         }
         match &self.phase {
             Phase::Greeting { deadline, .. } | Phase::Comparing { deadline } if *deadline <= now => {
