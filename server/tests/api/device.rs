@@ -1,5 +1,11 @@
 //! Devices: seen, steered, watched.
 
+use std::time::Duration;
+
+use fleetd_actors::device::Input;
+use fleetd_actors::device::command::Command;
+use fleetd_actors::engine::REST_AFTER;
+use fleetd_sync_core::id::{LocalId, OperationId};
 use serde_json::{Value, json};
 
 use super::world::{World, count, refuses, text};
@@ -71,6 +77,58 @@ async fn labels_and_names_are_the_operators() {
     ] {
         refuses(on(&world, rpc, request).await, "invalid_argument", "request.field.invalid");
     }
+}
+
+#[tokio::test]
+async fn a_registered_device_that_nobody_speaks_to_is_a_record_and_no_actor() {
+    let world = World::start().await;
+    let names = world.devices(3).await;
+    let devices = &world.node.actors.devices;
+    assert_eq!(devices.loaded(), 3);
+    tokio::time::pause();
+    for _ in 0..2 {
+        let past = REST_AFTER + Duration::from_secs(1);
+        world.clock.turn(past.as_millis().try_into().expect("it is short"));
+        tokio::time::sleep(past).await;
+    }
+    assert_eq!(devices.loaded(), 0, "nothing may wait in an actor's memory for a time to come");
+    tokio::time::resume();
+    on(&world, "HoldDevice", json!({ "device": names[0], "reason": "trade fair" })).await.expect("it is woken");
+    assert_eq!(devices.loaded(), 1);
+}
+
+/// A registration gives a name, too, and does not wait for the turn of those who rename.
+#[tokio::test]
+async fn a_name_that_another_device_gets_meanwhile_is_not_given_twice() {
+    let world = World::start().await;
+    let names = world.devices(2).await;
+    let other = on(&world, "GetDevice", json!({ "device": names[1] })).await.expect("it is there");
+    let other: LocalId = text(&other["device"]["localId"]).parse().expect("an id");
+
+    world.store.hold();
+    let (operation, caller) = (OperationId::from_bytes([1; 8]), "nobody".to_owned());
+    let command = Command::Rename("till-3".parse().expect("a name"));
+    world.node.actors.devices.send(&other, Input::Command { operation, caller, command });
+    while world.store.queued() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Nothing of it is durable yet, and the name is free for all that anybody can see.
+    let renaming = on(&world, "RenameDevice", json!({ "device": names[0], "name": "till-3" }));
+    let letting_go = async {
+        while world.store.queued() == 1 {
+            tokio::task::yield_now().await;
+        }
+        // The answer never comes, and nobody wants to wait for that.
+        tokio::time::pause();
+        world.store.let_go();
+    };
+    let (renamed, ()) = tokio::join!(renaming, letting_go);
+    tokio::time::resume();
+    refuses(renamed, "already_exists", "device.name_taken");
+    let shown = on(&world, "GetDevice", json!({ "device": "till-3" })).await.expect("it is there");
+    assert_eq!(shown["device"]["localId"], other.to_string());
+    let shown = on(&world, "GetDevice", json!({ "device": names[0] })).await.expect("it keeps its name");
+    assert_eq!(shown["device"]["name"], *names[0]);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use fleetd_sync_core::id::{ArtifactDigest, BootId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::name::Platform;
 use fleetd_sync_core::release::{Artifact, Manifest, Probe, SignedManifest};
-use fleetd_sync_core::time::{Clock, ClockQuality, Now, Wall};
+use fleetd_sync_core::time::{Clock, ClockQuality, Monotonic, Now, Wall};
 use fleetd_sync_core::trust::{Change, Role as TrustRole};
 use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
@@ -49,8 +49,9 @@ impl HandClock {
 
 impl Clock for HandClock {
     fn now(&self) -> Now {
-        let wall = Wall(BEGIN.0 + self.0.load(Ordering::Relaxed));
-        Now { wall, quality: ClockQuality::Floor, ..Now::default() }
+        let passed_ms = self.0.load(Ordering::Relaxed);
+        let monotonic = Monotonic(u64::try_from(passed_ms).unwrap_or_default() * 1_000_000);
+        Now { monotonic, wall: Wall(BEGIN.0 + passed_ms), quality: ClockQuality::Floor }
     }
 }
 

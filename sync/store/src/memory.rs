@@ -70,6 +70,7 @@ struct Queue {
     waiting: VecDeque<Queued>,
     submitted: u64,
     is_stepping: bool,
+    is_held: bool,
     /// Kept once somebody asked for them: a simulated fleet has many stores.
     events: Option<VecDeque<StoreEvent>>,
 }
@@ -196,6 +197,17 @@ impl MemoryStore {
         turns
     }
 
+    /// Lets what is submitted from now on wait, as a slow disk does, until it is let go.
+    pub fn hold(&self) {
+        self.queue.lock().unpoison().is_held = true;
+    }
+
+    /// Ends a [`hold`](Self::hold): what has waited is made durable and answered.
+    pub fn let_go(&self) {
+        self.queue.lock().unpoison().is_held = false;
+        self.work();
+    }
+
     /// How many turns and reloads are queued.
     #[must_use]
     pub fn queued(&self) -> usize {
@@ -313,15 +325,20 @@ impl MemoryStore {
             let queued = queued(&mut queue);
             queue.waiting.push_back(queued);
         }
-        if self.mode == Mode::Immediate {
-            // A completion may submit again: the outer call takes that on, so that answers never nest.
-            while self.step() > 0 || self.has_idle_work() {}
+        self.work();
+    }
+
+    /// Does what is queued, in a store that commits within `submit`.
+    fn work(&self) {
+        // A completion may submit again: the outer call takes that on, so that answers never nest.
+        while self.mode == Mode::Immediate && self.has_idle_work() {
+            self.step();
         }
     }
 
     fn has_idle_work(&self) -> bool {
         let queue = self.queue.lock().unpoison();
-        !queue.is_stepping && !queue.waiting.is_empty()
+        !queue.is_stepping && !queue.is_held && !queue.waiting.is_empty()
     }
 }
 
