@@ -381,7 +381,8 @@ impl Cluster {
     }
 
     /// A command of `fleetd` that knows nothing of the caller's own fleets.
-    fn command(&self) -> Command {
+    #[must_use]
+    pub fn command(&self) -> Command {
         // `start` has built it.
         self.command_of(binary::fleetd().unwrap_or_else(|_| Path::new("fleetd")))
     }

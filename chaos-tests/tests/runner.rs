@@ -11,3 +11,4 @@ mod refused;
 mod rehearsal;
 mod server;
 mod store;
+mod waiting;

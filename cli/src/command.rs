@@ -175,14 +175,8 @@ pub async fn run(command: Command, options: Options, output: &Output) -> Result<
         // It stops its runs, and tells what they came to.
         return command.run(&session).await;
     }
-    // A command that waits for something that goes on without it says so itself, so it is asked first.
-    tokio::select! {
-        biased;
-        result = dispatch(command, &session) => result,
-        () = interrupt.pressed() => {
-            Err(CommandError::new("interrupted", "interrupted").exit(Exit::Interrupted))
-        }
-    }
+    // A command that waits for something that goes on without it says so itself.
+    interrupt.heeded_by(dispatch(command, &session)).await
 }
 
 async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), CommandError> {
