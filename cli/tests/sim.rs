@@ -237,6 +237,20 @@ fn a_seed_of_another_architecture_or_profile_is_refused_unless_it_is_asked_for()
 }
 
 #[test]
+fn seeds_that_were_not_begun_in_time_are_counted() {
+    let folder = folder(SMALL);
+    let run = ["sim", "run", "--scenario", "a.toml", "--seed", "1", "--jobs", "1", "--seeds"];
+    let output = fleetd(folder.path(), &[&run[..], &["1000000", "--within", "1s"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+    let text = said(&output.stdout);
+    let counts: Vec<u64> = text.lines().next().unwrap().split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [held, asked, not_begun] = counts[..] else { panic!("{text}") };
+    assert_eq!((asked, held + not_begun), (1_000_000, 1_000_000), "{text}");
+    assert!(text.contains(" seeds of small hold every invariant and converge; "), "{text}");
+    assert!(text.lines().next().unwrap().ends_with(" were not begun in time"), "{text}");
+}
+
+#[test]
 fn ctrl_c_prints_what_there_is() {
     let folder = folder(SMALL);
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleetd"));

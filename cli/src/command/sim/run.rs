@@ -240,7 +240,12 @@ fn text(report: &SetReport) -> String {
         "{held} of {} seeds of {} hold every invariant and converge",
         report.seeds_asked, report.scenario.name
     ));
-    text.push_str(if report.is_partial { "; the set was stopped before its end\n" } else { "\n" });
+    if report.is_partial {
+        text.push_str("; the set was stopped before its end");
+    } else if let not_begun @ 1.. = report.seeds_asked.saturating_sub(report.runs.len() + report.unrun.len()) {
+        text.push_str(&format!("; {not_begun} were not begun in time"));
+    }
+    text.push('\n');
     let faults: usize = report.runs.iter().map(|run| run.faults.len()).sum();
     let virtual_ms = report.runs.iter().map(|run| run.virtual_ms).sum::<u64>() / 1000 * 1000;
     text.push_str(&format!(
