@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use clap::error::ErrorKind;
 use miette::Diagnostic;
 
 use crate::exit::Exit;
@@ -78,6 +79,22 @@ impl CommandError {
     pub const fn exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
+    }
+
+    /// A command line that was not understood.
+    #[must_use]
+    pub fn usage(error: &clap::Error) -> Self {
+        // Without a verb clap says nothing that is wrong; it shows the help.
+        let message = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "the command is not complete".to_owned(),
+            _ => {
+                // What is wrong, and what it is wrong with, stands before the first empty line.
+                let text = error.to_string();
+                let wrong = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
+                wrong.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+            }
+        };
+        Self::new("usage", message).next_command("fleetd --help").exit(Exit::Usage)
     }
 
     /// The end of a command whose reader has gone, as `head` goes: no failure, and nobody to tell.

@@ -9,6 +9,9 @@ use fleetd_sync_core::trust::{Armoured as _, ReadArmourError, read_armour};
 
 use crate::error::CommandError;
 
+/// What was tried when a file is not there to be read.
+const READ: &str = "read";
+
 /// Why a key's file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
@@ -49,7 +52,10 @@ pub enum KeyFileError {
 impl From<KeyFileError> for CommandError {
     fn from(error: KeyFileError) -> Self {
         let (code, next) = match &error {
-            KeyFileError::Io { .. } => ("key.unreadable", String::new()),
+            KeyFileError::Io { path, verb: READ, .. } => {
+                ("key.unreadable", format!("fleetd key create '{}'", path.display()))
+            }
+            KeyFileError::Io { .. } => ("key.unreadable", "name a file in a folder that you may write to".to_owned()),
             KeyFileError::Exists { .. } => ("key.exists", "choose another name, or move the file away".to_owned()),
             KeyFileError::Permissions { path, .. } => ("key.permissions", format!("chmod 600 '{}'", path.display())),
             KeyFileError::Content { .. } => ("key.malformed", "fleetd key create NAME".to_owned()),
@@ -89,7 +95,7 @@ fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), KeyFileError> {
 /// # Errors
 /// [`KeyFileError::Permissions`] when others could have read it too, and those of reading.
 pub fn read_secret(path: &Path) -> Result<SecretKey, KeyFileError> {
-    let io = |source| KeyFileError::Io { path: path.to_owned(), verb: "read", source };
+    let io = |source| KeyFileError::Io { path: path.to_owned(), verb: READ, source };
     let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Permissions { path: path.to_owned(), mode });
@@ -105,7 +111,7 @@ pub fn read_secret(path: &Path) -> Result<SecretKey, KeyFileError> {
 pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
     let text = std::fs::read_to_string(path).map_err(|source| KeyFileError::Io {
         path: path.to_owned(),
-        verb: "read",
+        verb: READ,
         source,
     })?;
     read_armour(&text).map_err(|source| KeyFileError::Content { path: path.to_owned(), source })

@@ -60,10 +60,7 @@ fn start_tracing() {
 fn usage(error: &clap::Error) -> ExitCode {
     let asks_for_json = std::env::args_os().any(|argument| argument == "--json");
     if asks_for_json && error.use_stderr() {
-        let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let error = CommandError::new("usage", message).next_command("fleetd --help").exit(Exit::Usage);
-        Output::for_process(true).report(&error);
+        Output::for_process(true).report(&CommandError::usage(error));
         return Exit::Usage.into();
     }
     // Nothing can be said when the terminal is gone.

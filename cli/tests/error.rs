@@ -1,12 +1,16 @@
 //! What a failed command says, and how it ends.
 
+use clap::Parser as _;
 use expect_test::expect;
 use fleetd::client::CallError;
 use fleetd::client::api::common::v1::Error;
 use fleetd::client::api::rollout::v1::{Rollout, RolloutDevice, RolloutDeviceState, RolloutState};
+use fleetd::command::Cli;
 use fleetd::command::rollout::watch::failure;
 use fleetd::error::{CommandError, draw};
 use fleetd::exit::Exit;
+use fleetd::key_file;
+use fleetd_sync_core::key::SecretKey;
 use tonic::{Code, Status};
 
 fn refusal(code: Code, error: &Error) -> CommandError {
@@ -34,6 +38,38 @@ fn a_stale_plan_is_told_with_code_cause_and_next_command() {
     .assert_eq(&draw(&error, false));
     expect![[r#"{"error":{"cause":"3 devices joined since it was made","code":"rollout.plan_stale","exitCode":6,"message":"plan pln_8h2 no longer matches the fleet","nextCommand":"fleetd rollout plan coffee@1.8.0 --all"}}"#]]
     .assert_eq(&error.to_json().to_string());
+}
+
+#[test]
+fn a_command_line_that_is_not_understood_is_told_with_all_that_is_wrong() {
+    for (line, message) in [
+        (
+            "rollout plan coffee@1.8.0",
+            "the following required arguments were not provided: <--selector <SELECTOR>|--device <DEVICE>|--all>",
+        ),
+        (
+            "rollout plan coffee --all",
+            "invalid value 'coffee' for '<WORKLOAD@VERSION>': \"coffee\" is no WORKLOAD@VERSION",
+        ),
+        ("nonsense", "unrecognized subcommand 'nonsense'"),
+        ("device", "the command is not complete"),
+    ] {
+        let error = Cli::try_parse_from(["fleetd"].into_iter().chain(line.split(' '))).unwrap_err();
+        let error = CommandError::usage(&error);
+        assert_eq!((error.code.as_str(), error.message.as_str(), error.exit), ("usage", message, Exit::Usage));
+        assert!(error.next_command.is_some());
+    }
+}
+
+#[test]
+fn a_key_that_is_not_there_is_told_with_how_to_make_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ci.key");
+    let error = CommandError::from(key_file::read_secret(&path).unwrap_err());
+    let next = format!("fleetd key create '{}'", path.display());
+    assert_eq!((error.code.as_str(), error.next_command.as_deref()), ("key.unreadable", Some(next.as_str())));
+    let error = CommandError::from(key_file::create(&path.join("x"), &SecretKey::from_bytes([1; 32])).unwrap_err());
+    assert!(error.next_command.is_some());
 }
 
 #[test]

@@ -176,7 +176,7 @@ async fn what_is_not_understood_ends_with_two() {
         &["rollout", "plan", "coffee@1.8.0"][..],
         &["release", "push", "coffee", "--artifact", "x", "--key", "k"],
         &["login", "http://fleet.example"],
-        &["login", "fleet.example", "--token", "secret"],
+        &["login", "fleet.example", "--token", "fdt_seen"],
         &["device", "revoke", "brisk-otter"],
         &["brew"],
     ] {
@@ -184,6 +184,7 @@ async fn what_is_not_understood_ends_with_two() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert!(serde_json::from_str::<Value>(text.trim()).unwrap()["error"]["message"].is_string(), "{text}");
+        assert!(!text.contains("fdt_seen"), "a secret is not repeated: {text}");
     }
 }
 

@@ -143,6 +143,7 @@ const fn next_for(code: Code) -> &'static str {
         Code::Unauthenticated => "fleetd login URL --token -",
         Code::PermissionDenied => "fleetd whoami",
         Code::Unavailable | Code::Internal | Code::Unknown => "fleetd doctor",
+        Code::InvalidArgument => "the same command with --help tells what it takes",
         _ => "",
     }
 }

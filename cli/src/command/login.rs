@@ -34,16 +34,22 @@ pub struct Login {
     #[arg(long, value_name = "FLEET")]
     pub fleet: Option<FleetId>,
     /// Read the token from standard input: `-` (or set FLEETD_TOKEN); asked for when it is left out
-    #[arg(long, value_name = "-", value_parser = only_dash)]
+    #[arg(long, value_name = "-")]
     pub token: Option<String>,
     /// What to call this server here; its host name when left out
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 }
 
-/// A token on a command line can be read by every process of the machine.
-fn only_dash(text: &str) -> Result<String, &'static str> {
-    if text == "-" { Ok(text.to_owned()) } else { Err("write `-` and give the token on standard input") }
+/// A token on a command line can be read by every process of the machine. It is not repeated: what is printed is kept
+/// for longer.
+fn require_dash(token: &str) -> Result<(), CommandError> {
+    if token == "-" {
+        return Ok(());
+    }
+    Err(CommandError::new("login.token_shown", "a token does not belong on a command line, where others can read it")
+        .next_command("fleetd login URL --token - < FILE   (and make another token in place of this one)")
+        .exit(Exit::Usage))
 }
 
 impl Login {
@@ -52,6 +58,7 @@ impl Login {
     /// # Errors
     /// When the server does not prove what it is, or does not take the token.
     pub async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        self.token.as_deref().map_or(Ok(()), require_dash)?;
         let mut file = ContextFile::open()?;
         let fleet = match self.fleet {
             Some(fleet) => fleet,
