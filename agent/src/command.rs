@@ -25,7 +25,8 @@ pub use answer::CommandError;
 pub enum Command {
     /// Run this device's workloads, and keep them as their fleet wants them
     ///
-    /// Without a token the device stays unconfigured: it runs what it has, and answers `status`.
+    /// Without a token the device stays unconfigured: it runs what it has, and answers `status`. What no flag says is
+    /// taken from the environment (FLEETD_AGENT_DATA_DIRECTORY and so on), then from the file, where a path is absolute.
     #[command(after_help = "\
 Examples:
   fleetd agent run --config ./agent.toml
@@ -167,7 +168,7 @@ fn read_config(arguments: &ConfigArguments, invocation: &Invocation) -> Result<C
     Config::read(arguments, &process_environment()).map_err(|error| {
         CommandError::new("agent.config", "the configuration cannot be used")
             .caused_by(&error)
-            .next_command(format!("{} config show --origin", invocation.program))
+            .next_command(format!("correct it, and see what counts then: {} config show --origin", invocation.program))
     })
 }
 

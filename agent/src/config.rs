@@ -39,10 +39,10 @@ pub struct ConfigArguments {
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Keeps keys, releases and logs here [default: /var/lib/fleetd]
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH", global = true, value_parser = absolute)]
     pub data_directory: Option<PathBuf>,
     /// Keeps sockets and running workloads' files here [default: /run/fleetd]
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH", global = true, value_parser = absolute)]
     pub run_directory: Option<PathBuf>,
     /// Enrols with this token; prefer a file, since other users can see a command line
     #[arg(long, value_name = "TOKEN", global = true)]
@@ -60,8 +60,14 @@ pub struct ConfigArguments {
     #[arg(long, value_name = "BYTES", global = true)]
     pub spool_bytes_max: Option<u64>,
     /// Answers local commands on this socket [default: agent.sock in the run directory]
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH", global = true, value_parser = absolute)]
     pub socket: Option<PathBuf>,
+}
+
+/// Takes a path of a flag as the shell means it: from where the caller stands. In a file or the environment, which are
+/// read from anywhere, a path is absolute.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| error.to_string())
 }
 
 /// A token, or another text that is never printed.

@@ -1,5 +1,7 @@
 use std::fs;
 
+use clap::{Args as _, FromArgMatches as _};
+
 use super::*;
 
 const TOKEN: &str = "flt1_secret-in-a-test";
@@ -98,6 +100,19 @@ fn a_wrong_file_is_named_with_its_line_and_key_and_what_is_expected() {
     );
     assert!(case("servers = ['no-port']").contains("expected host:port"));
     assert!(case("spool-bytes-max = 1").contains("expected at least 1048576"));
+}
+
+#[test]
+fn a_path_of_a_flag_is_from_where_the_caller_stands() {
+    let flags = ["--data-directory", "./data", "--run-directory", "run", "--socket", "/run/a.sock"];
+    let command = ConfigArguments::augment_args(clap::Command::new("agent").no_binary_name(true));
+    let mut home = Home::with_file("");
+    let matches = command.try_get_matches_from(flags).unwrap();
+    let config = home.arguments.config.take();
+    home.arguments = ConfigArguments { config, ..ConfigArguments::from_arg_matches(&matches).unwrap() };
+    let (read, here) = (home.read().unwrap(), std::env::current_dir().unwrap());
+    assert_eq!((read.data_directory.value, read.run_directory.value), (here.join("data"), here.join("run")));
+    assert_eq!(read.socket.value, Path::new("/run/a.sock"));
 }
 
 #[test]
