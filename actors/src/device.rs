@@ -130,6 +130,8 @@ pub struct Connected {
     pub boot: BootId,
     /// How far this server's store of the device's logs has come.
     pub log_positions: Vec<LogPosition>,
+    /// What trust is now. Who is not connected is told of no change, and this actor may have been loaded before it.
+    pub trust: Arc<Trust>,
 }
 
 /// What must be remembered.
@@ -354,8 +356,7 @@ impl Device {
     }
 
     fn on_trust(&mut self, now: Now, trust: Arc<Trust>, turn: &mut DeviceTurn) {
-        self.trust = trust;
-        self.settle_writers(turn);
+        self.take_trust(trust, turn);
         if self.trust.roster.is_device_revoked(self.local) {
             self.end_revoked(now, turn);
             return;
@@ -454,6 +455,13 @@ impl Device {
     fn pay_debts(&mut self, _now: Now, turn: &mut DeviceTurn) {
         if self.owes {
             self.owes = false;
+            self.settle_writers(turn);
+        }
+    }
+
+    pub(super) fn take_trust(&mut self, trust: Arc<Trust>, turn: &mut DeviceTurn) {
+        if !Arc::ptr_eq(&self.trust, &trust) {
+            self.trust = trust;
             self.settle_writers(turn);
         }
     }

@@ -9,7 +9,7 @@ mod registration;
 mod rollout;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use fleetd_actors::address::Taken;
@@ -58,8 +58,11 @@ fn on_device(node: &Node, connection: ConnectionId, peer: &PeerIdentity, address
             let grade = if peer.expired { Grade::RenewOnly } else { Grade::Full };
             let log_positions = record::log::positions(shared.seams.store.as_ref(), device).unwrap_or_default();
             let (key, boot) = (peer.key, shared.identity.boot);
-            let connected = Connected { connection, key, grade, boot, log_positions };
+            // Held until it is sent, so that no newer trust, of which the device's actor is told, comes before it.
+            let trust = shared.trust.read().unwrap_or_else(PoisonError::into_inner);
+            let connected = Connected { connection, key, grade, boot, log_positions, trust: Arc::clone(&trust) };
             node.actors.devices.send(&device, DeviceInput::Connected(Box::new(connected)));
+            drop(trust);
         }
         LinkEvent::Frame { bytes, .. } => {
             shared.connections.heard(connection, now.wall);

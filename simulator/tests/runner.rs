@@ -11,4 +11,5 @@ mod runner {
     mod seam;
     mod shrink;
     mod swarm;
+    mod trust;
 }

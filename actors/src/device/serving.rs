@@ -27,6 +27,7 @@ impl Serving {
 impl Device {
     pub(super) fn on_connected(&mut self, now: Now, connected: Connected, turn: &mut DeviceTurn) {
         let connection = connected.connection;
+        self.take_trust(connected.trust, turn);
         if let Some(code) = self.refusal() {
             turn.effect(Effect::Close { connection, code });
             return;

@@ -61,7 +61,8 @@ impl World {
 
     fn connected(&mut self, connection: ConnectionId) -> Connected {
         let (key, boot) = (self.key.public(), BootId::random(&mut self.entropy));
-        Connected { connection, key, grade: Grade::Full, boot, log_positions: Vec::new() }
+        let trust = Arc::clone(&self.device.trust);
+        Connected { connection, key, grade: Grade::Full, boot, log_positions: Vec::new(), trust }
     }
 
     fn operation(&mut self) -> OperationId {
