@@ -120,7 +120,8 @@ pub enum FaultKind {
     ClockDrifts,
     /// The target's program of every workload ends once, with code 1.
     ProgramDies,
-    /// Of a hundred frames that the target sends `value` are changed before they leave it, while it lasts.
+    /// Of a hundred frames that the target sends `value` are changed before they leave it, while it lasts; then its
+    /// process is started again.
     HostileMutates,
     /// The target sends `value` made-up messages a second besides its own, while it lasts.
     HostileFloods,

@@ -5,11 +5,11 @@ mod builtin;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetd_sync_core::name::Platform;
+use fleetd_sync_core::name::{Platform, Version};
 use serde::{Deserialize, Serialize};
 
 pub use self::builtin::{builtin, builtin_names};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fault, FaultKind, Target};
 use crate::rehearsal::Rehearsal;
 
 /// Devices of one scenario: more do not fit the memory of any machine that we know.
@@ -187,6 +187,24 @@ pub enum ParseScenarioError {
     },
 }
 
+/// A value that is refused: in which table, under which key, and why.
+struct Refused {
+    table: Table,
+    key: &'static str,
+    problem: String,
+}
+
+/// A table of a scenario file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    Top,
+    /// Whichever has the key first.
+    Any,
+    Act(usize),
+    Swarm(FaultKind),
+    Fault(usize),
+}
+
 impl Scenario {
     /// Reads a scenario file.
     ///
@@ -194,12 +212,9 @@ impl Scenario {
     /// [`ParseScenarioError`].
     pub fn parse(text: &str) -> Result<Self, ParseScenarioError> {
         let scenario: Self = toml::from_str(text).map_err(Box::new)?;
-        scenario.check().map_err(|(key, problem)| ParseScenarioError::Range {
-            line: scenario.line_of(text, key),
-            key,
-            problem,
-        })?;
-        Ok(scenario)
+        scenario.refused().map_or(Ok(scenario), |Refused { table, key, problem }| {
+            Err(ParseScenarioError::Range { line: line_of(text, table, key), key, problem })
+        })
     }
 
     /// Writes the scenario as a file.
@@ -215,27 +230,87 @@ impl Scenario {
     /// # Errors
     /// The key, and what is wrong with its value.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        if self.devices == 0 || self.devices > DEVICES_MAX {
-            return Err(("devices", format!("is {}, and has to be from 1 to {DEVICES_MAX}", self.devices)));
+        self.refused().map_or(Ok(()), |refused| Err((refused.key, refused.problem)))
+    }
+
+    fn refused(&self) -> Option<Refused> {
+        let top = |key, problem| Refused { table: Table::Top, key, problem };
+        let is_percentage = |percent: u32| percent <= 100;
+        match () {
+            () if self.devices == 0 || self.devices > DEVICES_MAX => {
+                Some(top("devices", format!("is {}, and has to be from 1 to {DEVICES_MAX}", self.devices)))
+            }
+            () if self.sites == 0 || self.sites > self.devices => {
+                Some(top("sites", format!("is {}, and has to be from 1 to the number of devices", self.sites)))
+            }
+            () if self.duration > DURATION_MAX => {
+                Some(top("duration", format!("is longer than {}", humantime::format_duration(DURATION_MAX))))
+            }
+            () if self.latency_ms[0] > self.latency_ms[1] => Some(top("latency_ms", BACKWARDS.to_owned())),
+            () if !is_percentage(self.arm64_percent) => Some(top("arm64_percent", "is more than 100".to_owned())),
+            () if !is_percentage(self.no_rtc_percent) => Some(top("no_rtc_percent", "is more than 100".to_owned())),
+            () => {
+                let rehearsal = self.rehearsal.as_ref().and_then(|rehearsal| rehearsal.check(self).err());
+                let rehearsal = rehearsal.map(|(key, problem)| Refused { table: Table::Any, key, problem });
+                let drawn = self.refused_act().or_else(|| self.refused_swarm()).or_else(|| self.refused_fault());
+                drawn.or(rehearsal)
+            }
         }
-        if self.sites == 0 || self.sites > self.devices {
-            return Err(("sites", format!("is {}, and has to be from 1 to the number of devices", self.sites)));
-        }
-        if self.duration > DURATION_MAX {
-            return Err(("duration", format!("is longer than {}", humantime::format_duration(DURATION_MAX))));
-        }
-        if self.latency_ms[0] > self.latency_ms[1] {
-            return Err(("latency_ms", "runs backwards: the first number is the lower one".to_owned()));
-        }
-        if let Some((_, key)) = self.swarm.iter().find_map(|(kind, range)| Some((kind, range.backwards()?))) {
-            return Err((key, "runs backwards: the first number is the lower one".to_owned()));
-        }
-        if self.acts.iter().any(|act| act.at > self.duration) || self.faults.iter().any(|act| act.at > self.duration) {
-            return Err(("at", "is later than the scenario's duration".to_owned()));
-        }
-        self.rehearsal.as_ref().map_or(Ok(()), |rehearsal| rehearsal.check(self))
+    }
+
+    fn refused_act(&self) -> Option<Refused> {
+        self.acts.iter().enumerate().find_map(|(index, act)| {
+            let refused = |key, problem: &str| Refused { table: Table::Act(index), key, problem: problem.to_owned() };
+            match () {
+                () if act.at > self.duration => Some(refused("at", TOO_LATE)),
+                () if act.roll_out.parse::<Version>().is_err() => Some(refused("roll_out", "is no version")),
+                () => None,
+            }
+        })
+    }
+
+    fn refused_swarm(&self) -> Option<Refused> {
+        self.swarm.iter().find_map(|(kind, range)| {
+            let refused = |key, problem: &str| Refused { table: Table::Swarm(*kind), key, problem: problem.to_owned() };
+            if let Some(key) = range.backwards() {
+                return Some(refused(key, BACKWARDS));
+            }
+            let on = match range.on {
+                SwarmTargets::Devices => Target::Device(0),
+                SwarmTargets::Sites => Target::Site(0),
+                SwarmTargets::Server => Target::Server,
+            };
+            let problem = kind.refusal(on).map(|whom| refused("on", &format!("names others: {kind} {whom}")));
+            let bad_value = range.value.into_iter().find_map(|value| kind.refuse_value(value));
+            problem.or_else(|| bad_value.map(|problem| refused("value", problem)))
+        })
+    }
+
+    fn refused_fault(&self) -> Option<Refused> {
+        let (devices, sites) = (usize::try_from(self.devices).ok()?, usize::try_from(self.sites).ok()?);
+        self.faults.iter().enumerate().find_map(|(index, fault)| {
+            let refused = |key, problem: String| Refused { table: Table::Fault(index), key, problem };
+            let is_there = match fault.on {
+                Target::Server => true,
+                Target::Site(site) => site < sites,
+                Target::Device(device) => device < devices,
+            };
+            match () {
+                () if fault.at > self.duration => Some(refused("at", TOO_LATE.to_owned())),
+                () if !is_there => Some(refused("on", format!("is {}, which there is not", fault.on))),
+                () => {
+                    let whom = fault.kind.refusal(fault.on);
+                    let whom = whom.map(|whom| refused("on", format!("is {}: {} {whom}", fault.on, fault.kind)));
+                    let value = fault.kind.refuse_value(fault.value);
+                    whom.or_else(|| value.map(|problem| refused("value", problem.to_owned())))
+                }
+            }
+        })
     }
 }
+
+const BACKWARDS: &str = "runs backwards: the first number is the lower one";
+const TOO_LATE: &str = "is later than the scenario's duration";
 
 impl SwarmRange {
     /// The key of a range that runs backwards.
@@ -245,27 +320,23 @@ impl SwarmRange {
     }
 }
 
-impl Scenario {
-    /// The line, from 1, on which a key stands whose value was refused; 0 when it stands nowhere.
-    fn line_of(&self, text: &str, key: &str) -> usize {
-        let backwards = self.swarm.iter().find(|(_, range)| range.backwards() == Some(key));
-        let late_act = self.acts.iter().position(|act| act.at > self.duration).map(|index| ("[[act]]", index));
-        let late_fault =
-            self.faults.iter().position(|fault| fault.at > self.duration).map(|index| ("[[fault]]", index));
-        let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
-        // A key of a table stands below its head.
-        match (backwards, late_act.or(late_fault)) {
-            (Some((kind, _)), _) => {
-                let name = kind.to_string();
-                lines.find(|(_, line)| line.starts_with("[swarm") && line.contains(&name));
-            }
-            (None, Some((head, index))) if key == "at" => {
-                lines.by_ref().filter(|(_, line)| *line == head).nth(index);
-            }
-            (None, _) => {}
+/// The line, from 1, on which a key of a table stands; that of the table's head when the key is left out, and 0 when
+/// neither is there.
+fn line_of(text: &str, table: Table, key: &str) -> usize {
+    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())).peekable();
+    let is_key = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    let head = match table {
+        Table::Top => None,
+        Table::Any => return lines.find(|(_, line)| is_key(line)).map_or(0, |(line, _)| line),
+        Table::Act(index) => lines.by_ref().filter(|(_, line)| *line == "[[act]]").nth(index),
+        Table::Fault(index) => lines.by_ref().filter(|(_, line)| *line == "[[fault]]").nth(index),
+        Table::Swarm(kind) => {
+            let name = format!("[swarm.{kind}]");
+            lines.find(|(_, line)| *line == name)
         }
-        lines.find(|(_, line)| line.starts_with(key)).map_or(0, |(line, _)| line)
-    }
+    };
+    let own = lines.take_while(|(_, line)| !line.starts_with('[')).find(|(_, line)| is_key(line));
+    own.or(head).map_or(0, |(line, _)| line)
 }
 
 #[cfg(test)]
@@ -295,6 +366,16 @@ mod tests {
                 "line 9: `at` is later",
             ),
             ("[[fault]]\nat = \"2h\"\non = \"server\"\nkind = \"crash\"\n", "line 6: `at` is later"),
+            ("[[fault]]\nat = \"1m\"\non = \"device-3\"\nkind = \"crash\"\n", "line 7: `on` is device-3"),
+            (
+                "[[fault]]\nat = \"1m\"\non = \"server\"\nkind = \"death\"\n",
+                "line 7: `on` is server: death hits devices",
+            ),
+            ("[[fault]]\nat = \"1m\"\non = \"site-0\"\nkind = \"link_lossy\"\nvalue = 99\n", "line 9: `value` is more"),
+            ("[swarm.link_flaps]\nper_day = [1, 2]\n", "line 5: `value` is 0"),
+            ("[swarm.site_outage]\nper_day = [1, 2]\n", "line 5: `on` names others"),
+            ("[[act]]\nat = \"1m\"\nroll_out = \"a b\"\n", "line 7: `roll_out` is no version"),
+            ("arm64_percent = 101\n", "line 5: `arm64_percent` is more than 100"),
         ] {
             let text = format!("{HEAD}{rest}");
             assert!(refusal(&text).starts_with(place), "{}", refusal(&text));

@@ -111,6 +111,10 @@ pub(super) fn end(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Scena
     for node in &nodes {
         if trouble(fault).is_some() {
             fleet.network.relieve(node, id);
+            // What was mangled last is missed only by the next Hello: whoever exchanges the memory starts it again.
+            if fault.kind == FaultKind::HostileMutates {
+                fleet.start_anew(node)?;
+            }
             continue;
         }
         match fault.kind {

@@ -2,8 +2,24 @@
 
 use super::Scenario;
 
-const BUILTIN: [(&str, &str); 2] =
-    [("day", include_str!("../../scenarios/day.toml")), ("calm", include_str!("../../scenarios/calm.toml"))];
+const BUILTIN: [(&str, &str); 16] = [
+    ("day", include_str!("../../scenarios/day.toml")),
+    ("calm", include_str!("../../scenarios/calm.toml")),
+    ("arm64-only", include_str!("../../scenarios/arm64-only.toml")),
+    ("bad-clocks", include_str!("../../scenarios/bad-clocks.toml")),
+    ("bad-links", include_str!("../../scenarios/bad-links.toml")),
+    ("busy-operators", include_str!("../../scenarios/busy-operators.toml")),
+    ("clones", include_str!("../../scenarios/clones.toml")),
+    ("crashing-release", include_str!("../../scenarios/crashing-release.toml")),
+    ("field", include_str!("../../scenarios/field.toml")),
+    ("flaky-disks", include_str!("../../scenarios/flaky-disks.toml")),
+    ("hostile", include_str!("../../scenarios/hostile.toml")),
+    ("lost-store", include_str!("../../scenarios/lost-store.toml")),
+    ("old-backup", include_str!("../../scenarios/old-backup.toml")),
+    ("reconnect-storm", include_str!("../../scenarios/reconnect-storm.toml")),
+    ("site-outage", include_str!("../../scenarios/site-outage.toml")),
+    ("torn-power", include_str!("../../scenarios/torn-power.toml")),
+];
 
 /// A scenario that comes with the program.
 #[must_use]
