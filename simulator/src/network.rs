@@ -27,7 +27,8 @@ use fleetd_sync_transport::link::{
 };
 
 pub use self::trouble::Trouble;
-use self::trouble::{Path, Way, mangle};
+pub(crate) use self::trouble::mangle;
+use self::trouble::{Path, Way};
 use crate::clock::NodeClock;
 use crate::world::World;
 

@@ -19,6 +19,7 @@ pub mod bench;
 pub mod condition;
 mod firewall;
 mod ground;
+pub mod link;
 pub mod network;
 mod socket;
 mod timer;

@@ -142,7 +142,7 @@ fn losses(percent: u64, latency: Duration, entropy: &mut Entropy) -> Duration {
 }
 
 /// Changes a frame as bad memory does, or somebody who means it: bits, its end, or what follows it.
-pub(super) fn mangle(frame: &[u8], entropy: &mut Entropy) -> Vec<u8> {
+pub(crate) fn mangle(frame: &[u8], entropy: &mut Entropy) -> Vec<u8> {
     let mut mangled = frame.to_vec();
     let place = |entropy: &mut Entropy, length: usize| {
         usize::try_from(entropy.below(u64::try_from(length).unwrap_or(u64::MAX))).unwrap_or(0)

@@ -14,12 +14,13 @@ use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{ConnectionId, FleetId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::session::Class;
-use fleetd_sync_transport::endpoint::{Endpoint, Settings};
+use fleetd_sync_transport::endpoint::Settings;
 use fleetd_sync_transport::identity::{CertificateAuthority, key_pkcs8};
 use fleetd_sync_transport::link::{Accept, DialIdentity, Link, LinkEvent, LinkEvents, ListenIdentity, Listener};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
+use super::link::PacketLink;
 use super::network::{Traced, UdpNetwork};
 use crate::clock::new_year_2026;
 use crate::engine::actors::Director;
@@ -101,7 +102,7 @@ pub fn measure_handshakes(connections: u32, seed: u64, own_sockets: bool) -> Res
 }
 
 /// Says a word when it is connected, and counts the answer.
-fn device_events(link: &Arc<Endpoint>, answered: Arc<AtomicU32>) -> LinkEvents {
+fn device_events(link: &Arc<PacketLink>, answered: Arc<AtomicU32>) -> LinkEvents {
     let link = Arc::clone(link);
     Arc::new(move |connection, event| match event {
         LinkEvent::Up { .. } => drop(link.send(connection, Class::Control, Bytes::from_static(WORD))),

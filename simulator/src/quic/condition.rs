@@ -36,6 +36,8 @@ pub struct Condition {
     pub late_by: Duration,
     /// Bytes a second that the node can send; as many as it likes when there is none.
     pub bytes_per_second: Option<u64>,
+    /// How many of a hundred frames the node changes before it sends them.
+    pub mangled_percent: u64,
 }
 
 /// The smaller of two limits, where there is one.
@@ -51,8 +53,7 @@ pub(super) struct Fate {
 }
 
 impl From<Trouble> for Condition {
-    /// What a trouble of frames is to packets. One that changes frames before they are sealed is none: packets that
-    /// somebody changes on their way are lost, and no more than that.
+    /// What a trouble of frames is to packets.
     fn from(trouble: Trouble) -> Self {
         let even = Self::default();
         match trouble {
@@ -64,7 +65,7 @@ impl From<Trouble> for Condition {
             Trouble::Jitter(late_by) => Self { late_ppm: ALL, late_by, ..even },
             Trouble::Lossy { percent } => Self { loss_ppm: percent.saturating_mul(ALL / 100), ..even },
             Trouble::Narrow { bytes_per_second } => Self { bytes_per_second: Some(bytes_per_second), ..even },
-            Trouble::Mangles { percent } => Self { loss_ppm: percent.saturating_mul(ALL / 100), ..even },
+            Trouble::Mangles { percent } => Self { mangled_percent: percent, ..even },
         }
     }
 }
@@ -84,6 +85,7 @@ impl Condition {
             late_ppm: self.late_ppm.max(other.late_ppm),
             late_by: self.late_by.max(other.late_by),
             bytes_per_second: least(self.bytes_per_second, other.bytes_per_second),
+            mangled_percent: self.mangled_percent.max(other.mangled_percent),
         }
     }
 

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::time::Monotonic;
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
@@ -19,9 +20,11 @@ use tokio::runtime::Handle;
 use super::condition::Condition;
 use super::firewall::Firewall;
 use super::ground::{NodeGround, Tasks};
+use super::link::PacketLink;
 use super::socket::{Inbox, SimulatedSocket};
 use super::timer::Timers;
 use crate::clock::NodeClock;
+use crate::network::mangle;
 use crate::world::World;
 
 /// The first port that a node chooses for a socket.
@@ -133,7 +136,7 @@ impl UdpNetwork {
 
     /// The link of a node that starts: the product's endpoint on this network.
     #[must_use]
-    pub fn link(&self, node: &str, settings: Settings) -> Arc<Endpoint> {
+    pub fn link(&self, node: &str, settings: Settings) -> Arc<PacketLink> {
         let (start, tasks, clock) = {
             let mut state = self.lock();
             state.address_of(node);
@@ -152,7 +155,7 @@ impl UdpNetwork {
         let right = || NodeClock::right(self.world.clone(), true);
         let clock = Arc::new(clock.unwrap_or_else(right));
         let entropy = self.world.entropy(node).stream(&format!("endpoint {start}"));
-        Arc::new(Endpoint::on(Arc::new(ground), settings, clock, entropy))
+        Arc::new(PacketLink::new(node, self.clone(), Endpoint::on(Arc::new(ground), settings, clock, entropy)))
     }
 
     /// Says how long a packet to or from a node takes one way, in place of the network's latency.
@@ -223,6 +226,17 @@ impl UdpNetwork {
         if let Some(tasks) = tasks {
             tasks.end();
         }
+    }
+
+    /// What a node says when it means to say a frame.
+    pub(super) fn said_by(&self, node: &str, frame: Bytes) -> Bytes {
+        let mut state = self.lock();
+        let percent = state.nodes.get(node).map_or(0, |known| known.condition.mangled_percent);
+        if percent == 0 {
+            return frame;
+        }
+        let draws = state.draws(&self.world, node, "anybody");
+        if draws.below(100) < percent { mangle(&frame, draws).into() } else { frame }
     }
 
     /// How many packets have been sent, and how many bytes of UDP in them.
@@ -408,8 +422,7 @@ impl State {
         if leaving.is_even() && coming.is_even() {
             return vec![base];
         }
-        let key = (from.to_owned(), to.to_owned());
-        let draws = self.draws.entry(key).or_insert_with(|| world.entropy("udp").stream(&format!("{from} > {to}")));
+        let draws = self.draws(world, from, to);
         let [leaving, coming] = [leaving.fate(draws), coming.fate(draws)];
         if leaving.is_lost || coming.is_lost {
             return Vec::new();
@@ -417,6 +430,12 @@ impl State {
         let mut delays = vec![base + leaving.later + coming.later];
         delays.extend([leaving.copy, coming.copy].into_iter().flatten().map(|later| base + later));
         delays
+    }
+
+    /// The stream of what goes from one node to another.
+    fn draws(&mut self, world: &World, from: &str, to: &str) -> &mut Entropy {
+        let key = (from.to_owned(), to.to_owned());
+        self.draws.entry(key).or_insert_with(|| world.entropy("udp").stream(&format!("{from} > {to}")))
     }
 
     /// How long a packet waits until those before it have left; nothing when there is no room to wait.

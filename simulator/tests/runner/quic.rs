@@ -139,3 +139,17 @@ fn a_link_that_is_cut_one_way_is_down_at_both_ends() {
         fleet.wait_until("the device to be linked again", |fleet| fleet.is_linked(0)).unwrap();
     }
 }
+
+/// What is changed before it is sealed arrives, unlike what is changed on its way: the server has to refuse it.
+#[test]
+fn a_device_whose_memory_is_bad_harms_itself_alone_and_comes_back() {
+    let mut fleet = fleet_of(2);
+    let_link_be(&fleet, &Condition { mangled_percent: 100, ..Condition::default() });
+    let release = fleet.push("1.0.0", b"coffee one").unwrap();
+    fleet.roll_out(&release).unwrap();
+    fleet.wait_until("the other to be healthy", |fleet| fleet.is_healthy(1, "1.0.0")).unwrap();
+    fleet.world.run_for(Duration::from_secs(60));
+    assert!(!fleet.is_healthy(0, "1.0.0"), "nothing that it says is understood");
+    let_link_be(&fleet, &Condition::default());
+    fleet.wait_until("the device to be healthy", |fleet| fleet.is_healthy(0, "1.0.0")).unwrap();
+}
