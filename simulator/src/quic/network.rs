@@ -82,7 +82,9 @@ struct State {
     latency: Duration,
     latencies: BTreeMap<String, Duration>,
     nodes: BTreeMap<String, Node>,
+    /// Which node has an address, and which address a node.
     addresses: BTreeMap<Ipv4Addr, String>,
+    names: BTreeMap<String, Ipv4Addr>,
     bound: BTreeMap<SocketAddr, Bound>,
     /// Where a packet to an address of the world goes.
     routes: BTreeMap<SocketAddr, SocketAddr>,
@@ -124,6 +126,7 @@ impl UdpNetwork {
             latencies: BTreeMap::new(),
             nodes: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            names: BTreeMap::new(),
             bound: BTreeMap::new(),
             routes: BTreeMap::new(),
             draws: BTreeMap::new(),
@@ -254,9 +257,8 @@ impl UdpNetwork {
         let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("there is no node at `{address}`"));
         let (host, port) = address.rsplit_once(':').ok_or_else(unknown)?;
         let port: u16 = port.parse().map_err(|_| unknown())?;
-        let state = self.lock();
-        let found = state.addresses.iter().find(|(_, node)| node.as_str() == host);
-        found.map(|(found, _)| SocketAddr::from((*found, port))).ok_or_else(unknown)
+        let found = self.lock().names.get(host).copied();
+        found.map(|found| SocketAddr::from((found, port))).ok_or_else(unknown)
     }
 
     /// Where a node listens that is to be reached at `host:port`, whether it has started or not.
@@ -360,12 +362,13 @@ impl UdpNetwork {
 impl State {
     /// The address of a node, which gets one when it is first asked for.
     fn address_of(&mut self, node: &str) -> Ipv4Addr {
-        if let Some((address, _)) = self.addresses.iter().find(|(_, name)| name.as_str() == node) {
+        if let Some(address) = self.names.get(node) {
             return *address;
         }
         let count = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
         let address = Ipv4Addr::from(FIRST_ADDRESS.saturating_add(count));
         self.addresses.insert(address, node.to_owned());
+        self.names.insert(node.to_owned(), address);
         address
     }
 
@@ -379,7 +382,7 @@ impl State {
     fn next_port(&mut self, node: &str) -> u16 {
         let known = self.nodes.entry(node.to_owned()).or_default();
         let port = FIRST_PORT + known.next_port % (u16::MAX - FIRST_PORT);
-        known.next_port += 1;
+        known.next_port = known.next_port.wrapping_add(1);
         port
     }
 
@@ -400,7 +403,7 @@ impl State {
         }
         let known = self.nodes.entry(socket.node.clone()).or_default();
         let port = FIRST_OUTER_PORT + known.next_outer_port % (FIRST_PORT - FIRST_OUTER_PORT);
-        known.next_outer_port += 1;
+        known.next_outer_port = known.next_outer_port.wrapping_add(1);
         let outer = SocketAddr::new(socket.address.ip(), port);
         bound.outer = Some(outer);
         self.routes.insert(outer, socket.address);
