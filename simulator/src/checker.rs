@@ -126,8 +126,8 @@ enum Fact<'a> {
     Found(&'a Part),
     /// It started again, with what the ledger says now.
     Opened,
-    /// It died. `true`: with turns that were not answered.
-    Died(bool),
+    /// It died.
+    Died,
     /// Something else happened at a seam.
     Seen(&'a Observation),
 }
@@ -258,8 +258,8 @@ impl Checkers {
                 if *is_durable { self.durable(fleet, node, &parts) } else { self.tell(fleet, node, Fact::Failed) }
             }
             Observation::Died { node } => {
-                let had_waiting = self.ledger.died(node);
-                self.tell(fleet, node, Fact::Died(had_waiting))
+                self.ledger.died(node);
+                self.tell(fleet, node, Fact::Died)
             }
             Observation::Booted { node } => self.open(fleet, node),
             Observation::Started { node, .. }

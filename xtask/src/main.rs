@@ -1,5 +1,5 @@
 //! The project's own tools: `cargo xtask tidy`, `cargo xtask codegen`, `cargo xtask ci`, `cargo xtask bench`,
-//! `cargo xtask soak`.
+//! `cargo xtask soak`, `cargo xtask findability`.
 //!
 //! They use nothing but cargo and what the workspace builds, so that a fresh clone can run them. Where to start
 //! reading: [`tidy`] for what the tree must look like, [`ci`] for what a change must pass.
@@ -9,6 +9,7 @@
 mod bench;
 mod ci;
 mod codegen;
+mod findability;
 mod soak;
 mod source;
 mod tidy;
@@ -52,6 +53,12 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Plant each known bug in turn, and measure how soon the simulator finds it.
+    Findability {
+        /// Only these bugs.
+        #[arg(value_name = "BUG")]
+        bugs: Vec<String>,
+    },
     /// Run one thing for long, with inputs that nobody has seen before.
     Soak {
         /// What.
@@ -69,6 +76,7 @@ fn main() -> ExitCode {
         Task::Codegen { check } => codegen::run(check),
         Task::Ci { steps } => ci::run(&steps),
         Task::Bench { what, rows, json } => bench::run(what, &rows, json),
+        Task::Findability { bugs } => findability::run(&bugs),
         Task::Soak { what, duration } => soak::run(what, &duration),
     };
     match outcome {

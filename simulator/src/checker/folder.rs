@@ -42,7 +42,7 @@ impl Inspector for FolderChecker {
     }
 
     fn learn(&mut self, scene: &Scene<'_>, node: &Arc<str>, fact: Fact<'_>) -> Result<(), Broken> {
-        if !matches!(fact, Fact::Died(_) | Fact::Opened) {
+        if !matches!(fact, Fact::Died | Fact::Opened) {
             return Ok(());
         }
         let device = device_number(node).and_then(|number| scene.fleet.devices.get(number));

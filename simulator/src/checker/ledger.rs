@@ -129,9 +129,11 @@ impl Ledger {
         waiting.remove(at).map(|(_, parts)| parts)
     }
 
-    /// Forgets what a node that died was never answered. Returns whether there was any.
-    pub(crate) fn died(&mut self, node: &str) -> bool {
-        self.nodes.get_mut(node).is_some_and(|node| !std::mem::take(&mut node.waiting).is_empty())
+    /// Forgets what a node that died was never answered.
+    pub(crate) fn died(&mut self, node: &str) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.waiting.clear();
+        }
     }
 
     /// Notes a change that is durable.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleetd_actors::log_record::{GapReason, LogBatch, LogRecord};
+use fleetd_actors::log_record::{LogBatch, LogRecord};
 use fleetd_actors::log_spool::SpoolRecord;
 use fleetd_agent::record as agent_record;
 use fleetd_agent::runner::line::LinePosition;
@@ -133,11 +133,8 @@ impl LogChecker {
     fn on_stored(&mut self, scene: &Scene<'_>, node: &Arc<str>, stored: (LogStream, LogBatch)) -> Result<(), Broken> {
         let (stream, batch) = stored;
         for record in &batch.records {
-            if let LogRecord::Gap { reason, .. } = record {
+            if matches!(record, LogRecord::Gap { .. }) {
                 scene.marks.reach("a gap stands for lines that are gone");
-                if *reason == GapReason::RestoredServer {
-                    scene.marks.reach("a server that was set back took a gap for what it had lost");
-                }
             }
         }
         self.logs.store(&stream, &batch).or_else(|why| Broken::on(node, why))

@@ -12,6 +12,14 @@ const PACKAGE_KEYS: [&str; 5] = ["version", "edition", "rust-version", "license"
 /// Features that would make a product unsafe, and the only crate that may turn them on.
 const SIMULATED_FEATURES: [(&str, &str); 1] = [("counted-crypto", "simulator/Cargo.toml")];
 
+/// The feature that plants bugs, and the only two places that may name it: where the bugs are, and the program that
+/// `cargo xtask findability` builds.
+const PLANTED: &str = "planted-bugs";
+const PLANTED_PLACES: [(&str, &str); 2] = [
+    ("sync/core/Cargo.toml", "planted-bugs = []"),
+    ("cli/Cargo.toml", "planted-bugs = [\"fleetd-sync-core/planted-bugs\"]"),
+];
+
 const DEPENDENCY_TABLES: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -23,6 +31,27 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         }
     }
     findings.extend(check_clippy(tree));
+    findings.extend(check_planted(tree));
+    findings
+}
+
+/// Nothing that is shipped has bugs that were planted: no manifest may turn them on.
+fn check_planted(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in tree.texts.iter().filter(|file| file.path.ends_with("Cargo.toml")) {
+        for (index, line) in file.text.lines().enumerate() {
+            let is_its_place = PLANTED_PLACES.contains(&(file.path.as_str(), line));
+            if line.contains(PLANTED) && !is_its_place {
+                let what = format!("`{PLANTED}` may be turned on here");
+                findings.push(Finding::new(
+                    &file.path,
+                    index + 1,
+                    what,
+                    "only `cargo xtask findability` builds with it",
+                ));
+            }
+        }
+    }
     findings
 }
 
@@ -148,6 +177,15 @@ mod tests {
         let tree = Tree::sample(&[("simulator/Cargo.toml", counting.as_str())]);
         let own = check(&tree).into_iter().filter(|finding| finding.path == "simulator/Cargo.toml");
         assert_eq!(own.count(), 0);
+    }
+
+    #[test]
+    fn a_manifest_that_turns_planted_bugs_on_is_found() {
+        let planted = |text: &str| check_planted(&Tree::sample(&[("cli/Cargo.toml", text)])).len();
+        assert_eq!(planted("[features]\nplanted-bugs = [\"fleetd-sync-core/planted-bugs\"]\n"), 0);
+        assert_eq!(planted("[features]\ndefault = [\"planted-bugs\"]\n"), 1);
+        let dependency = "fleetd-sync-core = { workspace = true, features = [\"planted-bugs\"] }\n";
+        assert_eq!(planted(dependency), 1);
     }
 
     #[test]

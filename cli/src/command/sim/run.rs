@@ -220,7 +220,7 @@ impl<'a> Set<'a> {
             unrun: self.unrun,
             spent: self.spent,
             flags: &self.flags,
-            marks_known: &mark::ALL,
+            marks_known: &mark::reachable(scenario),
         };
         SetReport::new(facts, self.runs)
     }
