@@ -101,6 +101,8 @@ fn work() -> Result<(), CommandError> {
         |error: &dyn std::error::Error| CommandError::new("sim.order", "the order cannot be read").caused_by(error);
     std::io::stdin().lock().read_line(&mut line).map_err(|error| invalid(&error))?;
     let order: Order = serde_json::from_str(&line).map_err(|error| invalid(&error))?;
+    #[cfg(feature = "planted-bugs")]
+    plant()?;
     if order.is_pinned {
         pin().map_err(|error| {
             CommandError::new("sim.pin", "the process cannot be kept on one core").caused_by(&error)
@@ -146,6 +148,19 @@ fn spent() -> Option<Spent> {
     // The operating system counts memory in KiB.
     let peak_bytes = u64::try_from(usage.max_rss()).ok()?.saturating_mul(1024);
     Some(Spent { cpu_ms: u64::try_from(micros / 1000).ok()?, rss_peak_bytes: peak_bytes })
+}
+
+/// Plants the bug that the environment names, if it names one. Only a build that can do so asks.
+#[cfg(feature = "planted-bugs")]
+fn plant() -> Result<(), CommandError> {
+    use fleetd_sync_core::planted::{Bug, plant};
+
+    let Ok(name) = std::env::var("FLEETD_PLANTED") else { return Ok(()) };
+    match Bug::ALL.into_iter().find(|bug| bug.name() == name) {
+        Some(bug) if plant(bug) => Ok(()),
+        Some(_) => Err(CommandError::new("sim.planted", "a bug is planted already")),
+        None => Err(CommandError::new("sim.planted", format!("there is no bug `{name}` to plant"))),
+    }
 }
 
 /// Tells whoever ordered; one that is gone hears nothing, and ends the run by that.
