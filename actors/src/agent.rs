@@ -302,6 +302,10 @@ impl Machine for Agent {
         let session = self.linked.as_ref().and_then(Linked::poll_timeout);
         self.dialler.poll_timeout().into_iter().chain(session).chain([self.clock_due]).min()
     }
+
+    fn phase(&self) -> &'static str {
+        self.dialler.phase().name()
+    }
 }
 
 impl Agent {

@@ -317,6 +317,16 @@ impl Machine for Device {
         session.into_iter().chain(self.returning.as_ref().map(|returning| returning.until)).min()
     }
 
+    fn phase(&self) -> &'static str {
+        match (&self.record, &self.serving) {
+            _ if self.returning.is_some() => "returning",
+            (None, _) => "unknown",
+            (Some(_), None) => "away",
+            (Some(_), Some(_)) if self.may_mint() => "live",
+            (Some(_), Some(_)) => "meeting",
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.serving.is_none() && self.returning.is_none() && self.probes.is_empty()
     }

@@ -238,6 +238,16 @@ impl Machine for LogSpool {
     fn poll_timeout(&self) -> Option<Monotonic> {
         [self.read_at, self.resend_at].into_iter().flatten().min()
     }
+
+    fn phase(&self) -> &'static str {
+        match (self.is_linked, self.in_flight > 0, self.reading.is_some()) {
+            (true, true, _) => "sending",
+            (true, false, true) => "linked, reading",
+            (true, false, false) => "linked",
+            (false, _, true) => "reading",
+            (false, _, false) => "waiting",
+        }
+    }
 }
 
 impl LogSpool {

@@ -335,6 +335,19 @@ impl Machine for Rollout {
         [&run.resend_at, &run.due_at].into_iter().filter_map(|deadlines| deadlines.earliest()).min()
     }
 
+    fn phase(&self) -> &'static str {
+        match self.header().map(|header| (header.phase, header.is_open)) {
+            None => "unstarted",
+            Some((RolloutPhase::Running, _)) => "running",
+            Some((RolloutPhase::Succeeded, true)) => "succeeded, some follow",
+            Some((RolloutPhase::Succeeded, false)) => "succeeded",
+            Some((RolloutPhase::Failed, true)) => "failed, some follow",
+            Some((RolloutPhase::Failed, false)) => "failed",
+            Some((RolloutPhase::Aborted, true)) => "aborted, some follow",
+            Some((RolloutPhase::Aborted, false)) => "aborted",
+        }
+    }
+
     fn is_idle(&self) -> bool {
         true
     }

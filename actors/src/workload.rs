@@ -294,6 +294,20 @@ impl Machine for Workload {
             .flatten()
             .min()
     }
+
+    fn phase(&self) -> &'static str {
+        match self.record.install.as_ref().map(|install| &install.step) {
+            Some(Step::Pending) => "pending",
+            Some(Step::Download(_)) => "download",
+            Some(Step::Verify(_)) => "verify",
+            Some(Step::Stage(_)) => "stage",
+            Some(Step::Switch(_)) => "switch",
+            Some(Step::Watch { .. }) => "watch",
+            Some(Step::Restore { .. }) => "restore",
+            None if self.record.removal != Removal::None => "removal",
+            None => self.child.phase(),
+        }
+    }
 }
 
 impl Workload {

@@ -10,6 +10,7 @@ pub mod agenda;
 pub mod blocking;
 pub mod checker;
 pub mod clock;
+pub mod coverage;
 pub mod crypto;
 pub mod determinism;
 pub mod engine;

@@ -56,7 +56,7 @@ impl RunPlan {
     /// The plan of a seed, whose faults are drawn.
     #[must_use]
     pub fn drawn(scenario: Scenario, seed: u64) -> Self {
-        let faults = swarm::draw(&scenario, &World::new(seed).entropy("swarm"));
+        let faults = swarm::draw_of_seed(&scenario, seed);
         Self { seed, scenario, faults, engine: EngineKind::Direct, crypto: Crypto::Real, until: None }
     }
 }
@@ -136,6 +136,8 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
     /// How often each mark was reached.
     pub marks: BTreeMap<String, u64>,
+    /// Which inputs machines were given in the middle of what.
+    pub coverage: BTreeSet<String>,
     /// The fleet's state over time.
     pub samples: Vec<Sample>,
     /// How the rollout went, if it was a rehearsal.
@@ -525,6 +527,7 @@ impl Run {
             converged_after_ms: took.map(milliseconds),
             faults: self.begun,
             marks: self.marks.counts().into_iter().map(|(mark, count)| (mark.to_owned(), count)).collect(),
+            coverage: self.fleet.world.coverage().pairs(),
             samples: self.samples,
             rehearsed: self.rehearsed,
             violation: broken.map(|violation| Failure { at_ms, event: events, violation }),

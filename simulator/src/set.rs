@@ -41,6 +41,8 @@ pub struct SetReport {
     pub marks: Vec<MarkCount>,
     /// The marks that no seed reached.
     pub never_reached: Vec<String>,
+    /// Which inputs machines were given in the middle of what.
+    pub coverage: Vec<PairCount>,
     /// Every run, in the order of the seeds.
     pub runs: Vec<Outcome>,
 }
@@ -100,6 +102,15 @@ pub struct MarkCount {
     pub count: u64,
 }
 
+/// In how many seeds a machine was given an input in the middle of something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PairCount {
+    /// The machine, what it was in the middle of, and the input.
+    pub pair: String,
+    /// Seeds in which it was seen.
+    pub seeds: usize,
+}
+
 /// What has to be known of a set besides its runs.
 #[derive(Clone, Debug)]
 pub struct SetFacts<'a> {
@@ -134,6 +145,7 @@ impl SetReport {
         runs.sort_by_key(|run| run.seed);
         // They serve to compare two runs, and would be most of a report that compares none.
         runs.iter_mut().for_each(|run| run.checkpoints.clear());
+        let coverage = coverage(&mut runs);
         let events = runs.iter().map(|run| run.events).sum::<u64>();
         let marks = marks(&runs);
         let is_reached = |known: &&&str| marks.iter().any(|reached| reached.mark == **known);
@@ -146,6 +158,7 @@ impl SetReport {
             events_per_second: events.saturating_mul(1000) / facts.wall_ms.max(1),
             events,
             failures,
+            coverage,
             marks,
             never_reached,
             build: facts.build,
@@ -187,6 +200,15 @@ fn marks(runs: &[Outcome]) -> Vec<MarkCount> {
         *all += count;
     }
     marks.into_iter().map(|(mark, (seeds, count))| MarkCount { mark: mark.to_owned(), seeds, count }).collect()
+}
+
+/// Adds up what every run has shown, and takes it out of them: it would be most of a report.
+fn coverage(runs: &mut [Outcome]) -> Vec<PairCount> {
+    let mut pairs: BTreeMap<String, usize> = BTreeMap::new();
+    for pair in runs.iter_mut().flat_map(|run| std::mem::take(&mut run.coverage)) {
+        *pairs.entry(pair).or_default() += 1;
+    }
+    pairs.into_iter().map(|(pair, seeds)| PairCount { pair, seeds }).collect()
 }
 
 fn failure(run: &Outcome, facts: &SetFacts<'_>) -> Option<SeedFailure> {

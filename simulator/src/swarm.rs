@@ -9,34 +9,66 @@ use fleetd_sync_core::entropy::Entropy;
 
 use crate::fault::{Fault, FaultKind, Target};
 use crate::rehearsal;
-use crate::scenario::{Scenario, SwarmRange, SwarmTargets};
+use crate::scenario::{Scenario, SwarmTargets};
+use crate::world::World;
 
 /// One run in so many has no fault of a kind at all.
 const OFF_ONE_IN: u64 = 4;
 const DAY_MS: u128 = 86_400_000;
 
+/// Bits of a seed that say how often each kind of fault happens; those above them only when.
+const BASE_BITS: u32 = 32;
+
+/// The seed whose faults are as often as another's.
+#[must_use]
+pub const fn base_of(seed: u64) -> u64 {
+    seed & ((1 << BASE_BITS) - 1)
+}
+
+/// A seed whose faults are as often as those of `base`, at other times and on others.
+#[must_use]
+pub const fn neighbour(base: u64, variation: u64) -> u64 {
+    base_of(base) | (variation << BASE_BITS)
+}
+
+/// The faults of a seed. Neighbours share how often each kind happens, and nothing else.
+#[must_use]
+pub fn draw_of_seed(scenario: &Scenario, seed: u64) -> Vec<Fault> {
+    let base = base_of(seed);
+    let (often, when) = (World::new(base).entropy("swarm"), World::new(seed).entropy("swarm"));
+    draw_from(scenario, &often, (base != seed).then_some(&when))
+}
+
 /// The faults of a run. They depend on the scenario and the seed alone, and each kind on its own stream.
 #[must_use]
 pub fn draw(scenario: &Scenario, entropy: &Entropy) -> Vec<Fault> {
+    draw_from(scenario, entropy, None)
+}
+
+/// Draws how often from `entropy`, and when from a stream of its own if there is one.
+fn draw_from(scenario: &Scenario, entropy: &Entropy, when: Option<&Entropy>) -> Vec<Fault> {
     if !scenario.faults.is_empty() {
         return scenario.faults.clone();
     }
     if let Some(rehearsal) = &scenario.rehearsal {
-        return rehearsal::draw::faults(rehearsal, scenario.duration, entropy);
+        return rehearsal::draw::faults(rehearsal, scenario.duration, when.unwrap_or(entropy));
     }
     let mut faults = Vec::new();
     for (kind, range) in &scenario.swarm {
-        let mut stream = entropy.stream(&format!("swarm {kind:?}"));
+        let purpose = format!("swarm {kind:?}");
+        let mut stream = entropy.stream(&purpose);
         if stream.below(OFF_ONE_IN) > 0 {
-            draw_kind(scenario, *kind, range, &mut stream, &mut faults);
+            let per_day = between(range.per_day, &mut stream);
+            let mut stream = when.map_or(stream, |when| when.stream(&purpose));
+            draw_kind(scenario, *kind, per_day, &mut stream, &mut faults);
         }
     }
     faults.sort();
     faults
 }
 
-fn draw_kind(scenario: &Scenario, kind: FaultKind, range: &SwarmRange, entropy: &mut Entropy, faults: &mut Vec<Fault>) {
-    let per_day = between(range.per_day, entropy);
+fn draw_kind(scenario: &Scenario, kind: FaultKind, per_day: u64, entropy: &mut Entropy, faults: &mut Vec<Fault>) {
+    let Some(range) = scenario.swarm.get(&kind) else { return };
     let targets = match range.on {
         SwarmTargets::Devices => scenario.devices,
         SwarmTargets::Sites => scenario.sites,

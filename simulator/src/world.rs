@@ -8,6 +8,7 @@ use std::time::Duration;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::time::Monotonic;
 
+use crate::coverage::Coverage;
 use crate::trace::Trace;
 use crate::watch::Watch;
 
@@ -36,6 +37,7 @@ pub struct World {
     queue: Arc<Mutex<Queue>>,
     entropy: Entropy,
     watch: Watch,
+    coverage: Coverage,
 }
 
 impl fmt::Debug for World {
@@ -57,7 +59,12 @@ impl World {
         let queue = Queue { now: Monotonic(0), next: 0, events: BTreeMap::new(), trace: Trace::default(), taker: None };
         let mut bytes = [0; 32];
         bytes.iter_mut().zip(seed.to_le_bytes()).for_each(|(byte, seed)| *byte = seed);
-        Self { queue: Arc::new(Mutex::new(queue)), entropy: Entropy::from_seed(bytes), watch }
+        Self {
+            queue: Arc::new(Mutex::new(queue)),
+            entropy: Entropy::from_seed(bytes),
+            watch,
+            coverage: Coverage::default(),
+        }
     }
 
     /// The stream of one purpose; whatever is drawn from it, the other streams stay as they are.
@@ -156,6 +163,12 @@ impl World {
     #[must_use]
     pub const fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// What its machines were seen to go through.
+    #[must_use]
+    pub const fn coverage(&self) -> &Coverage {
+        &self.coverage
     }
 
     /// When the next event happens.

@@ -87,6 +87,18 @@ impl Child {
         }
     }
 
+    pub(super) const fn phase(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Attaching { .. } => "attaching",
+            Self::Down => "down",
+            Self::Backoff { .. } => "backoff",
+            Self::Starting { .. } => "starting",
+            Self::Up { .. } => "up",
+            Self::Stopping { .. } => "stopping",
+        }
+    }
+
     const fn run(&self) -> Option<OperationId> {
         match self {
             Self::Starting { run } | Self::Up { run, .. } | Self::Stopping { run, .. } => Some(*run),

@@ -141,6 +141,7 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         let Stage::Loaded(loaded) = &mut state.stage else { return };
         let now = self.shared.clock.now();
         loaded.last_input = now.monotonic;
+        self.shared.world.coverage().note(loaded.cell.machine(), Some(&input));
         let submission = loaded.cell.handle(now, input);
         self.after_turn(&mut state, submission);
         drop(taken);
@@ -154,6 +155,7 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
             return;
         }
         loaded.armed = None;
+        self.shared.world.coverage().note(loaded.cell.machine(), None);
         let submission = loaded.cell.handle_timeout(now);
         self.after_turn(&mut state, submission);
     }

@@ -27,6 +27,11 @@ pub trait Machine: fmt::Debug + Send + 'static {
     /// Returns when `handle_timeout` next has work.
     fn poll_timeout(&self) -> Option<Monotonic>;
 
+    /// What it is in the middle of, in a word: by this and its inputs is counted what a simulated run has shown.
+    fn phase(&self) -> &'static str {
+        ""
+    }
+
     /// Says whether the machine has no operation open, so that it may be put to rest until its next input.
     fn is_idle(&self) -> bool {
         false

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -22,8 +23,10 @@ use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::output::{LiveLine, Output};
 
+use self::agenda::Agenda;
 use self::standing::Standing;
 
+mod agenda;
 mod standing;
 
 /// Run a scenario with many seeds, and report what held and what broke
@@ -53,6 +56,9 @@ pub struct Run {
     /// Begin no further seed after this time
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub within: Option<Duration>,
+    /// Spend seeds on neighbours of those that showed something new: faults as often, at other times
+    #[arg(long)]
+    pub explore: bool,
     /// Fail also when a mark was reached by no seed
     #[arg(long)]
     pub all_marks: bool,
@@ -89,12 +95,14 @@ impl Run {
             this_build()
         ));
         let begin = Instant::now();
-        let mut set =
-            Set::new(session.output, usize::try_from(self.seeds).unwrap_or(usize::MAX), first, self.scenario.given());
+        let asked = usize::try_from(self.seeds).unwrap_or(usize::MAX);
+        let agenda = Arc::new(Mutex::new(Agenda::new(first, asked, self.explore)));
+        let mut set = Set::new(session.output, asked, Arc::clone(&agenda), self.scenario.given());
         let within = self.within;
-        let seeds = (0..u64::from(self.seeds)).take_while(|_| within.is_none_or(|within| begin.elapsed() < within));
         let (engine, crypto) = (self.scenario.engine, self.scenario.crypto);
-        let orders = seeds.map(|number| Order::drawn(&scenario, engine, crypto, first.wrapping_add(number)));
+        let seeds = std::iter::from_fn(|| agenda.lock().unwrap_or_else(PoisonError::into_inner).begin());
+        let seeds = seeds.take_while(|_| within.is_none_or(|within| begin.elapsed() < within));
+        let orders = seeds.map(|seed| Order::drawn(&scenario, engine, crypto, seed));
         let pool = Pool::new(self.jobs)?;
         let ended = pool.run(orders, &session.interrupt, &mut |number, told| set.hear(number, told)).await;
         let report = set.report(&self.scenario, &scenario, ended == Ended::Interrupted, begin.elapsed());
@@ -151,7 +159,7 @@ struct Set<'a> {
     output: &'a Output,
     live: LiveLine,
     standing: Standing,
-    first: u64,
+    agenda: Arc<Mutex<Agenda>>,
     asked: usize,
     flags: String,
     runs: Vec<Outcome>,
@@ -160,13 +168,13 @@ struct Set<'a> {
 }
 
 impl<'a> Set<'a> {
-    fn new(output: &'a Output, asked: usize, first: u64, flags: String) -> Self {
+    fn new(output: &'a Output, asked: usize, agenda: Arc<Mutex<Agenda>>, flags: String) -> Self {
         let (live, standing) = (output.live_line(), Standing::new(asked));
         Self {
             output,
             live,
             standing,
-            first,
+            agenda,
             asked,
             flags,
             runs: Vec::new(),
@@ -176,13 +184,14 @@ impl<'a> Set<'a> {
     }
 
     fn hear(&mut self, number: usize, told: Told) -> ControlFlow<()> {
-        let seed = self.first.wrapping_add(u64::try_from(number).unwrap_or(u64::MAX));
+        let seed = self.agenda().seed(number);
         match told {
             Told::Progress(progress) => self.standing.progress(number, progress),
             Told::Event(_) => {}
             Told::Spent(spent) => self.spent = self.spent.and(spent),
             Told::Outcome(outcome) => {
                 self.standing.ended(number, Some(&outcome));
+                self.agenda().hear(seed, &outcome.coverage);
                 self.show(&outcome);
                 self.runs.push(*outcome);
             }
@@ -195,6 +204,10 @@ impl<'a> Set<'a> {
         let (message, done) = self.standing.line();
         self.live.set(&message, done, u64::try_from(self.asked).unwrap_or(u64::MAX));
         ControlFlow::Continue(())
+    }
+
+    fn agenda(&self) -> MutexGuard<'_, Agenda> {
+        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One line per seed where nobody sees a line being redrawn; failures are told everywhere, at once.
@@ -259,6 +272,7 @@ fn text(report: &SetReport) -> String {
         let [shortest, median, longest] = [shortest, median, longest].map(|took| moment(*took));
         text.push_str(&format!("  the healed fleet converged after {median} (median), {shortest} to {longest}\n"));
     }
+    text.push_str(&format!("  {} pairs of what a machine was doing and what it was given\n", report.coverage.len()));
     for mark in &report.marks {
         text.push_str(&format!("  mark: {} ({} seeds)\n", mark.mark, mark.seeds));
     }

@@ -69,6 +69,22 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// What it is called.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Unconfigured => "unconfigured",
+            Self::Idle { .. } => "idle",
+            Self::Dial { .. } => "dial",
+            Self::Hello { .. } => "hello",
+            Self::Enroll { .. } => "enroll",
+            Self::Reconcile { .. } => "reconcile",
+            Self::Live { .. } => "live",
+            Self::Draining { .. } => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+
     /// The connection, while there is one.
     #[must_use]
     pub const fn connection(&self) -> Option<ConnectionId> {
