@@ -29,6 +29,7 @@ use std::sync::Arc;
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::time::Monotonic;
 use fleetd_sync_store::memory::MemoryStore;
+use fleetd_sync_store::state_store::StateStore;
 
 use self::ledger::{LaneRecord, Ledger, Part};
 use self::word::Words;
@@ -268,6 +269,7 @@ impl Checkers {
             | Observation::Released { node, .. }
             | Observation::Sent { node, .. }
             | Observation::Cloned { node }
+            | Observation::Hostile { node }
             | Observation::Ended { node, .. }
             | Observation::Restored { node } => self.tell(fleet, node, Fact::Seen(observation)),
         }
@@ -298,7 +300,7 @@ impl Checkers {
     /// Reads what a node has that starts.
     fn open(&mut self, fleet: &Fleet, node: &Arc<str>) -> Result<(), Violation> {
         let Some(store) = store_of(fleet, node) else { return Ok(()) };
-        let fresh = self.ledger.read(node, store);
+        let fresh = self.ledger.read(node, &*store);
         let documents = self.ledger.node(node).map(ledger::NodeLedger::documents).unwrap_or_default();
         self.words.hear(fleet.world.monotonic(), &self.ledger, node, &documents);
         fresh.iter().try_for_each(|part| self.tell(fleet, node, Fact::Found(part)))?;
@@ -317,12 +319,12 @@ impl Checkers {
     }
 }
 
-/// The store of a node.
-fn store_of<'a>(fleet: &'a Fleet, node: &str) -> Option<&'a MemoryStore> {
+/// The store of a node, while it runs.
+fn store_of(fleet: &Fleet, node: &str) -> Option<Arc<dyn StateStore>> {
     if node == SERVER {
-        return Some(&fleet.server.store);
+        return Some(Arc::<MemoryStore>::clone(&fleet.server.store));
     }
-    fleet.devices.get(device_number(node)?).map(|device| &*device.store)
+    fleet.devices.get(device_number(node)?)?.whole_store()
 }
 
 /// The number of a device by what traces call it.

@@ -83,6 +83,11 @@ pub enum Observation {
         /// Which device.
         node: Arc<str>,
     },
+    /// A device began to send what nobody honest sends: only others are to be held to the design from now on.
+    Hostile {
+        /// Which device.
+        node: Arc<str>,
+    },
     /// A program ended on a device.
     Ended {
         /// Which device.

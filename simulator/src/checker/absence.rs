@@ -45,7 +45,9 @@ impl AbsenceChecker {
         let record = scene.ledger.node(node).and_then(|held| held.workloads.get(workload));
         let Some(record) = record else { return Ok(()) };
         let current = record.current.as_ref();
-        let is_other = record.run.as_ref().and_then(|run| run.manifest) != current.map(|current| current.digest);
+        let (runs, wanted) = (record.run.as_ref().and_then(|run| run.manifest), current.map(|current| current.digest));
+        // What nobody remembers, after a store was set back, is ended before another is started.
+        let is_other = runs != wanted || runs.is_none();
         let is_restoring = matches!(record.install, Some(Install { step: Step::Restore { .. }, .. }));
         let must_stop = current.is_some_and(|current| current.verdict == Verdict::MustStop);
         let is_asked = record.stopped_locally || record.stopped_remotely || record.removal != Removal::None;
@@ -79,6 +81,11 @@ impl Inspector for AbsenceChecker {
     fn learn(&mut self, scene: &Scene<'_>, node: &Arc<str>, fact: Fact<'_>) -> Result<(), Broken> {
         match fact {
             Fact::Stored(Part::Workload { workload, record }) => self.on_stored(scene, node, workload, record),
+            // What was installed since is gone with the store, or with the disk.
+            Fact::Seen(Observation::Restored { .. }) => {
+                self.healthy.retain(|(healthy, _)| healthy != node);
+                Ok(())
+            }
             Fact::Seen(Observation::Stopped { workload, .. }) => Self::on_stopped(scene, node, workload),
             _ => Ok(()),
         }

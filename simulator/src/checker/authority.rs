@@ -9,6 +9,7 @@ use fleetd_sync_core::key::Domain;
 
 use super::ledger::{LaneRecord, Part};
 use super::{Broken, Fact, Inspector, Scene};
+use crate::fleet::SERVER;
 use crate::observation::Observation;
 
 /// Knows every envelope that was written by whom it should be.
@@ -92,5 +93,16 @@ impl Inspector for AuthorityChecker {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A key that is revoked is served no more.
+    fn conclude(&mut self, scene: &Scene<'_>) -> Result<(), Broken> {
+        let Some(trusted) = scene.words.trusted(SERVER) else { return Ok(()) };
+        for (number, device) in scene.fleet.devices.iter().enumerate() {
+            if trusted.revoked.contains_key(&KeyId::from(device.local())) && scene.fleet.is_linked(number) {
+                return Broken::on(&SERVER.into(), format!("it serves {}, whose key is revoked", device.name));
+            }
+        }
+        Ok(())
     }
 }

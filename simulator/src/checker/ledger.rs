@@ -19,8 +19,7 @@ use fleetd_sync_core::id::{KeyId, LocalId, RolloutId};
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::replica::document_prefix;
 use fleetd_sync_core::trust::RootRecord;
-use fleetd_sync_store::memory::MemoryStore;
-use fleetd_sync_store::state_store::{KeyRange, StateStore as _};
+use fleetd_sync_store::state_store::{KeyRange, StateStore};
 
 use crate::fleet::SERVER;
 
@@ -145,7 +144,7 @@ impl Ledger {
     }
 
     /// Takes what a store holds in place of what was known of it. Returns what is new.
-    pub(crate) fn read(&mut self, node: &Arc<str>, store: &MemoryStore) -> Vec<Part> {
+    pub(crate) fn read(&mut self, node: &Arc<str>, store: &dyn StateStore) -> Vec<Part> {
         let before = self.nodes.insert(Arc::clone(node), NodeLedger::default()).unwrap_or_default();
         let is_server = &**node == SERVER;
         let mut fresh = Vec::new();

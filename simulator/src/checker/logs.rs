@@ -38,6 +38,9 @@ struct Device {
 pub(super) struct LogChecker {
     logs: Logs,
     devices: BTreeMap<Arc<str>, Device>,
+    /// Devices that send what they never spooled, and streams of theirs: what is stored of them harms nobody else.
+    hostile: BTreeSet<Arc<str>>,
+    foreign: BTreeSet<LogStream>,
 }
 
 impl LogChecker {
@@ -137,13 +140,16 @@ impl LogChecker {
                 scene.marks.reach("a gap stands for lines that are gone");
             }
         }
+        if self.foreign.contains(&stream) {
+            return Ok(());
+        }
         self.logs.store(&stream, &batch).or_else(|why| Broken::on(node, why))
     }
 
     fn on_sent(&self, scene: &Scene<'_>, node: &Arc<str>, bytes: &[u8]) -> Result<(), Broken> {
         let Ok(Some(Message::LogAck(LogPosition { stream, sequence }))) = frame::decode(bytes) else { return Ok(()) };
         let stored = self.logs.stored_through(&stream);
-        if sequence > stored {
+        if sequence > stored && !self.foreign.contains(&stream) {
             return Broken::on(node, format!("it acknowledges number {sequence}, and {stored} are durable"));
         }
         scene.marks.reach("lines were acknowledged");
@@ -176,6 +182,10 @@ impl LogChecker {
             let Ok(stored) = server_record::log::decode_entry(entry) else {
                 return Broken::on(node, format!("entry {sequence} of {log} is none"));
             };
+            let device = log.split('.').next().and_then(|local| scene.ledger.name(local.parse().ok()?));
+            if device.is_some_and(|device| self.hostile.contains(device)) {
+                self.foreign.insert(stored.0.clone());
+            }
             return if is_durable { self.on_stored(scene, node, stored) } else { Ok(()) };
         }
         let spooled = workload_of(log).and_then(|workload| agent_record::decode_spool_entry(&workload, entry));
@@ -199,7 +209,15 @@ impl Inspector for LogChecker {
     }
 
     fn learn(&mut self, scene: &Scene<'_>, node: &Arc<str>, fact: Fact<'_>) -> Result<(), Broken> {
+        let is_clone = scene.ledger.local(node).is_none() && &**node != SERVER;
+        if is_clone || self.hostile.contains(node) {
+            return Ok(());
+        }
         match fact {
+            Fact::Seen(Observation::Hostile { node } | Observation::Cloned { node }) => {
+                self.hostile.insert(Arc::clone(node));
+                Ok(())
+            }
             Fact::Submitted(Part::Appended { log, sequence, entry }) => {
                 self.on_appended(scene, node, (log, *sequence, entry), false)
             }
@@ -219,7 +237,9 @@ impl Inspector for LogChecker {
             }
             Fact::Seen(Observation::Released { through, .. }) => self.on_released(node, *through),
             Fact::Seen(Observation::Restored { .. }) => {
-                self.device(node).is_set_back = true;
+                let device = self.device(node);
+                device.is_set_back = true;
+                device.entries.clear();
                 Ok(())
             }
             Fact::Opened => {

@@ -116,6 +116,7 @@ impl Fleet {
         let Self { world, network, engines, tap, agenda, devices, .. } = self;
         let setting = Setting { world, network, engines, tap, agenda };
         let Some(device) = devices.get(number) else { return Ok(()) };
+        tap.note(|| Observation::Cloned { node: device.name.as_str().into() });
         let mut clone = device.clone_as(format!("{}.clone-{}", device.name, self.clones.len()), &setting)?;
         clone.start(&setting)?;
         self.clones.push(clone);
@@ -126,6 +127,7 @@ impl Fleet {
     /// Lets a device send made-up messages besides its own.
     pub(crate) fn flood_from(&mut self, number: usize, id: u64, per_second: u64) {
         let Some(device) = self.devices.get(number) else { return };
+        self.note_hostile(&device.name);
         let hostility = Hostility::default();
         flood(&self.world, device.link.clone(), &device.name, per_second, hostility.clone());
         self.hostile.entry(id).or_default().push(hostility);
@@ -143,6 +145,11 @@ impl Fleet {
         for hostility in self.hostile.remove(&id).unwrap_or_default() {
             hostility.end();
         }
+    }
+
+    /// Tells checkers that a device sends what nobody honest sends.
+    pub(crate) fn note_hostile(&self, node: &str) {
+        self.tap.note(|| Observation::Hostile { node: node.into() });
     }
 
     /// Tells checkers that a node's store was set back or emptied.

@@ -13,6 +13,9 @@ use crate::network::Trouble;
 /// Lets a fault begin. `id` is the fault's own.
 pub(super) fn begin(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), ScenarioError> {
     for node in nodes(fleet, fault.on) {
+        if fault.kind == FaultKind::HostileMutates {
+            fleet.note_hostile(&node);
+        }
         if let Some(trouble) = trouble(fault) {
             fleet.network.impose(&node, id, trouble);
             continue;
