@@ -14,11 +14,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fleetd_actors::report;
 use fleetd_server::node as server_node;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::key::SecretKey;
-use fleetd_sync_core::name::{Platform, WorkloadName};
+use fleetd_sync_core::name::{Platform, Version, WorkloadName};
 use fleetd_sync_store::memory::{Image, MemoryStore};
 
 use self::device::DeviceImage;
@@ -104,6 +105,8 @@ pub struct Fleet {
     lit: BTreeMap<String, (End, bool)>,
     /// Images that were taken of nodes, by who wanted them.
     images: BTreeMap<u64, Vec<(String, NodeImage)>>,
+    /// What the server's record of each device said when it was last read, by its digest.
+    seen: BTreeMap<usize, ([u8; 32], Option<report::Phase>, Option<Version>)>,
     root: SecretKey,
     release_key: SecretKey,
     entropy: Entropy,
@@ -151,6 +154,7 @@ impl Fleet {
             outages: BTreeMap::new(),
             lit: BTreeMap::new(),
             images: BTreeMap::new(),
+            seen: BTreeMap::new(),
             root,
             release_key,
             entropy,
