@@ -56,7 +56,7 @@ pub struct Run {
     /// Begin no further seed after this time
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub within: Option<Duration>,
-    /// Spend seeds on neighbours of those that showed something new: faults as often, at other times
+    /// Follow seeds that show something new by their neighbours
     #[arg(long)]
     pub explore: bool,
     /// Fail also when a mark was reached by no seed
