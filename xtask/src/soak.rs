@@ -44,6 +44,7 @@ pub(crate) fn run(what: What, duration: &str) -> anyhow::Result<()> {
 /// When a seed failed, or was not the same run in two processes.
 pub(crate) fn sim_in_ci(shell: &Shell) -> anyhow::Result<()> {
     cmd!(shell, "cargo run -- sim check --determinism --engines --seed 1 --seeds 3").run()?;
+    cmd!(shell, "cargo run -- sim check --determinism --engine quic --seed 1 --seeds 2").run()?;
     cmd!(shell, "cargo run -- sim run --seed 1 --seeds {SEEDS_FIXED} --within {FIXED_WITHIN}").run()?;
     // It prints the seed that it begins with.
     cmd!(shell, "cargo run -- sim run --seeds {SEEDS_FRESH} --within {FRESH_WITHIN} --report {REPORT}").run()?;
