@@ -313,6 +313,8 @@ impl Run {
     /// Carries a plan out until nothing more comes of it; then all who are away are let back, and have to follow.
     fn rehearse(&mut self, ready: Ready, look: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Duration, Stop> {
         let duration = self.plan.scenario.duration;
+        // The start lets events happen: what the copy was before them is read now.
+        self.checkers.begin(&self.fleet).map_err(Stop::Broken)?;
         self.recorder = Some(ready.start(&self.fleet, self.begin)?);
         let away = self.away_at(duration);
         let ended = self.advance(duration, look, |run| {

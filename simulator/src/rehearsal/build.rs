@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fleetd_actors::device;
 use fleetd_actors::device::command::Command;
 use fleetd_actors::device::record::Membership;
-use fleetd_actors::device::{self};
 use fleetd_actors::registration::token::TokenWish;
 use fleetd_actors::rollout::plan::{DeviceRow, Plan, PlannedRelease, Targets, plan};
 use fleetd_actors::rollout::status::RolloutPhase;

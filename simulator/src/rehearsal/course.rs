@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fleetd_actors::rollout::status::{DeviceStatus, RolloutPhase, Skip};
+use fleetd_actors::rollout::status::{DeviceStatus, Failure, RolloutPhase, Skip};
 use fleetd_server::record;
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::id::{ArtifactDigest, LocalId, RolloutId};
@@ -49,6 +49,9 @@ pub struct DeviceCourse {
     pub end_ms: Option<u64>,
     /// When the release was first executed there.
     pub ran_ms: Option<u64>,
+    /// When the rollout gave it up, since it had begun and was not heard any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
     /// Whether the seed made it crash there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_bad: bool,
@@ -67,7 +70,9 @@ pub enum DeviceEnd {
     Healthy,
     /// The release failed there, and the one before it runs again.
     Restored,
-    /// It failed with nothing to restore, or fell silent.
+    /// It had begun, and was not heard any more: the rollout counts it as failed, and it goes on when it is back.
+    Silent,
+    /// It failed with nothing to restore.
     Failed,
     /// A hold or a stop is in its way: it goes on when that is gone.
     Stopped,
@@ -79,7 +84,7 @@ impl DeviceEnd {
     /// Says whether nothing more comes of it by itself.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        !matches!(self, Self::Waiting | Self::Working)
+        !matches!(self, Self::Waiting | Self::Working | Self::Silent)
     }
 
     /// Says whether the release has proven itself there.
@@ -94,7 +99,8 @@ impl DeviceEnd {
             DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => Self::Working,
             DeviceStatus::Healthy | DeviceStatus::Unchanged => Self::Healthy,
             DeviceStatus::Restored(_) => Self::Restored,
-            DeviceStatus::Failed(_) => Self::Failed,
+            DeviceStatus::Failed(Failure::Silent) => Self::Silent,
+            DeviceStatus::Failed(Failure::Reported(_)) => Self::Failed,
             DeviceStatus::Skipped(Skip::Stopped | Skip::Held | Skip::Conflict) => Self::Stopped,
             DeviceStatus::Skipped(_) => Self::Left,
         }
@@ -196,6 +202,9 @@ impl Recorder {
                 if end != course.end {
                     self.open = self.open + usize::from(course.end.is_final()) - usize::from(end.is_final());
                     (course.end, course.end_ms) = (end, Some(at_ms));
+                    if end == DeviceEnd::Silent {
+                        course.silent_ms = course.silent_ms.or(Some(at_ms));
+                    }
                 }
             }
             Mutation::Put { space: Space::Rollout, key, value } if key == self.rollout.as_bytes() => {

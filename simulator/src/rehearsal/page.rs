@@ -130,8 +130,8 @@ impl Page<'_> {
 
     fn figures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.report;
-        let within =
-            |time: Option<u64>| time.map_or_else(|| format!("not within {}", span(report.assumed.for_ms)), span);
+        let never = || format!("never <small>{}% have it</small>", report.update.percent);
+        let within = |time: Option<u64>| time.map_or_else(never, span);
         let devices = |spread: Spread| shown(spread, &grouped);
         let mut figures = vec![
             (
@@ -146,6 +146,9 @@ impl Page<'_> {
             ("traffic", shown(report.traffic.total_bytes, &bytes)),
             ("busiest minute", shown(report.traffic.busiest_minute_bytes, &bytes)),
         ];
+        if report.update.silent.high > 0 {
+            figures.push(("went silent at work", devices(report.update.silent)));
+        }
         if let Some(bad) = &report.bad {
             figures.push(("ran it badly", devices(bad.ran)));
             figures.push(("went back", devices(bad.restored)));
@@ -176,7 +179,7 @@ impl Page<'_> {
 
     fn burn_down(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let assigned = amount(self.report.assigned());
-        let rest = self.over_time(|seed| steps(seed, |course| updated_ms(course), -1, assigned));
+        let rest = self.over_time(|seed| steps(seed, updated_ms, -1, assigned));
         let mut series = vec![Series { colour: "c1", points: rest }];
         let mut legend = vec![("c1", "have not got the release yet")];
         if self.report.bad.is_some() {
@@ -211,7 +214,9 @@ impl Page<'_> {
                 .over_time(|seed| steps(seed, |course| updated_ms(course).filter(|_| is_here(course.device)), 1, 0.0));
             let linked = self.over_time(|seed| reachable(seed, &is_here, amount(devices.len())));
             let series = vec![Series { colour: "c2", points: linked }, Series { colour: "c1", points: has_it }];
-            let chart = Chart { top: amount(devices.len()), series, ..self.chart() };
+            // Four steps of whole devices.
+            let top = amount(devices.len().next_multiple_of(4));
+            let chart = Chart { top, series, ..self.chart() };
             let name = if site.is_empty() { "(no site)" } else { site };
             writeln!(f, "<figure><figcaption>{}</figcaption>{chart}</figure>", Text(name))?;
         }
@@ -256,9 +261,8 @@ impl Page<'_> {
              seeds.</p><table><thead><tr><th>device</th><th>site</th><th>has it in</th><th></th><th>median</th>\
              <th>away for</th></tr></thead><tbody>"
         )?;
-        let all = amount(self.seeds.len().max(1));
         for device in late {
-            let share = 100.0 * amount(device.seeds) / all;
+            let share = 100.0 * amount(device.seeds) / amount(device.of.max(1));
             let [median, away] =
                 [device.median_ms, device.away_ms].map(|time| time.map_or_else(|| "-".to_owned(), span));
             writeln!(
@@ -269,7 +273,7 @@ impl Page<'_> {
                 Text(&device.name),
                 Text(&device.site),
                 device.seeds,
-                self.seeds.len()
+                device.of
             )?;
         }
         writeln!(f, "</tbody></table></section>")
@@ -430,7 +434,7 @@ fn reachable(seed: &Seed<'_>, is_here: &dyn Fn(usize) -> bool, all: f64) -> Vec<
 
 /// Changes in order of time, each with what it makes of the value.
 fn summed(mut changes: Vec<(u64, f64)>, from: f64) -> Vec<(u64, f64)> {
-    changes.sort_by(|(one, _), (other, _)| one.cmp(other));
+    changes.sort_by_key(|(at, _)| *at);
     let mut value = from;
     let counted = changes.into_iter().map(|(at, change)| {
         value += change;

@@ -162,8 +162,12 @@ pub struct Update {
     pub median_ms: Option<u64>,
     /// The same of 95 of 100.
     pub p95_ms: Option<u64>,
+    /// How many of 100 devices of all seeds have it at the end.
+    pub percent: u64,
     /// How many are still away at the end, and follow.
     pub following: Spread,
+    /// How many went away while they were at work, so that the rollout counted them as failed.
+    pub silent: Spread,
     /// How many hold it, and do not run it until an operator lets them.
     pub stopped: Spread,
 }
@@ -206,6 +210,8 @@ pub struct Late {
     pub site: String,
     /// Seeds in which it has the release at the end.
     pub seeds: usize,
+    /// Seeds that could have brought it: those that did not make the release crash there.
+    pub of: usize,
     /// When, in the median of those.
     pub median_ms: Option<u64>,
     /// For how long it has not been heard, in milliseconds, if it is away now.
@@ -340,7 +346,7 @@ impl RehearsalReport {
     ///
     /// # Errors
     /// [`RehearsalError`] when the scenario is no rehearsal whose plan can be read.
-    pub fn new(facts: RehearsalFacts<'_>, runs: &mut Vec<Outcome>) -> Result<Self, RehearsalError> {
+    pub fn new(facts: RehearsalFacts<'_>, runs: &mut [Outcome]) -> Result<Self, RehearsalError> {
         runs.sort_by_key(|run| run.seed);
         let none = RehearsalError::Scenario { key: "rehearsal", problem: "is missing".to_owned() };
         let rehearsal = facts.scenario.rehearsal.as_ref().ok_or(none)?;
@@ -446,7 +452,11 @@ fn update(seeds: &[Seed<'_>]) -> Update {
         .collect();
     times.sort_unstable();
     let within = |percent| percentile(&times, percent).filter(|time| *time < u64::MAX);
+    let having = times.partition_point(|time| *time < u64::MAX);
+    let silent = seeds.iter().map(|seed| seed.count(|course| course.silent_ms.is_some()));
     Update {
+        percent: u64::try_from(having * 100 / times.len().max(1)).unwrap_or(0),
+        silent: Spread::of(silent).unwrap_or_default(),
         healthy: Spread::of(seeds.iter().map(|seed| seed.ended(DeviceEnd::Healthy))).unwrap_or_default(),
         median_ms: within(50),
         p95_ms: within(95),
@@ -470,23 +480,25 @@ fn bad(seeds: &[Seed<'_>]) -> Bad {
 }
 
 fn late(rehearsal: &Rehearsal, seeds: &[Seed<'_>]) -> Vec<Late> {
-    let mut times: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-    for course in seeds.iter().flat_map(|seed| &seed.rehearsed.devices) {
-        let times = times.entry(course.device).or_default();
+    let mut times: BTreeMap<usize, (usize, Vec<u64>)> = BTreeMap::new();
+    // Who never has the release since it crashes there is not late.
+    for course in seeds.iter().flat_map(|seed| &seed.rehearsed.devices).filter(|course| !course.is_bad) {
+        let (of, times) = times.entry(course.device).or_default();
+        *of += 1;
         times.extend(course.end_ms.filter(|_| course.end == DeviceEnd::Healthy));
     }
     let mut late: Vec<Late> = times
         .into_iter()
-        .filter_map(|(number, mut times)| {
+        .filter_map(|(number, (of, mut times))| {
             times.sort_unstable();
             let device = rehearsal.devices.get(number)?;
             let away_ms = device.offline_since_ms.map(|since| rehearsal.copied_at_ms.saturating_sub(since));
             let away_ms = away_ms.and_then(|away| u64::try_from(away).ok());
             let (name, site) = (device.name.clone(), device.site.clone());
-            Some(Late { name, site, seeds: times.len(), median_ms: percentile(&times, 50), away_ms })
+            Some(Late { name, site, seeds: times.len(), of, median_ms: percentile(&times, 50), away_ms })
         })
         .collect();
-    late.sort_by_key(|device| (device.seeds, std::cmp::Reverse(device.median_ms)));
+    late.sort_by_key(|device| std::cmp::Reverse((device.of - device.seeds, device.median_ms)));
     late.truncate(LATE_MAX);
     late
 }

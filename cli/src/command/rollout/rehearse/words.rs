@@ -79,15 +79,16 @@ fn updates(report: &RehearsalReport) -> Vec<String> {
     if assigned == 0 {
         return vec![entry("update", &format!("nobody is to get it{unchanged}"))];
     }
-    let when = |share: &str, time: Option<u64>| match time {
-        Some(time) => format!("{share} within {}", moment(time)),
-        None => format!("{share} not within {}", moment(report.assumed.for_ms)),
-    };
+    let within = |share: &str, time: u64| format!("{share} within {}", moment(time));
+    let half = update.median_ms.map(|time| within("half of them", time));
+    // Where not so many have it, as many as have it.
+    let at_the_end = || format!("{}% after {}", update.percent, moment(report.assumed.for_ms));
+    let most = update.p95_ms.map_or_else(at_the_end, |time| within("95%", time));
+    let when = half.into_iter().chain([most]).collect::<Vec<_>>().join(", ");
     let healthy = spread(update.healthy, &|count| count.to_string());
-    let (half, most) = (when("half of them", update.median_ms), when("95%", update.p95_ms));
     vec![
         entry("update", &format!("{healthy} of {} get it{unchanged}", Counted(assigned, "device"))),
-        entry("when", &format!("{half}, {most}, of virtual time")),
+        entry("when", &format!("{when}, of virtual time")),
     ]
 }
 
@@ -109,18 +110,22 @@ fn ending(report: &RehearsalReport) -> String {
 }
 
 fn following(report: &RehearsalReport) -> Option<String> {
-    let (following, stopped) = (report.update.following, report.update.stopped);
+    let (following, silent, stopped) = (report.update.following, report.update.silent, report.update.stopped);
     let mut parts = Vec::new();
     if following.high > 0 {
         let within = moment(report.assumed.for_ms);
         let count = spread(following, &|count| count.to_string());
         parts.push(format!("{count} still without it after at most {within}; each followed once it was back"));
     }
+    if silent.high > 0 {
+        let count = spread(silent, &|count| count.to_string());
+        parts.push(format!("{count} went away while at work: the rollout waits for each, and counts it as failed"));
+    }
     if stopped.high > 0 {
         let count = spread(stopped, &|count| count.to_string());
         parts.push(format!("{count} held or stopped: they go on when an operator lets them"));
     }
-    (!parts.is_empty()).then(|| entry("later", &parts.join("; ")))
+    (!parts.is_empty()).then(|| entry("later", &parts.join(&format!("\n{}", entry("", "")))))
 }
 
 fn bad(report: &RehearsalReport) -> Option<String> {
@@ -129,15 +134,12 @@ fn bad(report: &RehearsalReport) -> Option<String> {
     if bad.ran.high == 0 {
         return Some(entry("bad release", &format!("with {} it ran badly on no device", report.assumed.fail)));
     }
-    let exposed = bad.exposed_ms.map_or_else(String::new, |exposed| format!(" within {}", spread(exposed, &moment)));
-    let mut text = format!(
-        "{} ran it, {} of them at once; {} had the release before it again{exposed}",
-        count(bad.ran),
-        count(bad.at_once),
-        count(bad.restored)
-    );
+    let mut text = format!("{} ran it, {} of them at once", count(bad.ran), count(bad.at_once));
+    if let Some(exposed) = bad.exposed_ms {
+        text.push_str(&format!("; the release before it was back within {}", spread(exposed, &moment)));
+    }
     if bad.broken.high > 0 {
-        text.push_str(&format!("; {} had none before it, or fell silent", count(bad.broken)));
+        text.push_str(&format!("; {} had none before it", count(bad.broken)));
     }
     Some(entry("bad release", &text))
 }
@@ -159,11 +161,11 @@ fn traffic(report: &RehearsalReport) -> Vec<String> {
 }
 
 fn late(late: &[Late], report: &RehearsalReport) -> Option<String> {
-    let is_late = |device: &&Late| device.seeds < report.seeds || device.median_ms > report.update.p95_ms;
+    let is_late = |device: &&Late| device.seeds < device.of || device.median_ms > report.update.p95_ms;
     let told = late.iter().filter(is_late).take(LATE_NAMED).map(|device| {
         let when = match (device.seeds, device.median_ms) {
             (0, _) | (_, None) => "in no seed".to_owned(),
-            (seeds, Some(median)) => format!("in {seeds} of {} seeds, {}", report.seeds, moment(median)),
+            (seeds, Some(median)) => format!("after {} in {seeds} of {} seeds", moment(median), device.of),
         };
         let away = device.away_ms.map_or_else(String::new, |away| format!(", away for {} now", moment(away)));
         let site = if device.site.is_empty() { String::new() } else { format!(" ({})", device.site) };
