@@ -105,12 +105,15 @@ pub struct Fleet {
     lit: BTreeMap<String, (End, bool)>,
     /// Images that were taken of nodes, by who wanted them.
     images: BTreeMap<u64, Vec<(String, NodeImage)>>,
-    /// What the server's record of each device said when it was last read, by its digest.
-    seen: BTreeMap<usize, ([u8; 32], Option<report::Phase>, Option<Version>)>,
+    /// What the server's record of each device said when it was last read.
+    seen: BTreeMap<usize, SeenRecord>,
     root: SecretKey,
     release_key: SecretKey,
     entropy: Entropy,
 }
+
+/// What a record of a device said when it was last read: its digest, and the phase and release of `coffee`.
+type SeenRecord = ([u8; 32], Option<report::Phase>, Option<Version>);
 
 /// What a node kept at some time.
 enum NodeImage {

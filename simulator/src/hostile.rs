@@ -57,8 +57,11 @@ impl Hostility {
 pub fn made_up(entropy: &mut Entropy) -> (Class, Bytes) {
     let digest = ArtifactDigest::of(&entropy.bytes::<32>());
     let key = KeyId::random(entropy);
-    let document = [DocumentId::Trust, DocumentId::Desired(key.into()), DocumentId::Actual(key.into())];
-    let document = document[usize::try_from(entropy.below(3)).unwrap_or(0)];
+    let document = match entropy.below(3) {
+        0 => DocumentId::Trust,
+        1 => DocumentId::Desired(key.into()),
+        _ => DocumentId::Actual(key.into()),
+    };
     let stream = LogStream { workload: coffee(), boot: BootId::random(entropy), stamp: Stamp::draw(entropy) };
     let (class, message) = match entropy.below(8) {
         0 => (Class::Control, Message::Want(Want { document, lane: key, have: None })),

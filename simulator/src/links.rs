@@ -17,6 +17,7 @@ use crate::quic::network::UdpNetwork;
 
 /// The links of a fleet. Clones are the same links.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a fleet has one")]
 pub enum Links {
     /// Frames.
     Frames(Network),

@@ -64,7 +64,6 @@ mod tests {
             details: long.clone(),
             next_command: long.clone(),
             help_url: long.clone(),
-            ..Error::default()
         };
         let status = status(Code::NotFound, &error);
         // As the headers have them: percent-encoded, and in base 64.
