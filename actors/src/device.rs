@@ -481,10 +481,11 @@ impl Device {
         let devices = self.record.iter().map(|record| (self.local, record.key)).collect();
         let site = |record: &DeviceRecord| Some((self.local, record.site.parse().ok()?));
         let writers = self.trust.roster.writers(devices, self.record.iter().filter_map(site).collect());
+        // First who may write: after a load nobody is known yet, and every envelope would be refused.
+        let settled = self.replica.set_writers(writers);
         for envelope in &self.trust.envelopes {
             let _ = self.replica.receive(envelope); // The authority's actor keeps them; this is a copy for the device.
         }
-        let settled = self.replica.set_writers(writers);
         self.persist_lanes(settled.records, turn);
     }
 
