@@ -14,7 +14,7 @@ use super::{Broken, Fact, Inspector, Scene};
 const HEARD_WITHIN: Duration = Duration::from_secs(15);
 
 /// Looks at each change of what a device remembers of a workload.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct InstallChecker;
 
 impl InstallChecker {
