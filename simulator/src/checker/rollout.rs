@@ -8,12 +8,15 @@ use fleetd_sync_core::id::{ArtifactDigest, LocalId, RolloutId};
 
 use super::ledger::Part;
 use super::{Broken, Fact, Inspector, Scene};
+use crate::observation::Observation;
 
 /// Knows what proved itself where, and counts what rollouts say.
 #[derive(Debug, Default)]
 pub(super) struct RolloutChecker {
     healthy: BTreeSet<(LocalId, ArtifactDigest)>,
     ended: Vec<RolloutId>,
+    /// Devices whose key somebody else holds, too: the word may be the thief's.
+    cloned: BTreeSet<LocalId>,
 }
 
 impl RolloutChecker {
@@ -45,7 +48,7 @@ impl RolloutChecker {
         let held = scene.ledger.node(node);
         let plan = held.and_then(|held| held.plans.get(&held.rollouts.get(&rollout)?.plan));
         let Some(plan) = plan else { return Ok(()) };
-        if self.healthy.contains(&(device, plan.release.manifest)) {
+        if self.cloned.contains(&device) || self.healthy.contains(&(device, plan.release.manifest)) {
             return Ok(());
         }
         let name = scene.ledger.name(device).map_or("somebody", |name| name);
@@ -95,6 +98,10 @@ impl Inspector for RolloutChecker {
             Fact::Settled(_) => {
                 let ended = std::mem::take(&mut self.ended);
                 ended.into_iter().try_for_each(|rollout| Self::on_ended(scene, node, rollout))
+            }
+            Fact::Seen(Observation::Cloned { node }) => {
+                self.cloned.extend(scene.ledger.local(node));
+                Ok(())
             }
             Fact::Opened => {
                 self.note_healthy(scene, node);
