@@ -17,12 +17,11 @@ use crate::quic::network::UdpNetwork;
 
 /// The links of a fleet. Clones are the same links.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a fleet has one")]
 pub enum Links {
     /// Frames.
     Frames(Network),
     /// Packets.
-    Packets(UdpNetwork),
+    Packets(Box<UdpNetwork>),
 }
 
 impl Links {

@@ -36,7 +36,7 @@ impl Engines {
         let world = self.world.clone();
         let packets = |traced| {
             let runtime = self.director.as_ref().map(Director::handle)?;
-            Some(Links::Packets(UdpNetwork::new(world.clone(), runtime, latency, traced)))
+            Some(Links::Packets(Box::new(UdpNetwork::new(world.clone(), runtime, latency, traced))))
         };
         let quic = match self.kind {
             EngineKind::Direct | EngineKind::Ractor => None,

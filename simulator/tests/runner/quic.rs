@@ -37,7 +37,7 @@ fn linked(fleet: &Fleet) -> usize {
 
 fn paths(fleet: &Fleet) -> UdpNetwork {
     match &fleet.network {
-        Links::Packets(network) => network.clone(),
+        Links::Packets(network) => UdpNetwork::clone(network),
         Links::Frames(_) => panic!("the engine quic has packets"),
     }
 }
