@@ -14,10 +14,10 @@ use fleetd_actors::device::command::Command;
 use fleetd_actors::device::record::Membership;
 use fleetd_actors::registration::Input as RegistrationInput;
 use fleetd_actors::registration::token::{Answer, Command as RegistrationCommand, TokenWish};
-use fleetd_actors::rollout::plan::{DeviceRow, Plan, PlannedRelease, PresentRelease, Targets, plan};
-use fleetd_actors::{authority, report, rollout};
+use fleetd_actors::rollout::plan::{DeviceRow, Plan, PlannedRelease, Targets, plan};
+use fleetd_actors::{authority, rollout};
 use fleetd_server::artifact_store::ArtifactStore as _;
-use fleetd_server::{node as server_node, record};
+use fleetd_server::{device_row, node as server_node, record};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
@@ -26,7 +26,7 @@ use fleetd_sync_core::name::{Platform, WorkloadName};
 use fleetd_sync_core::release::{Artifact, Manifest, Probe, ProbeCheck, SignedManifest};
 use fleetd_sync_core::resolve::Run;
 use fleetd_sync_core::trust::{Change, Revocation, Role};
-use fleetd_sync_store::state_store::{KeyRange, StateStore as _, Versioned};
+use fleetd_sync_store::state_store::{KeyRange, StateStore as _};
 
 use super::{Fleet, SERVER_ADDRESS, ScenarioError, amd64, arm64, coffee, failed};
 use crate::agenda::{Agenda, Task};
@@ -328,33 +328,18 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when the server's store cannot be read.
     pub fn rows(&self) -> Result<Vec<DeviceRow>, ScenarioError> {
-        let found = self.server.store.scan(Space::Device, KeyRange::all(), PAGE_RECORDS).map_err(failed)?;
-        let row = |(_, found): &(Vec<u8>, Versioned)| {
-            let record = record::device::decode(&found.value).map_err(failed)?;
-            let present = record.reports.iter().filter_map(|(name, report)| {
-                let (version, manifest) = (report.release.clone()?, report.digest?);
-                let healthy = report.phase == Some(report::Phase::Healthy);
-                Some((name.clone(), PresentRelease { version, manifest, healthy }))
-            });
-            Ok(DeviceRow {
-                local: record.local,
-                device: record.device,
-                name: record.name,
-                site: record.site,
-                labels: record.labels,
-                platform: record.facts.get("platform").and_then(|platform| platform.parse().ok()),
-                free_bytes: None,
-                releases: present.collect(),
-                facts: record.facts,
-                barred: (record.membership != Membership::Enrolled).then(|| "it is not of the fleet".to_owned()),
-                holds: Vec::new(),
-                conflicts: BTreeSet::new(),
-                rollouts: BTreeMap::new(),
-                offline_since: None,
-                revision: found.revision,
-            })
-        };
-        found.iter().map(row).collect()
+        let server = self.serving()?;
+        let (mut rows, mut range) = (Vec::new(), KeyRange::all());
+        loop {
+            let page = self.server.store.scan(Space::Device, range.clone(), PAGE_RECORDS).map_err(failed)?;
+            let Some((last, _)) = page.last() else { return Ok(rows) };
+            range = range.after(last);
+            for (_, found) in &page {
+                let record = record::device::decode(&found.value).map_err(failed)?;
+                let connection = server.shared.connections.of_device(record.local).map(|(_, connection)| connection);
+                rows.push(device_row::of(&record, found.revision, connection.as_ref()));
+            }
+        }
     }
 
     /// Sends an operator on an errand.

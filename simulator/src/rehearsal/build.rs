@@ -27,6 +27,7 @@ use fleetd_sync_core::name::{DeviceName, Platform, Version, WorkloadName};
 use fleetd_sync_core::release::{Artifact, Manifest, Probe, SignedManifest};
 use fleetd_sync_core::resolve::Run;
 use fleetd_sync_core::time::Monotonic;
+use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_store::state_store::StateStore as _;
 
 use super::course::{Assigned, Recorder};
@@ -338,16 +339,18 @@ impl Builder<'_> {
             return Ok(());
         }
         self.fleet.crash(SERVER);
+        let store = self.fleet.server.store.reopen().map_err(failed)?;
         let mut mutations = Vec::new();
         for (number, membership) in &doubted {
             let local = self.local(*number)?;
-            let found = self.fleet.server.store.get(Space::Device, local.as_bytes()).map_err(failed)?;
+            let found = store.get(Space::Device, local.as_bytes()).map_err(failed)?;
             let found = found.ok_or_else(|| failed("a device of the copy has no record"))?;
             let mut record = record::device::decode(&found.value).map_err(failed)?;
             record.membership = *membership;
             record::device::put(&record, &mut mutations);
         }
-        write(&self.fleet, mutations)?;
+        write(&store, mutations)?;
+        store.close();
         self.fleet.start(SERVER)?;
         let doubted: BTreeSet<usize> = doubted.iter().map(|(number, _)| *number).collect();
         let expected: Vec<usize> = self
@@ -483,10 +486,9 @@ fn stand_in(words: &str, size_bytes: u64) -> Vec<u8> {
 }
 
 /// Writes into the store of a server that is down.
-fn write(fleet: &Fleet, mutations: Vec<fleetd_sync_core::commit::Mutation>) -> Result<(), ScenarioError> {
+fn write(store: &MemoryStore, mutations: Vec<fleetd_sync_core::commit::Mutation>) -> Result<(), ScenarioError> {
     use fleetd_sync_core::commit::Commit as _;
 
-    let store = &fleet.server.store;
     let result = Arc::new(Mutex::new(None));
     let given = Arc::clone(&result);
     let batch = Batch { actor: ActorKey::only("rehearsal"), mutations };
