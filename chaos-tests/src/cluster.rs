@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
@@ -353,6 +353,16 @@ impl Cluster {
     /// When it cannot be started.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         Ok(self.command().arg("--json").args(arguments).stdin(Stdio::null()).output()?)
+    }
+
+    /// Starts a command that speaks to people, with its streams piped.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self, arguments: &[&str]) -> anyhow::Result<Child> {
+        let mut command = self.command();
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(command.spawn()?)
     }
 
     /// A path in the cluster's directory.

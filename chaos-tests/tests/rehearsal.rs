@@ -1,9 +1,12 @@
 //! A rehearsal of a plan for a real fleet: it names its devices, changes nothing, and notices what has changed.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 
 use anyhow::{Context as _, ensure};
 use fleetd_chaos_tests::cluster::{Cluster, runs, with_cluster};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::material::brewing;
@@ -53,8 +56,30 @@ fn a_plan_is_rehearsed_on_a_copy_of_its_fleet_and_replayed_from_a_file() {
         let replay = ["sim", "replay", &seed, "--scenario", &saved.display().to_string()];
         let replayed = cluster.json(&replay)?;
         ensure!(replayed["trace"] == report["runs"][1]["trace"], "{replayed:#}");
+        check_interrupted(cluster, &path)?;
         check_stale(cluster, &path, &held)
     });
+}
+
+/// Ctrl-C ends the seeds that run, and tells what there was.
+fn check_interrupted(cluster: &Cluster, path: &str) -> anyhow::Result<()> {
+    let mut child = cluster.spawn(&["rollout", "rehearse", path, "--seed", "1", "--seeds", "100000", "--jobs", "1"])?;
+    let mut notes = BufReader::new(child.stderr.take().context("it has no standard error")?);
+    let mut line = String::new();
+    while !line.starts_with("seed 1: succeeded") {
+        line.clear();
+        ensure!(notes.read_line(&mut line)? > 0, "it ended before a seed was over");
+    }
+    let pid = i32::try_from(child.id())?;
+    kill(Pid::from_raw(pid), Signal::SIGINT)?;
+    let mut rest = String::new();
+    notes.read_to_string(&mut rest)?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.code() == Some(130) && rest.contains("error[interrupted]"), "{output:?} {rest}");
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(text.contains("of 100000 seeds") && text.contains("it was stopped before its end"), "{text}");
+    ensure!(text.contains("2 of 2 devices get it"), "{text}");
+    Ok(())
 }
 
 /// What has changed since makes the plan stale, as for a start of it; and nobody rehearses what somebody edited.

@@ -175,6 +175,10 @@ pub async fn run(command: Command, options: Options, output: &Output) -> Result<
         // It stops its runs, and tells what they came to.
         return command.run(&session).await;
     }
+    if let Command::Rollout(rollout::Rollout::Rehearse(command)) = command {
+        // So does this one.
+        return command.run(&session).await;
+    }
     // A command that waits for something that goes on without it says so itself.
     interrupt.heeded_by(dispatch(command, &session)).await
 }

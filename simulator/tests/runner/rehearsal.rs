@@ -217,10 +217,10 @@ fn a_rehearsal_is_the_same_on_either_engine_and_from_its_own_file() {
     let scenario = scenario(&devices, change);
     let read = Scenario::parse(&scenario.to_toml().unwrap()).unwrap();
     assert_eq!(read, scenario);
-    let (direct, _) = rehearsed(&scenario, 11);
+    let (bare, _) = rehearsed(&scenario, 11);
     let plan = RunPlan { engine: EngineKind::Ractor, ..RunPlan::drawn(read, 11) };
-    let ractor = run(plan, &mut |_| ControlFlow::Continue(())).unwrap();
-    assert_eq!((direct.trace, direct.rehearsed), (ractor.trace, ractor.rehearsed));
+    let actors = run(plan, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((bare.trace, bare.rehearsed), (actors.trace, actors.rehearsed));
 }
 
 #[test]

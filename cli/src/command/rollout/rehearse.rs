@@ -109,8 +109,15 @@ impl FromStr for Bandwidth {
 }
 
 impl Rehearse {
-    pub(super) async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
-        let scenario = self.scenario(session).await?;
+    pub(in crate::command) async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        let scenario = tokio::select! {
+            biased;
+            scenario = self.scenario(session) => scenario?,
+            () = session.interrupt.pressed() => {
+                let message = "the rehearsal was interrupted before its first seed";
+                return Err(CommandError::new("interrupted", message).exit(Exit::Interrupted));
+            }
+        };
         if let Some(path) = &self.save_fleet {
             save(path, &scenario)?;
         }
