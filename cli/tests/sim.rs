@@ -158,7 +158,7 @@ fn packets_have_the_same_bytes_where_all_randomness_is_a_seed_s_and_only_there()
 /// Builds the library that a worker preloads, beside the program: no program depends on it, so cargo has not.
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 fn build_shim() {
-    let mut cargo = Command::new(std::env::var_os("CARGO").expect("the tests are run by cargo"));
+    let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--package", "fleetd-simulator-shim"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
