@@ -93,6 +93,14 @@ impl Links {
         }
     }
 
+    /// Leaves a node that was cut off to another trouble that cuts it off.
+    pub fn hand_over(&self, node: &str) {
+        match self {
+            Self::Frames(network) => network.hand_over(node),
+            Self::Packets(network) => network.heal(node),
+        }
+    }
+
     /// Ends a cut.
     pub fn heal(&self, node: &str) {
         match self {

@@ -185,6 +185,11 @@ impl Network {
         self.relieve(node, BY_HAND);
     }
 
+    /// Leaves a node that was cut off to another trouble that cuts it off: nothing is told, and nothing passes between.
+    pub fn hand_over(&self, node: &str) {
+        self.lock().path(node).troubles.remove(&BY_HAND);
+    }
+
     /// Lets something go wrong with a node's link, until [`relieve`](Self::relieve) is called with the same id.
     pub fn impose(&self, node: &str, id: u64, trouble: Trouble) {
         let now = self.world.monotonic();

@@ -18,6 +18,10 @@ pub(super) fn begin(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Sce
         }
         if let Some(trouble) = trouble(fault) {
             fleet.network.impose(&node, id, trouble);
+            if trouble == Trouble::Cut {
+                // A copy of a fleet begins with devices that are cut off: from here on this fault holds them.
+                fleet.network.hand_over(&node);
+            }
             continue;
         }
         match fault.kind {

@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fleetd_simulator::crypto::Crypto;
-use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::rehearsal::summary::{RehearsalFacts, RehearsalReport};
 use fleetd_simulator::rehearsal::{Share, page};
-use fleetd_simulator::run::{Outcome, Progress};
+use fleetd_simulator::run::{Outcome, Progress, RunPlan};
 use fleetd_simulator::scenario::Scenario;
 use fleetd_simulator::set::UnrunSeed;
 
@@ -67,6 +66,9 @@ pub struct Rehearse {
     /// Processes at once; one for each core when left out
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<usize>,
+    /// What becomes of signatures: made and checked (real), or counted, which is faster for a large fleet (counted)
+    #[arg(long, value_name = "CRYPTO", default_value_t)]
+    pub crypto: Crypto,
     /// Write a page about it
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
@@ -132,8 +134,10 @@ impl Rehearse {
         let begin = Instant::now();
         let mut stage = Stage::new(session.output, self.seeds, first);
         let seeds = 0..u64::from(self.seeds);
-        let orders =
-            seeds.map(|number| Order::drawn(&scenario, EngineKind::Direct, Crypto::Real, first.wrapping_add(number)));
+        let orders = seeds.map(|number| {
+            let drawn = RunPlan::drawn(scenario.clone(), first.wrapping_add(number));
+            Order::of(&RunPlan { crypto: self.crypto, ..drawn })
+        });
         let pool = Pool::new(self.jobs)?;
         let ended = pool.run(orders, &session.interrupt, &mut |number, told| stage.hear(number, told)).await;
         let (mut runs, unrun) = stage.into_parts();
@@ -145,7 +149,7 @@ impl Rehearse {
             is_partial: ended == Ended::Interrupted,
             wall_ms: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
             unrun,
-            flags: &format!(" --scenario {}", quoted(&copy.display().to_string())),
+            flags: &self.replay_flags(&copy),
         };
         let report = RehearsalReport::new(facts, &mut runs).map_err(|error| copy::refused(&error))?;
         if let Some(path) = &self.report {
@@ -168,6 +172,15 @@ impl Rehearse {
         (rehearsal.offline, rehearsal.fail) = (self.offline, self.fail);
         rehearsal.bandwidth = self.bandwidth.map(|bandwidth| bandwidth.0);
         rehearsal.into_scenario(self.duration).map_err(|error| copy::refused(&error))
+    }
+
+    /// What a replay needs besides the seed, with a blank before it.
+    fn replay_flags(&self, copy: &Path) -> String {
+        let scenario = format!(" --scenario {}", quoted(&copy.display().to_string()));
+        match self.crypto {
+            Crypto::Real => scenario,
+            Crypto::Counted => format!("{scenario} --crypto counted"),
+        }
     }
 
     /// The file that a replay reads: the one that was asked for, or one that is written now that a seed has failed.
