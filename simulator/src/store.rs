@@ -122,13 +122,15 @@ impl TappedStore {
 
 impl Commit for TappedStore {
     fn submit(&self, batch: Batch, done: Completion) {
-        if !self.tap.is_open() {
-            return self.store.submit(batch, done);
-        }
         let (node, seen, tap) = (Arc::clone(&self.node), Arc::new(batch.clone()), self.tap.clone());
+        let was_open = tap.is_open();
         tap.note(|| Observation::Submitted { node: Arc::clone(&node), batch: Arc::clone(&seen) });
         let done = Box::new(move |result: Result<(), CommitError>| {
             let is_durable = result.is_ok();
+            if !was_open {
+                // A turn that was under way when the tap was opened: whoever looked at the store then did not find it.
+                tap.note(|| Observation::Submitted { node: Arc::clone(&node), batch: Arc::clone(&seen) });
+            }
             tap.note(|| Observation::Answered { node, batch: seen, is_durable });
             done(result);
         });
