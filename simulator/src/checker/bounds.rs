@@ -7,8 +7,10 @@ use fleetd_sync_core::limit;
 use super::{Broken, Fact, Inspector, Scene};
 use crate::fleet::SERVER;
 
-/// Facts between two looks: what grows without bound is seen all the same, a little later.
+/// Facts between two looks, at least: what grows without bound is seen all the same, a little later.
 const FACTS_BETWEEN_LOOKS: u64 = 512;
+/// Facts for each device between two looks: a look goes over the whole fleet, and may cost no more than the facts did.
+const FACTS_PER_DEVICE: u64 = 8;
 /// Events that may wait for each node at once: its timers, its frames on the way, and inputs within an instant.
 const EVENTS_PER_NODE_MAX: usize = 512;
 /// Rollouts, besides those of devices, and the few actors of which there is one.
@@ -17,7 +19,7 @@ const OTHER_ACTORS_MAX: usize = 64;
 /// Looks now and then.
 #[derive(Debug, Default)]
 pub(super) struct BoundsChecker {
-    facts: u64,
+    facts_since: u64,
 }
 
 impl BoundsChecker {
@@ -53,8 +55,13 @@ impl Inspector for BoundsChecker {
     }
 
     fn learn(&mut self, scene: &Scene<'_>, _node: &Arc<str>, _fact: Fact<'_>) -> Result<(), Broken> {
-        self.facts += 1;
-        if self.facts.is_multiple_of(FACTS_BETWEEN_LOOKS) { Self::look(scene) } else { Ok(()) }
+        self.facts_since += 1;
+        let devices = u64::try_from(scene.fleet.devices.len()).unwrap_or(u64::MAX);
+        if self.facts_since < devices.saturating_mul(FACTS_PER_DEVICE).max(FACTS_BETWEEN_LOOKS) {
+            return Ok(());
+        }
+        self.facts_since = 0;
+        Self::look(scene)
     }
 
     fn conclude(&mut self, scene: &Scene<'_>) -> Result<(), Broken> {

@@ -29,10 +29,11 @@ pub(super) fn begin(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Sce
             FaultKind::LinkRebind => fleet.network.rebind(&node),
             FaultKind::PowerCut if fault.value > 0 => fleet.light_fuse(&node, End::PowerCut, fault.value),
             FaultKind::Crash if fault.value > 0 => fleet.light_fuse(&node, End::Crash, fault.value),
-            FaultKind::PowerCut | FaultKind::SiteOutage => fleet.begin_outage(&node, End::PowerCut),
-            FaultKind::Crash | FaultKind::StoreLost | FaultKind::StoreOldImage => {
-                fleet.begin_outage(&node, End::Crash);
+            // Nobody changes a disk under programs that run from it.
+            FaultKind::PowerCut | FaultKind::SiteOutage | FaultKind::StoreOldImage => {
+                fleet.begin_outage(&node, End::PowerCut);
             }
+            FaultKind::Crash | FaultKind::StoreLost => fleet.begin_outage(&node, End::Crash),
             FaultKind::Death => fleet.die(&node),
             FaultKind::StoreFails => fleet.fail_store(&node),
             FaultKind::StoreFull => fleet.fill_disk(&node, true),
