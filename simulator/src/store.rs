@@ -212,3 +212,26 @@ fn digest(batch: &Batch) -> [u8; 32] {
     }
     *hasher.finalize().as_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_was_under_way_when_the_tap_was_opened_is_seen_whole() {
+        let (memory, tap) = (Arc::new(MemoryStore::manual()), Tap::default());
+        let store = TappedStore::new("device-1", Arc::<MemoryStore>::clone(&memory), tap.clone());
+        let (space, key, value) = (Space::Device, b"key".to_vec(), b"value".to_vec());
+        let mutations = vec![Mutation::Put { space, key, value }];
+        store.submit(Batch { actor: ActorKey::only("test"), mutations }, Box::new(|_| ()));
+        tap.open();
+        memory.step();
+        let seen = tap.drain();
+        let [Observation::Submitted { batch, .. }, Observation::Answered { batch: answered, is_durable, .. }] =
+            &seen[..]
+        else {
+            panic!("{seen:?}")
+        };
+        assert!(Arc::ptr_eq(batch, answered) && *is_durable);
+    }
+}
