@@ -268,15 +268,7 @@ impl Checkers {
                 self.tell(fleet, node, Fact::Died)
             }
             Observation::Booted { node } => self.open(fleet, node),
-            Observation::Started { node, .. }
-            | Observation::Stopped { node, .. }
-            | Observation::Wrote { node, .. }
-            | Observation::Released { node, .. }
-            | Observation::Sent { node, .. }
-            | Observation::Cloned { node }
-            | Observation::Hostile { node }
-            | Observation::Ended { node, .. }
-            | Observation::Restored { node } => self.tell(fleet, node, Fact::Seen(observation)),
+            seen => self.tell(fleet, node, Fact::Seen(seen)),
         }
     }
 
