@@ -1,7 +1,7 @@
 //! A driver acts and never decides.
 
 use fleetd_sync_core::commit::Mutation;
-use fleetd_sync_core::machine::Machine;
+use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::time::Now;
 
 /// Carries out what one machine decided.
@@ -18,4 +18,10 @@ pub trait Driver<M: Machine>: Send + 'static {
 
     /// Starts what `effect` asks for. Called in order, and only once the effect's turn is durable.
     fn start(&mut self, now: Now, effect: M::Effect);
+
+    /// Sees the machine before it takes `input`, or before it looks at what is due.
+    fn witness_step(&mut self, _now: Now, _input: Option<&M::Input>, _machine: &M) {}
+
+    /// Sees the machine after that, with what it decided.
+    fn witness_turn(&mut self, _machine: &M, _turn: &Turn<M::Record, M::Effect>) {}
 }

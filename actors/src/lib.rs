@@ -15,6 +15,7 @@ pub mod device;
 pub mod directory;
 pub mod driver;
 pub mod engine;
+pub mod flight;
 pub mod lobby;
 mod log_layout;
 pub mod log_record;

@@ -12,6 +12,7 @@ mod floor;
 mod install;
 mod judge;
 mod record;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -28,13 +29,14 @@ use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::Roster;
 
 use crate::report::{Fault, FaultKind, Phase, RunState, WorkloadReport};
-use child::{Child, Vigil};
+pub use child::{Child, Vigil};
 pub use floor::WorkloadFloor;
-use install::Work;
+pub use install::Work;
 pub use record::{
     Assignment, Command, Failed, FetchError, Fetched, Found, Install, LoadReleaseError, Program, Release, Removal, Run,
     RunEvent, RunWish, Slot, StageError, Step, SwitchError, Target, Verdict, Wanted, WorkloadRecord,
 };
+pub use snapshot::Snapshot;
 
 /// One workload on a device.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ pub struct Workload {
 }
 
 /// What can happen to a workload.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The documents say this of it now. Due after each load, even when they say nothing.
     Assigned(Assignment),
@@ -364,13 +366,7 @@ impl Workload {
     }
 
     fn tell(&mut self, turn: &mut WorkloadTurn) {
-        let report = self.report();
-        let status = WorkloadStatus {
-            next: self.record.install.as_ref().map(|install| install.target.version.clone()),
-            held: self.assignment.as_ref().is_some_and(|assignment| assignment.held),
-            pid: self.child.pid(),
-            report,
-        };
+        let status = self.status();
         // Until documents and runner were heard after a load, a report could only take back what stands there.
         let known = self.assignment.is_some() && self.child.is_known();
         if known && self.reported.as_ref() != Some(&status.report) {
@@ -380,6 +376,15 @@ impl Workload {
         if self.shown.as_ref() != Some(&status) {
             self.shown = Some(status.clone());
             turn.effect(Effect::Show(status));
+        }
+    }
+
+    fn status(&self) -> WorkloadStatus {
+        WorkloadStatus {
+            next: self.record.install.as_ref().map(|install| install.target.version.clone()),
+            held: self.assignment.as_ref().is_some_and(|assignment| assignment.held),
+            pid: self.child.pid(),
+            report: self.report(),
         }
     }
 

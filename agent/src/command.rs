@@ -8,8 +8,10 @@ mod config;
 mod doctor;
 mod run;
 mod status;
+mod support_bundle;
 mod workload;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -95,6 +97,23 @@ Examples:
         #[command(flatten)]
         config: ConfigArguments,
     },
+    /// Write a file for those who help from afar: how the device is, and its workloads' last steps
+    ///
+    /// The file is a tar of texts and recordings. Neither keys nor tokens nor log lines are in it; the names of
+    /// workloads, their manifests and the device's configuration are.
+    #[command(after_help = "\
+Examples:
+  fleetd agent support-bundle
+  fleetd agent support-bundle --out /tmp/broken.tar
+  fleetd support replay /tmp/broken.tar")]
+    SupportBundle {
+        /// Where everything is.
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// The file to write; it must not be there yet [default: fleetd-support-DEVICE.tar]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Hold one workload; started by the agent
     #[command(hide = true)]
     Shim(ShimArguments),
@@ -154,6 +173,7 @@ pub fn run(command: Command, invocation: &Invocation) -> ExitCode {
         Command::Restart { config, workload } => workload::restart(&config, &workload, invocation),
         Command::Config(ConfigCommand::Show { config, origin }) => config::show(&config, origin, invocation),
         Command::Doctor { config } => doctor::run(&config, invocation),
+        Command::SupportBundle { config, out } => support_bundle::run(&config, out.as_deref(), invocation),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

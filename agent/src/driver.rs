@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::time::{ClockFloor, Now, Wall};
 
-use crate::node::{Exchange, NodeOptions, Seams, StatusBoard};
+use crate::node::{Exchange, Flights, NodeOptions, Seams, StatusBoard};
 
 /// What every driver of a node works with.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(crate) struct Surroundings {
     pub(crate) seams: Seams,
     pub(crate) options: NodeOptions,
     pub(crate) board: StatusBoard,
+    pub(crate) flights: Flights,
     /// Weak, since the exchange holds the actors, and they hold this.
     exchange: Weak<Exchange>,
     loads: AtomicU64,
@@ -30,8 +31,15 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     pub(crate) fn new(seams: Seams, options: NodeOptions, exchange: Weak<Exchange>, floor: ClockFloor) -> Self {
-        let (board, loads) = (StatusBoard::default(), AtomicU64::new(0));
-        Self { seams, options, board, exchange, loads, clock_floor_ms: AtomicI64::new(floor.0.0) }
+        Self {
+            seams,
+            options,
+            board: StatusBoard::default(),
+            flights: Flights::default(),
+            exchange,
+            loads: AtomicU64::new(0),
+            clock_floor_ms: AtomicI64::new(floor.0.0),
+        }
     }
 
     /// Trusts no earlier date from now on.

@@ -22,6 +22,7 @@ pub mod probe;
 pub mod record;
 pub mod runner;
 pub mod shim;
+pub mod support_bundle;
 
 mod cause;
 mod driver;

@@ -8,6 +8,7 @@ mod serve;
 mod status;
 
 pub use client::{
-    AskAgentError, LocalClient, ShownConfiguration, ShownFailure, ShownMoment, ShownStatus, ShownWorkload,
+    AskAgentError, LocalClient, RecordedFlight, ShownConfiguration, ShownFailure, ShownMoment, ShownStatus,
+    ShownWorkload,
 };
 pub use serve::{LocalApi, ServeLocalApiError, bind};

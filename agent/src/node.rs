@@ -9,6 +9,7 @@
 //! runs after it. A store that was lost takes nothing away but memories; the folders are enough.
 
 mod exchange;
+mod flights;
 mod status_board;
 
 use std::collections::BTreeSet;
@@ -41,8 +42,10 @@ use crate::config::Environments;
 use crate::disk::DiskError;
 use crate::driver::{self, Surroundings};
 use crate::install::Installer;
+use crate::record::WorkloadFlight;
 use crate::runner::Runner;
 pub(crate) use exchange::{Addresses, Exchange};
+pub(crate) use flights::Flights;
 pub(crate) use status_board::StatusBoard;
 pub use status_board::{CommandDone, NodeStatus, StatusWake};
 
@@ -182,6 +185,12 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         self.surroundings.board.status()
+    }
+
+    /// The last steps of each workload since the agent was started.
+    #[must_use]
+    pub fn flights(&self) -> Vec<WorkloadFlight> {
+        self.surroundings.flights.recordings(&self.surroundings.options.platform)
     }
 
     /// Calls `wake` after each change of the status, for as long as the node lives.

@@ -2,6 +2,7 @@
 //! messages alike.
 
 mod agent;
+mod flight;
 mod log_spool;
 mod workload;
 
@@ -12,6 +13,7 @@ pub use agent::{
     decode_agent, decode_clock_floor, decode_kept, decode_root_chain, decode_trust_floor, encode_agent,
     encode_clock_floor, encode_kept, encode_root_chain, encode_trust_floor,
 };
+pub use flight::{WorkloadFlight, WorkloadRecorder, decode_flight, encode_flight};
 pub use log_spool::{
     decode_spool, decode_spool_entry, decode_spool_row, encode_spool, encode_spool_entry, encode_spool_row,
     index_spool_batch, index_spool_entry,

@@ -11,4 +11,5 @@ mod refused;
 mod rehearsal;
 mod server;
 mod store;
+mod support;
 mod waiting;

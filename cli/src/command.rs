@@ -17,6 +17,7 @@ pub mod release;
 pub mod rollout;
 pub mod serve;
 pub mod sim;
+pub mod support;
 pub mod trust;
 pub mod value;
 pub mod wording;
@@ -113,6 +114,9 @@ pub enum Command {
     /// Rehearse in a simulated world: the product's own nodes, on virtual time, under faults
     #[command(subcommand)]
     Sim(sim::Sim),
+    /// Help from afar, with what a device wrote down of itself
+    #[command(subcommand)]
+    Support(support::Support),
     /// Write a completion script for a shell
     Completion(completion::Completion),
 }
@@ -201,6 +205,7 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Demo(command) => command.run(session).await,
         Command::Serve(command) => command.run(session).await,
         Command::Sim(command) => command.run(session).await,
+        Command::Support(command) => command.run(session),
         Command::Completion(command) => command.run(session),
     }
 }

@@ -137,6 +137,14 @@ pub mod agent {
             generated!("agent.lifecycle.v1.rs");
         }
     }
+
+    /// What a person needs who helps from afar.
+    pub mod support {
+        /// Version 1.
+        pub mod v1 {
+            generated!("agent.support.v1.rs");
+        }
+    }
 }
 
 /// The public protocols of gRPC that fleetd serves.

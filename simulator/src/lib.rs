@@ -16,6 +16,7 @@ pub mod determinism;
 pub mod engine;
 pub mod fault;
 pub mod fleet;
+pub mod flight;
 pub mod fuse;
 pub mod hostile;
 pub mod links;

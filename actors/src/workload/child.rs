@@ -122,15 +122,19 @@ impl Child {
 
 /// How a running program is watched: until it proved itself, and by its probe ever after.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Vigil {
+pub struct Vigil {
     /// When a release on watch must have proven itself.
-    pub(super) deadline: Option<Monotonic>,
+    pub deadline: Option<Monotonic>,
     /// When it is asked next.
-    pub(super) probe_at: Option<Monotonic>,
-    probe: Option<OperationId>,
-    good: u8,
-    bad: u8,
-    last_bad: String,
+    pub probe_at: Option<Monotonic>,
+    /// The asking that is under way.
+    pub probe: Option<OperationId>,
+    /// Good answers in a row.
+    pub good: u8,
+    /// Bad answers in a row.
+    pub bad: u8,
+    /// What the last bad answer was.
+    pub last_bad: String,
 }
 
 impl Workload {

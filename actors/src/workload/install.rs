@@ -20,15 +20,15 @@ const RETRY_LAST: Duration = Duration::from_mins(5);
 
 /// What an install waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Work {
+pub struct Work {
     /// The operation that is under way.
-    pub(super) operation: Option<OperationId>,
+    pub operation: Option<OperationId>,
     /// When it is tried again.
-    pub(super) retry_at: Option<Monotonic>,
+    pub retry_at: Option<Monotonic>,
     /// How often it failed in a row.
-    failures: u32,
+    pub failures: u32,
     /// Why it failed last.
-    pub(super) fault: Option<Fault>,
+    pub fault: Option<Fault>,
 }
 
 impl Work {

@@ -40,6 +40,17 @@ fn a_release_comes_in_step_by_step_and_proves_itself() {
 }
 
 #[test]
+fn the_machines_state_can_be_told_before_each_turn_of_an_install() {
+    let mut bench = Bench::new();
+    bench.assign(assignment("1.0", 1));
+    bench.run_all();
+    let turns = bench.snapshots;
+    bench.exit(Exit::Code(1));
+    bench.run_all();
+    assert!(turns >= 8 && bench.snapshots > turns, "{turns}, then {}", bench.snapshots);
+}
+
+#[test]
 fn a_release_that_crashes_is_replaced_by_the_one_before_it_at_once() {
     let mut bench = Bench::with("1.0");
     bench.forget_story();

@@ -21,7 +21,7 @@ pub(super) fn show(arguments: &ConfigArguments, origin: bool, invocation: &Invoc
 }
 
 /// What the agent runs with, if one answers; else what was read here.
-async fn of_agent_or_own(config: &Config) -> (Vec<ShownConfiguration>, bool) {
+pub(super) async fn of_agent_or_own(config: &Config) -> (Vec<ShownConfiguration>, bool) {
     let asked: Result<_, AskAgentError> = async {
         let mut client = LocalClient::connect(&config.socket.value).await?;
         client.configuration().await

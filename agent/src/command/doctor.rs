@@ -51,15 +51,26 @@ impl Finding {
     }
 }
 
+/// What a support bundle says of it.
+pub(super) fn to_json(config: &Config, invocation: &Invocation) -> Result<serde_json::Value, CommandError> {
+    Ok(report(&examine(config, invocation)?))
+}
+
+fn report(findings: &[Finding]) -> serde_json::Value {
+    serde_json::json!({ "findings": findings, "bad": bad(findings) })
+}
+
+fn bad(findings: &[Finding]) -> usize {
+    findings.iter().filter(|finding| finding.health == Health::Bad).count()
+}
+
 pub(super) fn run(arguments: &ConfigArguments, invocation: &Invocation) -> Result<(), CommandError> {
     let findings = match Config::read(arguments, &process_environment()) {
         Ok(config) => examine(&config, invocation)?,
         Err(error) => vec![Finding::bad("configuration", cause_of(&error), "correct the value that is named")],
     };
-    let bad = findings.iter().filter(|finding| finding.health == Health::Bad).count();
-    let json = serde_json::json!({ "findings": findings, "bad": bad });
-    answer(invocation.json, &json, &text(&findings))?;
-    match bad {
+    answer(invocation.json, &report(&findings), &text(&findings))?;
+    match bad(&findings) {
         0 => Ok(()),
         bad => Err(CommandError::new("agent.unwell", format!("{bad} of {} things are wrong", findings.len()))),
     }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use fleetd_actors::address::Address;
 use fleetd_actors::driver::Driver;
+use fleetd_actors::flight::Mark;
 use fleetd_actors::spawn::LoadActorError;
 use fleetd_actors::workload::{
     Effect, Input, Release, Slot, StageError, Step, SwitchError, Workload, WorkloadFloor, WorkloadRecord,
 };
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::machine::Turn;
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Now;
 use fleetd_sync_store::state_store::ReadError;
@@ -22,7 +24,7 @@ use super::Surroundings;
 use crate::artifact_files::Held;
 use crate::cause::cause_of;
 use crate::install::{self, StagedRelease, Staging, VerifyReleaseError};
-use crate::record::{decode_workload, decode_workload_floor, encode_workload, encode_workload_floor};
+use crate::record::{WorkloadRecorder, decode_workload, decode_workload_floor, encode_workload, encode_workload_floor};
 use crate::runner::RunnerEvents;
 
 /// Carries out what a workload decided.
@@ -33,6 +35,7 @@ pub(crate) struct WorkloadDriver {
     events: RunnerEvents,
     /// What was last stored as the workload's floor.
     floor: WorkloadFloor,
+    recorder: Arc<WorkloadRecorder>,
 }
 
 /// Takes a workload up from its record, or from its folder when there is no record.
@@ -47,6 +50,10 @@ pub(crate) fn load(
     exchange.workload_loaded(name, address, artifacts_of(&record));
     let entropy = surroundings.entropy(name.as_str());
     let workload = Workload::new(name.clone(), surroundings.options.platform.clone(), record, entropy);
+    let recorder = surroundings.flights.of(name);
+    if let Some(state) = workload.snapshot() {
+        recorder.loaded(state);
+    }
     let events = run::events(address.clone(), Arc::clone(surroundings));
     let driver = WorkloadDriver {
         name: name.clone(),
@@ -54,6 +61,7 @@ pub(crate) fn load(
         address: address.clone(),
         events,
         floor,
+        recorder,
     };
     Ok((workload, driver))
 }
@@ -139,6 +147,14 @@ impl Driver<Workload> for WorkloadDriver {
         }
         let key = self.name.as_str().as_bytes().to_vec();
         mutations.push(Mutation::Put { space: Space::Workload, key, value: encode_workload(&record) });
+    }
+
+    fn witness_step(&mut self, now: Now, input: Option<&Input>, _machine: &Workload) {
+        self.recorder.step(now, input);
+    }
+
+    fn witness_turn(&mut self, machine: &Workload, turn: &Turn<WorkloadRecord, Effect>) {
+        self.recorder.stepped(Mark::of(machine, turn), || machine.snapshot());
     }
 
     fn start(&mut self, _now: Now, effect: Effect) {

@@ -7,14 +7,19 @@ use std::path::{Path, PathBuf};
 use api::lifecycle_service_client::LifecycleServiceClient;
 use fleetd_actors::workload::Command;
 use fleetd_proto::agent::lifecycle::v1 as api;
+use fleetd_proto::agent::support::v1 as support;
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_sync_core::id::RequestId;
 use fleetd_sync_core::name::WorkloadName;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use support::support_service_client::SupportServiceClient;
 use tokio::net::UnixStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+
+/// Bytes of one workload's recording: some hundred steps, of which some bring a manifest.
+const RECORDING_BYTES_MAX: usize = 16 << 20;
 
 /// Why an agent's answer was not had.
 #[derive(Debug, thiserror::Error)]
@@ -183,10 +188,20 @@ pub struct ShownConfiguration {
     pub origin: String,
 }
 
+/// One workload's flight recording, as it travels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedFlight {
+    /// The workload.
+    pub workload: String,
+    /// What [`encode_flight`](crate::record::encode_flight) wrote.
+    pub recording: Vec<u8>,
+}
+
 /// Asks the agent of this device.
 #[derive(Clone, Debug)]
 pub struct LocalClient {
     service: LifecycleServiceClient<Channel>,
+    support: SupportServiceClient<Channel>,
 }
 
 impl LocalClient {
@@ -211,7 +226,8 @@ impl LocalClient {
         let failed = |source| AskAgentError::Connection { socket: path.clone(), source };
         let endpoint = Endpoint::try_from("http://agent").map_err(failed)?;
         let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
-        Ok(Self { service: LifecycleServiceClient::new(channel) })
+        let support = SupportServiceClient::new(channel.clone()).max_decoding_message_size(RECORDING_BYTES_MAX);
+        Ok(Self { service: LifecycleServiceClient::new(channel), support })
     }
 
     /// Asks for the status.
@@ -265,6 +281,19 @@ impl LocalClient {
             }
         };
         Ok(answer.map(shown_workload))
+    }
+
+    /// Asks for each workload's flight recording.
+    ///
+    /// # Errors
+    /// [`AskAgentError::Refused`].
+    pub async fn flights(&mut self) -> Result<Vec<RecordedFlight>, AskAgentError> {
+        let mut responses = self.support.list_flights(support::ListFlightsRequest {}).await?.into_inner();
+        let mut flights = Vec::new();
+        while let Some(response) = responses.message().await? {
+            flights.push(RecordedFlight { workload: response.workload, recording: response.recording });
+        }
+        Ok(flights)
     }
 
     /// Asks for the configuration that the agent runs with.

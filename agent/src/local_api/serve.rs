@@ -12,12 +12,14 @@ use std::time::Duration;
 use api::lifecycle_service_server::{LifecycleService, LifecycleServiceServer};
 use fleetd_actors::workload::Command;
 use fleetd_proto::agent::lifecycle::v1 as api;
+use fleetd_proto::agent::support::v1 as support;
 use fleetd_proto::fleetd::common::v1::Error as ErrorDetail;
 use fleetd_proto::google;
 use fleetd_sync_core::name::WorkloadName;
 use futures::Stream;
 use futures::StreamExt as _;
 use prost::Message as _;
+use support::support_service_server::{SupportService, SupportServiceServer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
@@ -27,6 +29,7 @@ use tonic::{Code, Request, Response, Status};
 use super::status::{agent_status, configuration_value, workload_status};
 use crate::config::ShownSetting;
 use crate::node::Node;
+use crate::record::encode_flight;
 use crate::shim::run_directory::SOCKET_PATH_BYTES_MAX;
 
 /// Time in which a command must be durable: a slow SD card takes a few seconds at worst.
@@ -90,8 +93,14 @@ pub async fn bind(path: &Path) -> Result<UnixListener, ServeLocalApiError> {
 }
 
 /// Answers for one node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LocalApi {
+    answers: Arc<Answers>,
+}
+
+/// What both services answer from.
+#[derive(Debug)]
+struct Answers {
     node: Arc<Node>,
     settings: Vec<ShownSetting>,
     changes: watch::Receiver<u64>,
@@ -104,7 +113,7 @@ impl LocalApi {
     pub fn new(node: Arc<Node>, settings: Vec<ShownSetting>) -> Self {
         let (change, changes) = watch::channel(0);
         node.on_change(Box::new(move || change.send_modify(|changes| *changes += 1)));
-        Self { node, settings, changes, requests: Mutex::default() }
+        Self { answers: Arc::new(Answers { node, settings, changes, requests: Mutex::default() }) }
     }
 
     /// Answers on a socket until the task is ended.
@@ -112,11 +121,15 @@ impl LocalApi {
     /// # Errors
     /// [`ServeLocalApiError::Ended`] when the socket fails.
     pub async fn serve(self, listener: UnixListener) -> Result<(), ServeLocalApiError> {
-        let service = LifecycleServiceServer::with_interceptor(self, check_peer);
+        let lifecycle = LifecycleServiceServer::with_interceptor(self.clone(), check_peer);
+        let support = SupportServiceServer::with_interceptor(self, check_peer);
         let incoming = UnixListenerStream::new(listener);
-        Ok(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await?)
+        let server = tonic::transport::Server::builder().add_service(lifecycle).add_service(support);
+        Ok(server.serve_with_incoming(incoming).await?)
     }
+}
 
+impl Answers {
     /// Gives a workload a command and waits until it is durable.
     async fn command(
         &self,
@@ -195,7 +208,7 @@ impl LifecycleService for LocalApi {
         &self,
         _request: Request<api::GetStatusRequest>,
     ) -> Result<Response<api::GetStatusResponse>, Status> {
-        let status = Some(agent_status(self.node.local_id(), &self.node.status()));
+        let status = Some(agent_status(self.answers.node.local_id(), &self.answers.node.status()));
         Ok(Response::new(api::GetStatusResponse { status }))
     }
 
@@ -203,8 +216,8 @@ impl LifecycleService for LocalApi {
         &self,
         _request: Request<api::WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
-        let node = Arc::clone(&self.node);
-        let statuses = WatchStream::new(self.changes.clone()).map(move |_| {
+        let node = Arc::clone(&self.answers.node);
+        let statuses = WatchStream::new(self.answers.changes.clone()).map(move |_| {
             let status = Some(agent_status(node.local_id(), &node.status()));
             Ok(api::WatchStatusResponse { status })
         });
@@ -216,7 +229,7 @@ impl LifecycleService for LocalApi {
         request: Request<api::StartWorkloadRequest>,
     ) -> Result<Response<api::StartWorkloadResponse>, Status> {
         let api::StartWorkloadRequest { request_id, workload } = request.into_inner();
-        let workload = self.command(&request_id, &workload, Command::Start).await?;
+        let workload = self.answers.command(&request_id, &workload, Command::Start).await?;
         Ok(Response::new(api::StartWorkloadResponse { workload }))
     }
 
@@ -225,7 +238,7 @@ impl LifecycleService for LocalApi {
         request: Request<api::StopWorkloadRequest>,
     ) -> Result<Response<api::StopWorkloadResponse>, Status> {
         let api::StopWorkloadRequest { request_id, workload } = request.into_inner();
-        let workload = self.command(&request_id, &workload, Command::Stop).await?;
+        let workload = self.answers.command(&request_id, &workload, Command::Stop).await?;
         Ok(Response::new(api::StopWorkloadResponse { workload }))
     }
 
@@ -234,7 +247,7 @@ impl LifecycleService for LocalApi {
         request: Request<api::RestartWorkloadRequest>,
     ) -> Result<Response<api::RestartWorkloadResponse>, Status> {
         let api::RestartWorkloadRequest { request_id, workload } = request.into_inner();
-        let workload = self.command(&request_id, &workload, Command::Restart).await?;
+        let workload = self.answers.command(&request_id, &workload, Command::Restart).await?;
         Ok(Response::new(api::RestartWorkloadResponse { workload }))
     }
 
@@ -242,7 +255,25 @@ impl LifecycleService for LocalApi {
         &self,
         _request: Request<api::GetConfigurationRequest>,
     ) -> Result<Response<api::GetConfigurationResponse>, Status> {
-        let values = self.settings.iter().map(configuration_value).collect();
+        let values = self.answers.settings.iter().map(configuration_value).collect();
         Ok(Response::new(api::GetConfigurationResponse { values }))
+    }
+}
+
+#[tonic::async_trait]
+impl SupportService for LocalApi {
+    type ListFlightsStream = Pin<Box<dyn Stream<Item = Result<support::ListFlightsResponse, Status>> + Send>>;
+
+    async fn list_flights(
+        &self,
+        _request: Request<support::ListFlightsRequest>,
+    ) -> Result<Response<Self::ListFlightsStream>, Status> {
+        let flights = self.answers.node.flights().into_iter().map(|flight| {
+            Ok(support::ListFlightsResponse {
+                workload: flight.workload.to_string(),
+                recording: encode_flight(&flight),
+            })
+        });
+        Ok(Response::new(Box::pin(futures::stream::iter(flights))))
     }
 }

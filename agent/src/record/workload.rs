@@ -15,12 +15,16 @@ use super::{DecodeRecordError, fixed, named, optional, required};
 /// Writes a workload's record.
 #[must_use]
 pub fn encode_workload(record: &WorkloadRecord) -> Vec<u8> {
+    workload(record).encode_to_vec()
+}
+
+pub(super) fn workload(record: &WorkloadRecord) -> stored::WorkloadRecord {
     let removal = match record.removal {
         Removal::None => stored::Removal::Unspecified,
         Removal::Removing => stored::Removal::Removing,
         Removal::Removed => stored::Removal::Removed,
     };
-    let message = stored::WorkloadRecord {
+    stored::WorkloadRecord {
         current: record.current.as_ref().map(release),
         previous: record.previous.as_ref().map(release),
         failed: record.failed.as_ref().map(failed),
@@ -33,8 +37,7 @@ pub fn encode_workload(record: &WorkloadRecord) -> Vec<u8> {
         exit: record.exit.map(exit),
         run: record.run.as_ref().map(run),
         removal: removal.into(),
-    };
-    message.encode_to_vec()
+    }
 }
 
 /// Writes what must not be forgotten of a workload.
@@ -83,7 +86,7 @@ fn release(release: &Release) -> stored::InstalledReleaseRecord {
     }
 }
 
-fn target(target: &Target) -> stored::TargetRecord {
+pub(super) fn target(target: &Target) -> stored::TargetRecord {
     stored::TargetRecord {
         version: target.version.to_string(),
         manifest_digest: target.manifest.as_bytes().to_vec(),
@@ -125,7 +128,7 @@ fn run(run: &Run) -> stored::RunRecord {
     }
 }
 
-fn exit(exit: Exit) -> stored::ExitRecord {
+pub(super) fn exit(exit: Exit) -> stored::ExitRecord {
     let kind = match exit {
         Exit::Code(code) => stored::exit_record::Kind::Code(code),
         Exit::Signal(signal) => stored::exit_record::Kind::Signal(signal),
@@ -134,7 +137,7 @@ fn exit(exit: Exit) -> stored::ExitRecord {
     stored::ExitRecord { kind: Some(kind) }
 }
 
-fn fault(fault: &Fault) -> stored::FaultRecord {
+pub(super) fn fault(fault: &Fault) -> stored::FaultRecord {
     stored::FaultRecord { kind: fault.kind.as_str().to_owned(), detail: fault.detail.clone() }
 }
 
@@ -147,7 +150,10 @@ fn rollout(rollout: Option<RolloutId>) -> Vec<u8> {
 /// # Errors
 /// [`DecodeRecordError`] when the bytes are no such record.
 pub fn decode_workload(bytes: &[u8]) -> Result<WorkloadRecord, DecodeRecordError> {
-    let message = stored::WorkloadRecord::decode(bytes)?;
+    read_workload(stored::WorkloadRecord::decode(bytes)?)
+}
+
+pub(super) fn read_workload(message: stored::WorkloadRecord) -> Result<WorkloadRecord, DecodeRecordError> {
     let removal = match message.removal() {
         stored::Removal::Unspecified => Removal::None,
         stored::Removal::Removing => Removal::Removing,
@@ -227,7 +233,7 @@ fn read_install(message: stored::InstallRecord) -> Result<Install, DecodeRecordE
     Ok(Install { target, step })
 }
 
-fn read_target(field: &'static str, target: stored::TargetRecord) -> Result<Target, DecodeRecordError> {
+pub(super) fn read_target(field: &'static str, target: stored::TargetRecord) -> Result<Target, DecodeRecordError> {
     Ok(Target {
         version: named(field, &target.version)?,
         manifest: ArtifactDigest::from_bytes(fixed(field, &target.manifest_digest)?),
@@ -254,7 +260,7 @@ fn read_run(message: &stored::RunRecord) -> Result<Run, DecodeRecordError> {
     })
 }
 
-fn read_exit(message: stored::ExitRecord) -> Result<Exit, DecodeRecordError> {
+pub(super) fn read_exit(message: stored::ExitRecord) -> Result<Exit, DecodeRecordError> {
     Ok(match required("exit.kind", message.kind)? {
         stored::exit_record::Kind::Code(code) => Exit::Code(code),
         stored::exit_record::Kind::Signal(signal) => Exit::Signal(signal),
@@ -262,7 +268,7 @@ fn read_exit(message: stored::ExitRecord) -> Result<Exit, DecodeRecordError> {
     })
 }
 
-fn read_fault(message: &stored::FaultRecord) -> Fault {
+pub(super) fn read_fault(message: &stored::FaultRecord) -> Fault {
     Fault { kind: FaultKind::from_word(&message.kind), detail: message.detail.clone() }
 }
 

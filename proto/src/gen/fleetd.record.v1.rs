@@ -705,6 +705,871 @@ impl InstallStep {
         }
     }
 }
+/// One workload's last steps on a device, as a support bundle carries them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FlightRecording {
+    /// The program that recorded it (`0.1.0`). Only the same one steps through it for certain.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// The workload.
+    #[prost(string, tag = "2")]
+    pub workload: ::prost::alloc::string::String,
+    /// What the device is (`linux/arm64`).
+    #[prost(string, tag = "3")]
+    pub platform: ::prost::alloc::string::String,
+    /// Whose word counted, at one time or another. States and inputs name them by their place here.
+    #[prost(message, repeated, tag = "11")]
+    pub rosters: ::prost::alloc::vec::Vec<RosterRecord>,
+    /// The legs, the oldest first.
+    #[prost(message, repeated, tag = "12")]
+    pub legs: ::prost::alloc::vec::Vec<FlightLeg>,
+}
+impl ::prost::Name for FlightRecording {
+    const NAME: &'static str = "FlightRecording";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.FlightRecording".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.FlightRecording".into()
+    }
+}
+/// A machine's whole state, and the steps that it took since.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FlightLeg {
+    /// Why it begins.
+    #[prost(enumeration = "FlightStart", tag = "1")]
+    pub start: i32,
+    /// The machine's state before the first step.
+    #[prost(message, optional, tag = "2")]
+    pub state: ::core::option::Option<WorkloadState>,
+    /// The steps, in order.
+    #[prost(message, repeated, tag = "3")]
+    pub steps: ::prost::alloc::vec::Vec<FlightStep>,
+}
+impl ::prost::Name for FlightLeg {
+    const NAME: &'static str = "FlightLeg";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.FlightLeg".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.FlightLeg".into()
+    }
+}
+/// One input, or one look at what is due.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlightStep {
+    /// Nanoseconds on the clock for timers.
+    #[prost(fixed64, tag = "1")]
+    pub monotonic_ns: u64,
+    /// The device's date, in milliseconds since 1970.
+    #[prost(sfixed64, tag = "2")]
+    pub wall_ms: i64,
+    /// How far that can be trusted.
+    #[prost(enumeration = "super::super::common::v1::ClockQuality", tag = "3")]
+    pub quality: i32,
+    /// What the machine took; absent when it looked at what was due.
+    #[prost(message, optional, tag = "11")]
+    pub input: ::core::option::Option<WorkloadInput>,
+    /// What came of it; absent when the machine did not come back from it.
+    #[prost(message, optional, tag = "12")]
+    pub mark: ::core::option::Option<FlightMark>,
+}
+impl ::prost::Name for FlightStep {
+    const NAME: &'static str = "FlightStep";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.FlightStep".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.FlightStep".into()
+    }
+}
+/// What a step came to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlightMark {
+    /// What the machine is in the middle of since (`download`).
+    #[prost(string, tag = "1")]
+    pub phase: ::prost::alloc::string::String,
+    /// Records that it wanted to be kept.
+    #[prost(uint32, tag = "2")]
+    pub records: u32,
+    /// Effects that it wanted.
+    #[prost(uint32, tag = "3")]
+    pub effects: u32,
+    /// When it next wants to be woken, in nanoseconds on the clock for timers; absent when it does not.
+    #[prost(fixed64, optional, tag = "4")]
+    pub wakes_at_ns: ::core::option::Option<u64>,
+}
+impl ::prost::Name for FlightMark {
+    const NAME: &'static str = "FlightMark";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.FlightMark".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.FlightMark".into()
+    }
+}
+/// A workload's whole state between two turns.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkloadState {
+    /// What it remembers.
+    #[prost(message, optional, tag = "1")]
+    pub record: ::core::option::Option<WorkloadRecord>,
+    /// What the documents say; absent when they were not heard yet.
+    #[prost(message, optional, tag = "2")]
+    pub assignment: ::core::option::Option<AssignmentState>,
+    /// Whose word counts, by its place in the recording; absent when that was not heard yet.
+    #[prost(uint32, optional, tag = "3")]
+    pub roster: ::core::option::Option<u32>,
+    /// What an install waits for.
+    #[prost(message, optional, tag = "11")]
+    pub work: ::core::option::Option<WorkState>,
+    /// What the program does.
+    #[prost(message, optional, tag = "12")]
+    pub child: ::core::option::Option<ChildState>,
+    /// How that is watched.
+    #[prost(message, optional, tag = "13")]
+    pub vigil: ::core::option::Option<VigilState>,
+    /// Somebody asked for a restart.
+    #[prost(bool, tag = "14")]
+    pub restart_asked: bool,
+    /// What it says has been reported, since it was loaded.
+    #[prost(bool, tag = "15")]
+    pub reported: bool,
+    /// What it is has been shown, since it was loaded.
+    #[prost(bool, tag = "16")]
+    pub shown: bool,
+    /// The seed of its randomness, which serves nothing else, 32 bytes.
+    #[prost(bytes = "vec", tag = "21")]
+    pub entropy_seed: ::prost::alloc::vec::Vec<u8>,
+    /// Bytes that were drawn of it.
+    #[prost(uint64, tag = "22")]
+    pub entropy_drawn_bytes: u64,
+}
+impl ::prost::Name for WorkloadState {
+    const NAME: &'static str = "WorkloadState";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.WorkloadState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.WorkloadState".into()
+    }
+}
+/// What the documents say of a workload.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssignmentState {
+    /// The release that it should have.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<TargetRecord>,
+    /// Whether it should run.
+    #[prost(enumeration = "RunWish", tag = "2")]
+    pub run: i32,
+    /// How often an operator wished to start it anew.
+    #[prost(uint64, tag = "3")]
+    pub restarts: u64,
+    /// A hold is in force.
+    #[prost(bool, tag = "4")]
+    pub held: bool,
+    /// Authorities of equal rank disagree.
+    #[prost(bool, tag = "5")]
+    pub conflict: bool,
+    /// It should be taken off the device.
+    #[prost(bool, tag = "6")]
+    pub remove: bool,
+    /// The desired lane's head that said so, 16 bytes; empty when none did.
+    #[prost(bytes = "vec", tag = "7")]
+    pub desired_head: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for AssignmentState {
+    const NAME: &'static str = "AssignmentState";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.AssignmentState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.AssignmentState".into()
+    }
+}
+/// What an install waits for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkState {
+    /// The operation that is under way, 8 bytes; empty when none is.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// When it is tried again, in nanoseconds on the clock for timers.
+    #[prost(fixed64, optional, tag = "2")]
+    pub retry_at_ns: ::core::option::Option<u64>,
+    /// How often it failed in a row.
+    #[prost(uint32, tag = "3")]
+    pub failures: u32,
+    /// Why it failed last.
+    #[prost(message, optional, tag = "4")]
+    pub fault: ::core::option::Option<FaultRecord>,
+}
+impl ::prost::Name for WorkState {
+    const NAME: &'static str = "WorkState";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.WorkState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.WorkState".into()
+    }
+}
+/// What is known of a program.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChildState {
+    /// What it does.
+    #[prost(enumeration = "ChildPhase", tag = "1")]
+    pub phase: i32,
+    /// The run, or the operation that looks for one, 8 bytes; empty where there is none.
+    #[prost(bytes = "vec", tag = "2")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// When it is started again, or since when it has been known, in nanoseconds on the clock for timers.
+    #[prost(fixed64, tag = "3")]
+    pub at_ns: u64,
+    /// Its process, for UP.
+    #[prost(uint32, tag = "4")]
+    pub pid: u32,
+    /// Whether it said that it is ready, for UP.
+    #[prost(bool, tag = "5")]
+    pub ready: bool,
+    /// Whether it is ended because its probe failed, for STOPPING.
+    #[prost(bool, tag = "6")]
+    pub unwell: bool,
+}
+impl ::prost::Name for ChildState {
+    const NAME: &'static str = "ChildState";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ChildState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ChildState".into()
+    }
+}
+/// How a running program is watched.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VigilState {
+    /// When a release on watch must have proven itself, in nanoseconds on the clock for timers.
+    #[prost(fixed64, optional, tag = "1")]
+    pub deadline_ns: ::core::option::Option<u64>,
+    /// When it is asked next, in nanoseconds on the clock for timers.
+    #[prost(fixed64, optional, tag = "2")]
+    pub probe_at_ns: ::core::option::Option<u64>,
+    /// The asking that is under way, 8 bytes; empty when none is.
+    #[prost(bytes = "vec", tag = "3")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// Good answers in a row.
+    #[prost(uint32, tag = "4")]
+    pub good: u32,
+    /// Bad answers in a row.
+    #[prost(uint32, tag = "5")]
+    pub bad: u32,
+    /// What the last bad answer was.
+    #[prost(string, tag = "6")]
+    pub last_bad: ::prost::alloc::string::String,
+}
+impl ::prost::Name for VigilState {
+    const NAME: &'static str = "VigilState";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.VigilState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.VigilState".into()
+    }
+}
+/// What can happen to a workload.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkloadInput {
+    /// What.
+    #[prost(oneof = "workload_input::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    pub kind: ::core::option::Option<workload_input::Kind>,
+}
+/// Nested message and enum types in `WorkloadInput`.
+pub mod workload_input {
+    /// What.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// The documents say this now.
+        #[prost(message, tag = "1")]
+        Assigned(super::AssignmentState),
+        /// This one's word counts now, by its place in the recording.
+        #[prost(uint32, tag = "2")]
+        Trust(u32),
+        /// Something was fetched, or was not.
+        #[prost(message, tag = "3")]
+        Fetched(super::FetchedInput),
+        /// A release was laid out, or was not.
+        #[prost(message, tag = "4")]
+        Staged(super::DiskInput),
+        /// A release was made the current one, or was not.
+        #[prost(message, tag = "5")]
+        Switched(super::DiskInput),
+        /// The workload's folder was removed, or was not.
+        #[prost(message, tag = "6")]
+        Removed(super::DiskInput),
+        /// A run was looked for.
+        #[prost(message, tag = "7")]
+        Attached(super::AttachedInput),
+        /// A run did something.
+        #[prost(message, tag = "8")]
+        Run(super::RunInput),
+        /// The program was asked.
+        #[prost(message, tag = "9")]
+        Probed(super::ProbedInput),
+        /// Somebody at the device asks for something.
+        #[prost(message, tag = "10")]
+        Command(super::CommandInput),
+        /// Failures are forgotten.
+        #[prost(message, tag = "11")]
+        Reset(super::ResetInput),
+    }
+}
+impl ::prost::Name for WorkloadInput {
+    const NAME: &'static str = "WorkloadInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.WorkloadInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.WorkloadInput".into()
+    }
+}
+/// What came of fetching something.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchedInput {
+    /// The operation, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// What.
+    #[prost(oneof = "fetched_input::Result", tags = "11, 12, 13, 14")]
+    pub result: ::core::option::Option<fetched_input::Result>,
+}
+/// Nested message and enum types in `FetchedInput`.
+pub mod fetched_input {
+    /// What.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        /// A signed manifest.
+        #[prost(bytes, tag = "11")]
+        Manifest(::prost::alloc::vec::Vec<u8>),
+        /// All of the artifact is here.
+        #[prost(bool, tag = "12")]
+        Artifact(bool),
+        /// It does not fit.
+        #[prost(message, tag = "13")]
+        NoSpace(super::SpaceRecord),
+        /// It is not to be had now, for this reason.
+        #[prost(string, tag = "14")]
+        Unavailable(::prost::alloc::string::String),
+    }
+}
+impl ::prost::Name for FetchedInput {
+    const NAME: &'static str = "FetchedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.FetchedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.FetchedInput".into()
+    }
+}
+/// What came of work on the disk.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiskInput {
+    /// The operation, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// What went wrong; absent when nothing did.
+    #[prost(oneof = "disk_input::Error", tags = "11, 12, 13")]
+    pub error: ::core::option::Option<disk_input::Error>,
+}
+/// Nested message and enum types in `DiskInput`.
+pub mod disk_input {
+    /// What went wrong; absent when nothing did.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Error {
+        /// It does not fit.
+        #[prost(message, tag = "11")]
+        NoSpace(super::SpaceRecord),
+        /// The artifact is not here, or the release is not whole: why.
+        #[prost(string, tag = "12")]
+        NotThere(::prost::alloc::string::String),
+        /// The disk failed: what it said.
+        #[prost(string, tag = "13")]
+        Disk(::prost::alloc::string::String),
+    }
+}
+impl ::prost::Name for DiskInput {
+    const NAME: &'static str = "DiskInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.DiskInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.DiskInput".into()
+    }
+}
+/// What there is of a disk's space.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpaceRecord {
+    /// What is needed.
+    #[prost(uint64, tag = "1")]
+    pub needed_bytes: u64,
+    /// What is free.
+    #[prost(uint64, tag = "2")]
+    pub free_bytes: u64,
+}
+impl ::prost::Name for SpaceRecord {
+    const NAME: &'static str = "SpaceRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.SpaceRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.SpaceRecord".into()
+    }
+}
+/// What the runner knows of a workload.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachedInput {
+    /// The operation, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// The run, 8 bytes; empty when there is none.
+    #[prost(bytes = "vec", tag = "2")]
+    pub run_id: ::prost::alloc::vec::Vec<u8>,
+    /// How it ended, when it ended.
+    #[prost(message, optional, tag = "3")]
+    pub exit: ::core::option::Option<ExitRecord>,
+    /// Its process.
+    #[prost(uint32, tag = "4")]
+    pub pid: u32,
+    /// Whether it said that it is ready.
+    #[prost(bool, tag = "5")]
+    pub ready: bool,
+}
+impl ::prost::Name for AttachedInput {
+    const NAME: &'static str = "AttachedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.AttachedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.AttachedInput".into()
+    }
+}
+/// What a run did.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunInput {
+    /// The run, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub run_id: ::prost::alloc::vec::Vec<u8>,
+    /// What.
+    #[prost(oneof = "run_input::Event", tags = "11, 12, 13, 14, 15")]
+    pub event: ::core::option::Option<run_input::Event>,
+}
+/// Nested message and enum types in `RunInput`.
+pub mod run_input {
+    /// What.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        /// It was executed, as this process.
+        #[prost(uint32, tag = "11")]
+        Started(u32),
+        /// It was not executed, for this reason.
+        #[prost(string, tag = "12")]
+        StartFailed(::prost::alloc::string::String),
+        /// It was not executed, since another is still there.
+        #[prost(bool, tag = "13")]
+        AlreadyRunning(bool),
+        /// It said that it is ready.
+        #[prost(bool, tag = "14")]
+        Ready(bool),
+        /// It is over.
+        #[prost(message, tag = "15")]
+        Exited(super::ExitRecord),
+    }
+}
+impl ::prost::Name for RunInput {
+    const NAME: &'static str = "RunInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RunInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RunInput".into()
+    }
+}
+/// What a program said when it was asked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProbedInput {
+    /// The operation, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// What was seen instead of a good answer; absent when that came.
+    #[prost(string, optional, tag = "2")]
+    pub bad: ::core::option::Option<::prost::alloc::string::String>,
+}
+impl ::prost::Name for ProbedInput {
+    const NAME: &'static str = "ProbedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ProbedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ProbedInput".into()
+    }
+}
+/// What somebody at the device asks for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CommandInput {
+    /// The operation, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// What.
+    #[prost(enumeration = "WorkloadCommand", tag = "2")]
+    pub command: i32,
+}
+impl ::prost::Name for CommandInput {
+    const NAME: &'static str = "CommandInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.CommandInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.CommandInput".into()
+    }
+}
+/// Failures are forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetInput {}
+impl ::prost::Name for ResetInput {
+    const NAME: &'static str = "ResetInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ResetInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ResetInput".into()
+    }
+}
+/// What the root chain and the trust document together said of every key.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RosterRecord {
+    /// The fleet, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub fleet_id: ::prost::alloc::vec::Vec<u8>,
+    /// The newest root record's version.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// Keys that issue certificates.
+    #[prost(message, repeated, tag = "11")]
+    pub certificate_authorities: ::prost::alloc::vec::Vec<RosterCertificateAuthority>,
+    /// Keys that write desired state.
+    #[prost(message, repeated, tag = "12")]
+    pub authorities: ::prost::alloc::vec::Vec<RosterAuthority>,
+    /// Keys that sign releases.
+    #[prost(message, repeated, tag = "13")]
+    pub release_keys: ::prost::alloc::vec::Vec<RosterReleaseKey>,
+    /// Keys that were revoked.
+    #[prost(message, repeated, tag = "14")]
+    pub revocations: ::prost::alloc::vec::Vec<RosterRevocation>,
+    /// Releases that were denied.
+    #[prost(message, repeated, tag = "15")]
+    pub denials: ::prost::alloc::vec::Vec<RosterDenial>,
+}
+impl ::prost::Name for RosterRecord {
+    const NAME: &'static str = "RosterRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RosterRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RosterRecord".into()
+    }
+}
+/// A key that issues certificates, or once did.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RosterCertificateAuthority {
+    /// The key, 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub public_key: ::prost::alloc::vec::Vec<u8>,
+    /// Whether the newest root record names it.
+    #[prost(bool, tag = "2")]
+    pub newest: bool,
+}
+impl ::prost::Name for RosterCertificateAuthority {
+    const NAME: &'static str = "RosterCertificateAuthority";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RosterCertificateAuthority".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RosterCertificateAuthority".into()
+    }
+}
+/// A key that writes desired state.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RosterAuthority {
+    /// The key, 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub public_key: ::prost::alloc::vec::Vec<u8>,
+    /// How much its word weighs.
+    #[prost(uint32, tag = "2")]
+    pub rank: u32,
+    /// For whose devices; absent for all.
+    #[prost(message, optional, tag = "3")]
+    pub sites: ::core::option::Option<RosterSites>,
+}
+impl ::prost::Name for RosterAuthority {
+    const NAME: &'static str = "RosterAuthority";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RosterAuthority".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RosterAuthority".into()
+    }
+}
+/// The sites of an authority.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RosterSites {
+    /// Their names.
+    #[prost(string, repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for RosterSites {
+    const NAME: &'static str = "RosterSites";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RosterSites".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RosterSites".into()
+    }
+}
+/// A key that signs releases, or once did.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RosterReleaseKey {
+    /// The key, 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub public_key: ::prost::alloc::vec::Vec<u8>,
+    /// The workloads that it may sign now.
+    #[prost(string, repeated, tag = "2")]
+    pub workloads: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that it ever could.
+    #[prost(string, repeated, tag = "3")]
+    pub workloads_ever: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for RosterReleaseKey {
+    const NAME: &'static str = "RosterReleaseKey";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RosterReleaseKey".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RosterReleaseKey".into()
+    }
+}
+/// A revoked key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RosterRevocation {
+    /// The key's id, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key_id: ::prost::alloc::vec::Vec<u8>,
+    /// Why (`retired`, `compromised`, `stopped`).
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RosterRevocation {
+    const NAME: &'static str = "RosterRevocation";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RosterRevocation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RosterRevocation".into()
+    }
+}
+/// A denied release.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RosterDenial {
+    /// The digest of its signed manifest, 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub manifest_digest: ::prost::alloc::vec::Vec<u8>,
+    /// Why, for people.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RosterDenial {
+    const NAME: &'static str = "RosterDenial";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RosterDenial".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RosterDenial".into()
+    }
+}
+/// Why a leg begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FlightStart {
+    /// The machine was loaded.
+    Unspecified = 0,
+    /// The leg before was long enough, and nothing happened between them.
+    Continued = 10,
+    /// Steps were left out before it.
+    Resumed = 20,
+}
+impl FlightStart {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FLIGHT_START_UNSPECIFIED",
+            Self::Continued => "FLIGHT_START_CONTINUED",
+            Self::Resumed => "FLIGHT_START_RESUMED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FLIGHT_START_UNSPECIFIED" => Some(Self::Unspecified),
+            "FLIGHT_START_CONTINUED" => Some(Self::Continued),
+            "FLIGHT_START_RESUMED" => Some(Self::Resumed),
+            _ => None,
+        }
+    }
+}
+/// Whether a workload should run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RunWish {
+    /// Nothing is said.
+    Unspecified = 0,
+    /// It should.
+    Running = 10,
+    /// An operator stopped it.
+    Stopped = 20,
+}
+impl RunWish {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RUN_WISH_UNSPECIFIED",
+            Self::Running => "RUN_WISH_RUNNING",
+            Self::Stopped => "RUN_WISH_STOPPED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RUN_WISH_UNSPECIFIED" => Some(Self::Unspecified),
+            "RUN_WISH_RUNNING" => Some(Self::Running),
+            "RUN_WISH_STOPPED" => Some(Self::Stopped),
+            _ => None,
+        }
+    }
+}
+/// What a program does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ChildPhase {
+    /// Nothing is known: the machine was just loaded.
+    Unspecified = 0,
+    /// A run is looked for.
+    Attaching = 10,
+    /// None runs.
+    Down = 20,
+    /// None runs for a while.
+    Backoff = 30,
+    /// It is being started.
+    Starting = 40,
+    /// It runs.
+    Up = 50,
+    /// It was asked to end.
+    Stopping = 60,
+}
+impl ChildPhase {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CHILD_PHASE_UNSPECIFIED",
+            Self::Attaching => "CHILD_PHASE_ATTACHING",
+            Self::Down => "CHILD_PHASE_DOWN",
+            Self::Backoff => "CHILD_PHASE_BACKOFF",
+            Self::Starting => "CHILD_PHASE_STARTING",
+            Self::Up => "CHILD_PHASE_UP",
+            Self::Stopping => "CHILD_PHASE_STOPPING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CHILD_PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CHILD_PHASE_ATTACHING" => Some(Self::Attaching),
+            "CHILD_PHASE_DOWN" => Some(Self::Down),
+            "CHILD_PHASE_BACKOFF" => Some(Self::Backoff),
+            "CHILD_PHASE_STARTING" => Some(Self::Starting),
+            "CHILD_PHASE_UP" => Some(Self::Up),
+            "CHILD_PHASE_STOPPING" => Some(Self::Stopping),
+            _ => None,
+        }
+    }
+}
+/// What can be asked for at a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WorkloadCommand {
+    /// Nothing is known.
+    Unspecified = 0,
+    /// Start it.
+    Start = 10,
+    /// Stop it.
+    Stop = 20,
+    /// Start it anew.
+    Restart = 30,
+}
+impl WorkloadCommand {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WORKLOAD_COMMAND_UNSPECIFIED",
+            Self::Start => "WORKLOAD_COMMAND_START",
+            Self::Stop => "WORKLOAD_COMMAND_STOP",
+            Self::Restart => "WORKLOAD_COMMAND_RESTART",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WORKLOAD_COMMAND_UNSPECIFIED" => Some(Self::Unspecified),
+            "WORKLOAD_COMMAND_START" => Some(Self::Start),
+            "WORKLOAD_COMMAND_STOP" => Some(Self::Stop),
+            "WORKLOAD_COMMAND_RESTART" => Some(Self::Restart),
+            _ => None,
+        }
+    }
+}
 /// Records of one stream in their order, whose numbers follow each other. Numbers of fields are dense, since there are
 /// many records and 1 to 15 take one byte.
 #[derive(Clone, PartialEq, ::prost::Message)]

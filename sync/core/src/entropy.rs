@@ -19,6 +19,21 @@ impl std::fmt::Debug for Entropy {
     }
 }
 
+/// Where a stream stands: from here on it can be drawn again. Whoever has it can foretell every draw.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct EntropyPosition {
+    /// The stream's own seed, from which no other stream's follows.
+    pub seed: [u8; 32],
+    /// Bytes that were drawn.
+    pub drawn_bytes: u64,
+}
+
+impl std::fmt::Debug for EntropyPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EntropyPosition({})", self.drawn_bytes)
+    }
+}
+
 impl Entropy {
     /// Starts the stream of `seed`.
     #[must_use]
@@ -31,6 +46,20 @@ impl Entropy {
     #[must_use]
     pub fn stream(&self, purpose: &str) -> Self {
         Self::from_seed(*blake3::keyed_hash(&self.key, purpose.as_bytes()).as_bytes())
+    }
+
+    /// Where the stream stands.
+    #[must_use]
+    pub fn position(&self) -> EntropyPosition {
+        EntropyPosition { seed: self.key, drawn_bytes: self.reader.position() }
+    }
+
+    /// Takes a stream up where it stood.
+    #[must_use]
+    pub fn at(position: EntropyPosition) -> Self {
+        let mut entropy = Self::from_seed(position.seed);
+        entropy.reader.set_position(position.drawn_bytes);
+        entropy
     }
 
     /// Fills `bytes`.
@@ -83,6 +112,15 @@ mod tests {
         let mut second = drained.stream("link");
         assert_eq!(first.next_u64(), second.next_u64());
         assert_ne!(root.stream("link").next_u64(), root.stream("store").next_u64());
+    }
+
+    #[test]
+    fn a_stream_goes_on_where_it_stood() {
+        let mut entropy = Entropy::from_seed([7; 32]);
+        let _ = entropy.bytes::<37>();
+        let mut other = Entropy::at(entropy.position());
+        assert_eq!(other.bytes::<99>(), entropy.bytes::<99>());
+        assert_eq!(other.stream("link").next_u64(), entropy.stream("link").next_u64());
     }
 
     #[test]

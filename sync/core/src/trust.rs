@@ -17,4 +17,4 @@ pub use armour::{Armoured, ReadArmourError, read_armour};
 pub use chain::{ExtendError, Extension, LoadChainError, RootChain};
 pub use record::{Change, DraftError, ReadRecordError, RootBody, RootRecord};
 pub use role::{Delegation, Rank, Revocation, Role, Sites};
-pub use roster::{Authority, Roster, Standing, Statement, deny_path, revoke_path};
+pub use roster::{Authority, ReleaseKey, Roster, RosterParts, Standing, Statement, deny_path, revoke_path};

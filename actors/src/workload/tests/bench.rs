@@ -128,6 +128,8 @@ pub(super) struct Bench {
     story: String,
     loads: u32,
     platform: Platform,
+    /// Turns before which the machine's state could be told.
+    pub(super) snapshots: u32,
 }
 
 impl Bench {
@@ -153,6 +155,7 @@ impl Bench {
             story: String::new(),
             loads: 0,
             platform,
+            snapshots: 0,
         };
         for version in ["1.0", "2.0", "3.0", "4.0"] {
             bench.publish(&release(version));
@@ -189,14 +192,25 @@ impl Bench {
     }
 
     fn wake(&mut self) {
-        let mut turn = Turn::new();
-        self.machine.handle_timeout(self.now, &mut turn);
-        self.carry_out(turn);
+        self.step(|machine, now, turn| machine.handle_timeout(now, turn));
     }
 
     pub(super) fn input(&mut self, input: Input) {
+        self.step(|machine, now, turn| machine.handle(now, input.clone(), turn));
+    }
+
+    /// Steps the machine, and one that was taken up in its state: they are the same machine.
+    fn step(&mut self, step: impl Fn(&mut Workload, Now, &mut WorkloadTurn)) {
+        let mut twin = self.machine.snapshot().map(Workload::restore);
         let mut turn = Turn::new();
-        self.machine.handle(self.now, input, &mut turn);
+        step(&mut self.machine, self.now, &mut turn);
+        if let Some(twin) = &mut twin {
+            let mut same = Turn::new();
+            step(twin, self.now, &mut same);
+            assert_eq!(same, turn);
+            assert_eq!(format!("{twin:?}"), format!("{:?}", self.machine));
+            self.snapshots += 1;
+        }
         self.carry_out(turn);
     }
 

@@ -60,12 +60,34 @@ pub enum Standing {
     Stopped,
 }
 
+/// A key that signs releases, or once did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct ReleaseKey {
-    key: PublicKey,
-    /// The workloads that the newest record lets it sign, and those of any record before.
-    now: BTreeSet<WorkloadName>,
-    ever: BTreeSet<WorkloadName>,
+pub struct ReleaseKey {
+    /// The key.
+    pub key: PublicKey,
+    /// The workloads that the newest record lets it sign.
+    pub now: BTreeSet<WorkloadName>,
+    /// Those that any record let it sign.
+    pub ever: BTreeSet<WorkloadName>,
+}
+
+/// All that a roster consists of, for those who write one down and read it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RosterParts {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The newest root record's version.
+    pub version: u64,
+    /// Keys that issue or issued certificates, and whether the newest record names them.
+    pub certificate_authorities: Vec<(PublicKey, bool)>,
+    /// Keys that may write desired state.
+    pub authorities: Vec<Authority>,
+    /// Keys that sign releases.
+    pub release_keys: Vec<ReleaseKey>,
+    /// Revoked keys.
+    pub revoked: BTreeMap<KeyId, Revocation>,
+    /// Denied releases, each with a reason for people.
+    pub denied: BTreeMap<ArtifactDigest, String>,
 }
 
 /// What the root chain and the trust document together say of every key.
@@ -109,6 +131,35 @@ impl Roster {
     pub fn of(chain: &RootChain, replica: &Replica) -> Self {
         let entries = replica.entries(DocumentId::Trust);
         Self::new(chain, entries.map(|(lane, path, value)| Statement { lane, path, value }))
+    }
+
+    /// Takes the roster apart.
+    #[must_use]
+    pub fn parts(&self) -> RosterParts {
+        RosterParts {
+            fleet: self.fleet,
+            version: self.version,
+            certificate_authorities: self.certificate_authorities.values().copied().collect(),
+            authorities: self.authorities.values().cloned().collect(),
+            release_keys: self.release_keys.values().cloned().collect(),
+            revoked: self.revoked.clone(),
+            denied: self.denied.clone(),
+        }
+    }
+
+    /// Puts a roster together again from its parts, whoever wrote them down: nothing is verified.
+    #[must_use]
+    pub fn from_unverified(parts: RosterParts) -> Self {
+        let certificate_authorities = parts.certificate_authorities.into_iter();
+        Self {
+            fleet: parts.fleet,
+            version: parts.version,
+            certificate_authorities: certificate_authorities.map(|(key, newest)| (key.id(), (key, newest))).collect(),
+            authorities: parts.authorities.into_iter().map(|authority| (authority.key.id(), authority)).collect(),
+            release_keys: parts.release_keys.into_iter().map(|key| (key.key.id(), key)).collect(),
+            revoked: parts.revoked,
+            denied: parts.denied,
+        }
     }
 
     /// Who may write which lane, for [`Replica::set_writers`]. A node that is a device names no devices; a node
