@@ -6,8 +6,10 @@ use std::path::Path as FilePath;
 use data_encoding::HEXLOWER;
 use fleetd_sync_core::codec;
 use fleetd_sync_core::envelope::{Body, DocumentId, Envelope, Head, Kind, Need, Op, Position, Previous, Value};
-use fleetd_sync_core::id::{EnvelopeHash, FleetId, KeyId, Stamp};
+use fleetd_sync_core::id::{BootId, EnvelopeHash, FleetId, KeyId, Stamp};
 use fleetd_sync_core::key::{Domain, SecretKey};
+use fleetd_sync_core::replica::digest;
+use fleetd_sync_core::session::message::{LaneHead, LogPosition, LogStream};
 use fleetd_sync_core::time::{ClockQuality, Wall};
 use proptest::prelude::*;
 
@@ -94,13 +96,14 @@ fn unknown() -> Envelope {
     codec::seal(body, &fleet.central)
 }
 
-fn check(name: &str, envelope: &Envelope) {
+fn check(name: &str, envelope: &Envelope, writer: &SecretKey) {
     let golden = |ending: &str| {
         FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("envelope_{name}.{ending}"))
     };
     let mut hex = HEXLOWER.encode(&envelope.bytes);
     hex.push('\n');
     let mut text = format!("{:#?}\n", envelope.body);
+    writeln!(text, "seed {}", HEXLOWER.encode(&writer.to_bytes())).unwrap();
     writeln!(text, "signature {}", HEXLOWER.encode(envelope.signature.as_bytes())).unwrap();
     writeln!(text, "hash {}", HEXLOWER.encode(envelope.hash.as_bytes())).unwrap();
     expect_test::expect_file![golden("hex")].assert_eq(&hex);
@@ -110,10 +113,35 @@ fn check(name: &str, envelope: &Envelope) {
 
 #[test]
 fn envelopes_keep_their_bytes() {
-    check("opener", &opener());
-    check("delta", &delta());
-    check("above", &above());
-    check("unknown", &unknown());
+    let fleet = fleet();
+    check("opener", &opener(), &fleet.central);
+    check("delta", &delta(), &fleet.central);
+    check("above", &above(), &fleet.device);
+    check("unknown", &unknown(), &fleet.central);
+}
+
+#[test]
+fn digests_keep_their_bytes() {
+    let fleet = fleet();
+    let lane = |envelope: &Envelope| LaneHead {
+        document: envelope.body.document,
+        lane: envelope.body.lane,
+        head: envelope.head(),
+    };
+    let heads = [lane(&above()), lane(&delta()), lane(&unknown())];
+    let boot = BootId::from_bytes([7; BootId::LENGTH]);
+    let stream = |name: &str, stamp| LogStream { workload: name.parse().unwrap(), boot, stamp: Stamp(stamp) };
+    let position = |name, stamp, sequence| LogPosition { stream: stream(name, stamp), sequence };
+    let positions = [position("tea", 1, 300), position("coffee", 0x0102_0304_0506_0708, 1)];
+    let mut text = format!("device {}\nheads envelope_above envelope_delta envelope_unknown\n", fleet.device.id());
+    for LogPosition { stream, sequence } in &positions {
+        let (boot, stamp) = (HEXLOWER.encode(stream.boot.as_bytes()), stream.stamp.0);
+        writeln!(text, "log {} {boot} {stamp} {sequence}", stream.workload.as_str()).unwrap();
+    }
+    writeln!(text, "digest {}", HEXLOWER.encode(&digest(&heads, &positions))).unwrap();
+    writeln!(text, "digest_without_logs {}", HEXLOWER.encode(&digest(&heads, &[]))).unwrap();
+    let golden = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/digest.txt");
+    expect_test::expect_file![golden].assert_eq(&text);
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn root_records_keep_their_bytes() {
             ("root_seed", HEXLOWER.encode(&key("root").to_bytes())),
             ("root_key", HEXLOWER.encode(key("root").public().as_bytes())),
             ("root_key_id", key("root").id().to_string()),
+            ("root_2_seed", HEXLOWER.encode(&key("root-2").to_bytes())),
             ("fleet", chain.fleet().to_string()),
             ("body_1", HEXLOWER.encode(&first.body().encode())),
             ("record_1", HEXLOWER.encode(&first.encode())),
