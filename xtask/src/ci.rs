@@ -19,7 +19,7 @@ const BUF: &str = "node_modules/.bin/buf";
 const BASELINE: &str = "proto/baseline.binpb";
 
 /// How one step ended, unless it failed.
-enum Outcome {
+pub(crate) enum Outcome {
     Passed,
     Skipped(String),
 }
@@ -29,7 +29,7 @@ struct Step {
     run: fn(&Shell) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { name: "fmt", run: fmt },
     Step { name: "tidy", run: tidy },
     Step { name: "buf", run: buf },
@@ -39,6 +39,7 @@ const STEPS: [Step; 9] = [
     Step { name: "test", run: test },
     Step { name: "sim", run: sim },
     Step { name: "demo", run: demo },
+    Step { name: "python", run: crate::python::run },
 ];
 
 /// Returns the root of the workspace.
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn an_unknown_step_is_refused_with_the_known_ones() {
         let error = run(&["tset".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("`tset`") && error.contains("clippy, test, sim, demo"), "{error}");
+        assert!(error.contains("`tset`") && error.contains("clippy, test, sim, demo, python"), "{error}");
     }
 
     #[test]
