@@ -188,7 +188,7 @@ class Device:
 
     def say_hello(self, connection, **summary):
         version = self.chain.version
-        hello = wire.Hello(version_min=1, version_max=1, boot=boot_id(), trust_version=version, **summary)
+        hello = wire.Hello(version_max=1, boot=boot_id(), trust_version=version, **summary)
         connection.send(CONTROL, hello=hello)
 
     async def greet(self, connection):

@@ -202,14 +202,17 @@ class Documents:
     @property
     def roster(self):
         trust = {writer: lane for (document, writer), lane in self.lanes.items() if document == TRUST}
-        return Roster(self.chain, {writer: lane.state(self.is_met) for writer, lane in trust.items()})
+        # Of whom the trust document revokes, it cannot know itself what it waits for: there the root's word counts.
+        by_root = Roster(self.chain, {}).revoked
+        states = {writer: lane.state(lambda need: self.is_met(need, by_root)) for writer, lane in trust.items()}
+        return Roster(self.chain, states)
 
-    def is_met(self, need):
+    def is_met(self, need, revoked=None):
         if isinstance(need, int):
             return self.chain.version >= need
         document, _, writer, position = need
-        # The root's word is enough here: a lane whose key it has revoked will never get there.
-        if any(writer in record.revocations for record in self.chain.records):
+        # A lane whose key is revoked will never get there.
+        if writer in (self.roster.revoked if revoked is None else revoked):
             return True
         lane = self.lanes.get((document, writer))
         return bool(lane and lane.head and lane.head.position >= position)
@@ -236,11 +239,15 @@ class Documents:
             public_key = self.writer_key(document, writer)
             check(public_key, "a lane that this key may not write")
             others = [lane for lane in self.lanes if lane[0] == document and lane[1] != writer]
-            check(len(others) < LANES_MAX, "a lane too many")
+            counting = [lane for lane in others if self.writer_key(*lane)]
+            check(len(counting) < LANES_MAX, "a lane too many")
             lane = self.lanes.get((document, writer)) or Lane(document, writer)
             outcome = lane.receive(envelope, public_key)
             if lane.envelopes:
                 self.lanes[document, writer] = lane
+                # A lane that does not count gives way to one that does.
+                if len(others) >= LANES_MAX:
+                    del self.lanes[next(other for other in others if other not in counting)]
             return outcome, lane
         except NeedsNewerReader as error:
             return f"needs a newer agent: {error}", lane

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from connection import wire
 from lanes import Chain, Documents, Lane, digest_of
 from layout import DESIRED, TRUST, Key, Malformed, NeedsNewerReader, founded_fleet, id_bytes, id_text
 from layout import read_envelope, read_release, read_root_record, read_token, seal, tagged_hash, varint, with_length
@@ -185,6 +186,10 @@ class Digests(unittest.TestCase):
         device = id_bytes("key_", values["device"], 16)
         self.assertEqual(digest_of(device, heads, logs).hex(), values["digest"])
         self.assertEqual(digest_of(device, heads, []).hex(), values["digest_without_logs"])
+
+    def test_a_greeting_is_as_small_as_the_page_says(self):
+        hello = wire.Hello(version_max=1, boot=bytes(16), trust_version=1, digest=bytes(16))
+        self.assertEqual(len(with_length(wire.Frame(hello=hello).SerializeToString())), 43)
 
 
 class RootRecords(unittest.TestCase):
