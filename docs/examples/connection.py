@@ -98,7 +98,8 @@ class Connection(QuicConnectionProtocol):
                     self.end(closed)
             case ConnectionTerminated(error_code=code, frame_type=kind, reason_phrase=reason):
                 # Where QUIC names a kind of frame, the code is its own, and none of section 3.
-                self.end(Closed(code if kind is None else Close.INTERNAL_ERROR, reason or kind and f"QUIC {code}"))
+                is_ours = kind is None
+                self.end(Closed(code if is_ours else Close.INTERNAL_ERROR, reason if is_ours else f"QUIC: {reason}"))
 
     def take(self, stream, data):
         """Takes bytes of a stream: the class, then frames. The class stays in front of what is not a whole frame."""

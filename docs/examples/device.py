@@ -3,8 +3,9 @@
     python device.py --folder ./device --enroll-token-file ./token
 
 It does all that the page asks of a device but run programs: where the agent would install and start a release, this
-one fetches and verifies it, puts it into its folder, and says that it is healthy. Other things that a device needs in
-the field and that are left out here: logs, proofs of forks by circles of stamps, and artifacts above 16 MiB.
+one fetches and verifies it, puts it into its folder, and says that it is healthy. What else a device needs in the field
+and is left out here: logs, proofs of forks by circles of stamps, holds that outlive a lost branch, artifacts above
+16 MiB, and stateless resets, which aioquic does not know.
 
 Read it from `Device.run` on: dial, greet, enrol, sync. The bytes are in layout.py, and what they mean in lanes.py.
 """
@@ -110,6 +111,8 @@ class Device:
         self.addresses = known["addresses"] if known else self.token.addresses
         self.certificates = unhexed(known.get("certificates", []))
         self.documents = Documents(self.key, Chain(fleet))
+        # The releases that were judged good when they were installed: a key that is taken back takes nothing back.
+        self.judged = set(unhexed(known.get("judged", [])))
         self.said = {}
         # What is on the disk is believed no more than what a peer says.
         for record in unhexed(known.get("root_records", [])):
@@ -125,6 +128,7 @@ class Device:
         envelopes = [envelope.data for lane in self.documents.lanes.values() for envelope in lane.envelopes]
         state = {"fleet": self.chain.fleet.hex(), "addresses": self.addresses, "certificates": hexed(self.certificates)}
         state["root_records"] = hexed(record.data for record in self.chain.records)
+        state["judged"] = hexed(sorted(self.judged))
         self.folder.write("state.json", {**state, "envelopes": hexed(envelopes)})
 
     async def run(self):
@@ -412,9 +416,6 @@ class Device:
         report = {"digest": digest, "attempt": assignment.get("attempt", 0), "release": was.get("release")}
         report["rollout"] = id_bytes("rol_", rollout, 10) if rollout else None
         self.tell(name, f"{name} should run {version}, release {id_text('b3_', digest)}")
-        if (was.get("digest"), was.get("phase")) == (digest, "healthy"):
-            # It was judged when it was installed: a key that is taken back later takes nothing back.
-            return report | {"phase": "healthy"}
         fault = "manifest"
         try:
             content = self.fetched(connection, digest)
@@ -423,10 +424,11 @@ class Device:
             release = read_release(content)
             check(release.fleet == self.chain.fleet, "the release is of another fleet")
             check((release.workload, release.version) == (name, version), "the release is another one")
-            fault, roster = "denied", self.documents.roster
-            check(digest not in roster.denied, "an authority denied the release")
-            fault = "signature"
-            roster.check_signed(release)
+            if digest not in self.judged:
+                fault, roster = "denied", self.documents.roster
+                check(digest not in roster.denied, "an authority denied the release")
+                fault = "signature"
+                roster.check_signed(release)
             fault, platforms = "platform", {artifact.platform: artifact for artifact in release.artifacts}
             artifact = platforms.get(facts()["platform"]) or platforms.get("any")
             check(artifact, "the release has nothing for this platform")
@@ -437,6 +439,9 @@ class Device:
         except Malformed as error:
             self.tell(name, f"{name} {version} is refused: {error}")
             return report | {"phase": "restored" if was.get("release") else "failed", "error": f"{fault}: {error}"}
+        if digest not in self.judged:
+            self.judged.add(digest)
+            self.save()
         # Here the agent would start the program and watch its probe.
         self.tell(name, f"{name} {version} is verified, and healthy")
         return report | {"phase": "healthy", "release": version}

@@ -153,6 +153,27 @@ class Device(unittest.TestCase):
         self.assertEqual(second.wait(PATIENCE_S), 0)
         fleet.until_device("to be away", lambda device: not is_online(device))
 
+    def test_a_device_whose_folder_was_set_back_writes_above_what_it_wrote(self):
+        fleet = self.fleet
+        first = fleet.device("first", "--enroll-token-file", "token")
+        fleet.until_device("to be online", is_online)
+        fleet.release("1.0.0", 10)
+        fleet.until_device("to be healthy", runs("1.0.0"))
+        shutil.copytree(self.folder / "device", self.folder / "backup")
+        fleet.release("2.0.0", 10)
+        fleet.until_device("to have what is new", runs("2.0.0"))
+        first.kill()
+        first.wait()
+        shutil.rmtree(self.folder / "device")
+        (self.folder / "backup").rename(self.folder / "device")
+        fleet.device("second")
+        # What it said of 2.0.0 comes back to it, and it does not believe itself before it has verified that anew.
+        fleet.until("it to verify", lambda: fleet.said("second"), lambda said: "coffee 2.0.0 is verified" in said)
+        fleet.until_device("to be in sync", runs("2.0.0"))
+        fleet.release("3.0.0", 10)
+        fleet.until_device("to have what is newer", runs("3.0.0"))
+        self.assertEqual(fleet.why(), "REASON_KIND_CONVERGED")
+
     def test_a_revocation_reaches_the_device_and_a_revoked_device_is_out(self):
         fleet = self.fleet
         first = fleet.device("first", "--enroll-token-file", "token")
