@@ -5,6 +5,7 @@ FLEETD=$PWD/target/debug/fleetd python -m unittest test_device      # in docs/ex
 """
 
 import base64
+import datetime
 import json
 import os
 import shutil
@@ -13,9 +14,14 @@ import sys
 import tempfile
 import time
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
-from layout import read_token, tagged_hash, with_length
+from cryptography import x509
+
+import device
+from connection import Closed
+from layout import CA, Delegation, Key, id_text, read_root_record, read_token, tagged_hash, with_length
 
 DEVICE = Path(__file__).resolve().with_name("device.py")
 PATIENCE_S = 30
@@ -113,7 +119,59 @@ def runs(version):
     return is_so
 
 
-class Device(unittest.TestCase):
+class Servers(unittest.TestCase):
+    """Whom a device believes to be a server of its fleet."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="fleetd-example-")
+        self.addCleanup(folder.cleanup)
+        self.ca, self.key = Key(os.urandom(32)), Key(os.urandom(32))
+        golden = Path(__file__).resolve().parents[2] / "sync/core/tests/golden"
+        lines = dict(line.split() for name in ("token", "root_record") for line in read(golden / f"{name}.txt"))
+        record = read_root_record(bytes.fromhex(lines["record_1"]))
+        self.device = device.Device(folder.name, lines["text"])
+        self.device.chain.records.append(
+            replace(record, delegations={self.ca.id: Delegation(self.ca.public, CA, 1, b"")})
+        )
+        self.fleet = lines["fleet"]
+
+    def leaf(self, issuer, fleet=None, role="server", named=None):
+        name = f"spiffe://{fleet or self.fleet}/{role}/{id_text('key_', (named or self.key).id)}"
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name), x509.DNSName("localhost")])
+        day = datetime.datetime(1970, 1, 2)
+        builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(x509.Name([])).serial_number(1)
+        builder = builder.not_valid_before(day).not_valid_after(day).public_key(self.key.secret.public_key())
+        return builder.add_extension(names, critical=True).sign(issuer.secret, None)
+
+    def test_one_whom_the_ca_calls_so_is_believed_whatever_the_date(self):
+        self.device.check_server(self.leaf(self.ca))
+
+    def test_all_others_are_not(self):
+        other = Key(os.urandom(32))
+        foreign = id_text("flt_", bytes(16))
+        leaves = {
+            "another issuer": self.leaf(other),
+            "its own issuer": self.leaf(self.key),
+            "another fleet": self.leaf(self.ca, fleet=foreign),
+            "a device": self.leaf(self.ca, role="device"),
+            "the name of another key": self.leaf(self.ca, named=other),
+        }
+        for what, leaf in leaves.items():
+            with self.subTest(what), self.assertRaisesRegex(Closed, "impostor"):
+                self.device.check_server(leaf)
+
+    def test_a_ca_that_was_revoked_vouches_for_nobody(self):
+        first = self.device.chain.newest
+        self.device.chain.records.append(replace(first, version=2, revocations={self.ca.id: 2}))
+        with self.assertRaisesRegex(Closed, "impostor"):
+            self.device.check_server(self.leaf(self.ca))
+
+
+def read(path):
+    return path.read_text().splitlines()
+
+
+class Devices(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="fleetd-example-"))
         self.addCleanup(shutil.rmtree, self.folder)
@@ -177,7 +235,7 @@ class Device(unittest.TestCase):
     def test_a_revocation_reaches_the_device_and_a_revoked_device_is_out(self):
         fleet = self.fleet
         first = fleet.device("first", "--enroll-token-file", "token")
-        device = fleet.until_device("to be online", is_online)
+        enrolled = fleet.until_device("to be online", is_online)
         revoked = fleet.run("key", "create", "other.key")["keyId"]
         fleet.run("trust", "revoke", revoked, "--kind", "compromised", "--yes")
         fleet.until("the device to have it", lambda: fleet.said("first"), lambda said: f"{revoked} is revoked" in said)
@@ -186,7 +244,7 @@ class Device(unittest.TestCase):
         fleet.device("second")
         fleet.until("both to have the same", lambda: fleet.said("second"), lambda said: "live" in said)
         self.assertIn("both have the same", fleet.said("second"))
-        fleet.run("device", "revoke", device["name"], "--yes")
+        fleet.run("device", "revoke", enrolled["name"], "--yes")
         fleet.until("the device to be out", lambda: fleet.said("second"), lambda said: "closed: revoked" in said)
 
     def test_a_server_of_another_fleet_is_told_nothing(self):
