@@ -518,7 +518,7 @@ async def main():
     try:
         running = asyncio.create_task(Device(options.folder, token).run())
     except Malformed as error:
-        sys.exit(str(error))
+        sys.exit(f"device.py: {error}")
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with contextlib.suppress(asyncio.CancelledError):

@@ -21,8 +21,8 @@ class Malformed(Exception):
     """The bytes are not what they should be."""
 
 
-class NeedsNewerReader(Exception):
-    """The bytes are of a later version of the protocol."""
+class NeedsNewerReader(Malformed):
+    """The bytes are of a later version of the protocol, and so worth nothing to this one."""
 
 
 def check(is_so, what):
@@ -306,14 +306,15 @@ class Token:
 
 def read_token(text):
     text = "".join(text.split()).lower()
-    check(text.startswith("fleetd-") and len(text) <= 1024, "this is no enrolment token")
+    check(text.isascii() and text.startswith("fleetd-") and len(text) <= 1024, "this is no enrolment token")
     digits = text.removeprefix("fleetd-")
     data = base32_bytes(digits)
     check(base64.b32encode(data).decode().lower().rstrip("=") == digits, "the token has a digit too many")
     body, checksum = data[:-4], data[-4:]
+    # The checksum comes first, so that a typing error is not taken for a newer layout.
+    check(tagged_hash("fleetd/token-checksum/1", body, 4) == checksum, "the token's checksum is wrong: a typing error?")
     reader = Reader(body)
     reader.layout()
-    check(tagged_hash("fleetd/token-checksum/1", body, 4) == checksum, "the token's checksum is wrong: a typing error?")
     token = Token(reader.take(16), reader.take(10), reader.take(32), reader.list(lambda: reader.text(259), 8))
     reader.end()
     check(token.addresses, "the token names no address")

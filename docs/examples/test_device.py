@@ -27,7 +27,7 @@ from connection import Closed, wire
 from layout import CA, Delegation, Key, id_text, read_root_record, read_token, tagged_hash, with_length
 
 DEVICE = Path(__file__).resolve().with_name("device.py")
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 class Fleet:
