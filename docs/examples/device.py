@@ -224,6 +224,8 @@ class Device:
             try:
                 if self.chain.extend(data):
                     self.save()
+                while self.chain.alarms:
+                    say(self.chain.alarms.pop())
             except Malformed as error:
                 raise Closed(Close.IMPOSTOR if self.chain.records else Close.WRONG_FLEET, error) from error
 

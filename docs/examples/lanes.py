@@ -22,7 +22,7 @@ class Chain:
     """The root records of one fleet, from the first to the newest."""
 
     def __init__(self, fleet):
-        self.fleet, self.records = fleet, []
+        self.fleet, self.records, self.alarms = fleet, [], []
 
     @property
     def version(self):
@@ -37,14 +37,17 @@ class Chain:
         record = read_root_record(data)
         check(record.fleet == self.fleet, "a root record of another fleet")
         if 0 < record.version <= self.version:
-            # Of two records of one version the first is kept; a second one that could have stood here is an alarm.
-            check(record.body == self.records[record.version - 1].body, "ALARM: two root records of one version")
+            if record.body != self.records[record.version - 1].body:
+                # The first one is kept. Only one that could have stood here is an alarm: anybody can send others.
+                check(record.version > 1, "the first root record founds another fleet")
+                check_signed_after(record, self.records[record.version - 2])
+                self.alarms.append(f"ALARM: there are two root records of version {record.version}")
             return False
         check(record.version == self.version + 1, "a root record is missing before this one")
         if not self.records:
             check(founded_fleet(record) == self.fleet, "the first root record founds another fleet")
         before = self.records[-1] if self.records else record
-        check(record.is_signed_by(before) and record.is_signed_by(record), "too few root keys signed this record")
+        check_signed_after(record, before)
         for key, delegation in record.delegations.items():
             had = [old.delegations[key].generation for old in self.records if key in old.delegations]
             last = before.delegations.get(key)
@@ -52,6 +55,11 @@ class Chain:
             check(delegation.generation >= max(had, default=0) + (0 if same or not had else 1), "an older delegation")
         self.records.append(record)
         return True
+
+
+def check_signed_after(record, before):
+    good = record.is_signed_by(before) and record.is_signed_by(record)
+    check(good, "too few root keys have signed this record")
 
 
 class Roster:

@@ -222,6 +222,20 @@ class RootRecords(unittest.TestCase):
         self.assertTrue(is_refused(chain.extend, self.second))
         self.assertTrue(is_refused(Chain(bytes(16)).extend, self.first))
 
+    def test_of_two_records_of_one_version_the_first_is_kept_and_the_second_an_alarm(self):
+        chain, body = Chain(self.fleet), bytearray(read_root_record(self.second).body)
+        chain.extend(self.first)
+        chain.extend(self.second)
+        keys = [Key(bytes.fromhex(self.lines[name])) for name in ("root_seed", "root_2_seed")]
+        # The threshold, behind the layout, the fleet, the version and two keys.
+        body[1 + 17 + 1 + 1 + 2 * 33] -= 1
+        other = signed_record(bytes(body), keys)
+        self.assertEqual(read_root_record(other).threshold, chain.newest.threshold - 1)
+        self.assertTrue(is_refused(chain.extend, signed_record(bytes(body), keys[1:])))
+        self.assertEqual(chain.alarms, [])
+        self.assertFalse(chain.extend(other))
+        self.assertEqual((len(chain.alarms), chain.newest.data), (1, self.second))
+
     def test_no_bit_can_be_changed(self):
         for at in range(len(self.first)):
             other = bytearray(self.first)
