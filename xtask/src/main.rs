@@ -15,7 +15,8 @@ mod soak;
 mod source;
 mod tidy;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -72,6 +73,10 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = forget_package() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let outcome = match Arguments::parse().task {
         Task::Tidy => tidy::run(),
         Task::Codegen { check } => codegen::run(check),
@@ -87,4 +92,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Starts this program again without what `cargo run` says of its package. Build scripts that look at that would run
+/// once for each cargo below this one, and again for each in a shell: `ring`, and all that stands on it, for minutes.
+fn forget_package() -> anyhow::Result<()> {
+    let is_of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    let names: Vec<_> =
+        std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_str().is_some_and(is_of_package)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut again = Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1));
+    names.iter().for_each(|name| _ = again.env_remove(name));
+    // It returns only when it fails.
+    Err(again.exec().into())
 }
