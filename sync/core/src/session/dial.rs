@@ -133,6 +133,8 @@ pub struct Dialler {
     failures: u32,
     reached: Option<String>,
     retry_after: Option<Duration>,
+    /// How often in a row another holder of this device's key took the connection.
+    replaced: u32,
     phase: Phase,
 }
 
@@ -155,6 +157,7 @@ impl Dialler {
             failures: failures.min(limit::DIAL_FAILURES_MAX),
             reached,
             retry_after: None,
+            replaced: 0,
             phase: Phase::Unconfigured,
         }
     }
@@ -282,6 +285,8 @@ impl Dialler {
             return;
         }
         let served = self.has_served();
+        let is_replaced = code == Some(CloseCode::Replaced);
+        self.replaced = if is_replaced { (self.replaced + 1).min(limit::DIAL_FAILURES_MAX) } else { 0 };
         if matches!(self.phase, Phase::Draining { stopping: true, .. }) {
             self.phase = Phase::Stopped;
         } else if self.addresses.is_empty() {
@@ -291,6 +296,10 @@ impl Dialler {
             self.phase = Phase::Idle { until: now + pause + self.entropy.jitter(pause) };
         } else if code == Some(CloseCode::Redial) {
             self.phase = Phase::Idle { until: now };
+        } else if is_replaced {
+            // Somebody else has this device's key, and comes back as this one does: two of them that dialled at once
+            // would take the connection from each other without end.
+            self.phase = Phase::Idle { until: now + self.entropy.jitter(ceiling(self.replaced)) };
         } else if code.is_some_and(CloseCode::is_lasting) {
             self.next_address(now, true, out);
         } else if served {

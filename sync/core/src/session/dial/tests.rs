@@ -129,6 +129,29 @@ fn a_link_that_was_live_is_dialled_again_soon_at_the_same_address() {
 }
 
 #[test]
+fn two_holders_of_one_key_take_the_connection_from_each_other_ever_more_seldom() {
+    let mut world = World::new(&["a:1"], 0);
+    let replaced = |world: &mut World, rounds: u32| {
+        let pause = |world: &mut World| {
+            let (pause, connection, _) = world.dialled();
+            world.live(connection);
+            world.down(connection, Some(CloseCode::Replaced));
+            pause
+        };
+        (0..rounds).map(|_| pause(world)).sum::<Duration>()
+    };
+    let (first, _, last) = (replaced(&mut world, 8), replaced(&mut world, 8), replaced(&mut world, 100));
+    assert!(first < SECOND * 120, "{first:?}");
+    assert!(last > limit::DIAL_BACKOFF_LAST * 30, "{last:?}");
+
+    let (_, connection, _) = world.dialled();
+    world.live(connection);
+    world.down(connection, None);
+    let (pause, ..) = world.dialled();
+    assert!(pause <= limit::DIAL_BACKOFF_FIRST, "whoever was cut off without a rival comes back soon");
+}
+
+#[test]
 fn a_dial_that_hangs_is_given_up() {
     let mut world = World::new(&["a:1", "b:1"], 0);
     let (_, first, _) = world.dialled();
