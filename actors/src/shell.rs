@@ -23,8 +23,8 @@ use crate::driver::Driver;
 use crate::engine::REST_AFTER;
 use crate::release_queue::TurnNumber;
 use crate::spawn::{Load, Spawn, Spawned};
-pub use post::Post;
 use post::PostOffice;
+pub use post::{Disarm, Post};
 use slot::Slot;
 use supervisor::SupervisorMessage;
 
@@ -115,7 +115,8 @@ struct Shell;
 /// An actor that has been loaded.
 struct Loaded<M: Machine, D: Driver<M>> {
     cell: Cell<M, D>,
-    armed: Option<Monotonic>,
+    /// The one timer: when it goes off, and how it is taken back.
+    armed: Option<(Monotonic, Disarm)>,
     last_input: Monotonic,
     /// Whether somebody will ask whether the actor may rest.
     rest_asked: bool,
@@ -195,6 +196,7 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         let Some(loaded) = &mut self.loaded else { return };
         loaded.last_input = now.monotonic;
         loaded.taken += 1;
+        self.slot.shared.post.observe(loaded.cell.machine(), Some(&input));
         let submission = loaded.cell.handle(now, input);
         self.after_turn(myself, submission);
         drop(taken);
@@ -218,10 +220,11 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
     fn on_due(&mut self, myself: &ActorRef<ShellMessage<M::Input>>, due: Monotonic) {
         let now = self.slot.shared.clock.now();
         let Some(loaded) = &mut self.loaded else { return };
-        if loaded.armed != Some(due) {
-            return; // A newer timer has replaced this one.
+        if loaded.armed.as_ref().is_none_or(|(armed, _)| *armed != due) {
+            return; // It was on its way already when a newer timer took its place.
         }
         loaded.armed = None;
+        self.slot.shared.post.observe(loaded.cell.machine(), None);
         let submission = loaded.cell.handle_timeout(now);
         self.after_turn(myself, submission);
     }
@@ -251,13 +254,15 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         }
         let Some(loaded) = &mut self.loaded else { return };
         let wanted = loaded.cell.poll_timeout();
-        if wanted != loaded.armed {
-            loaded.armed = wanted;
-            if let Some(due) = wanted {
+        if wanted != loaded.armed.as_ref().map(|(due, _)| *due) {
+            if let Some((_, disarm)) = loaded.armed.take() {
+                disarm();
+            }
+            loaded.armed = wanted.map(|due| {
                 let wait = due.since(self.slot.shared.clock.now().monotonic);
                 let actor = myself.clone();
-                self.slot.post("due", wait, move || drop(actor.cast(ShellMessage::Due(due))));
-            }
+                (due, self.slot.arm(wait, move || drop(actor.cast(ShellMessage::Due(due)))))
+            });
         }
         self.ask_for_rest(myself);
     }

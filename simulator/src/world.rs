@@ -14,6 +14,10 @@ use crate::watch::Watch;
 
 /// What happens at an event.
 pub type Action = Box<dyn FnOnce() + Send>;
+/// An actor's timer, among the events that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer(Monotonic, u64);
+
 /// Who lets an event happen, in place of a plain call.
 pub type Taker = Arc<dyn Fn(Action) + Send + Sync>;
 
@@ -81,12 +85,29 @@ impl World {
 
     /// Lets something happen after `delay`. `subject` and `what` name it in the trace.
     pub fn schedule(&self, delay: Duration, subject: &str, what: &[u8], action: impl FnOnce() + Send + 'static) {
+        self.insert(delay, subject, what, Box::new(action));
+    }
+
+    /// Lets an actor's timer go off after `delay`, unless it is taken back before.
+    pub(crate) fn arm(&self, delay: Duration, subject: &str, action: impl FnOnce() + Send + 'static) -> Timer {
+        self.insert(delay, subject, b"due", Box::new(action))
+    }
+
+    /// Takes a timer back; one that has gone off stays as it is.
+    pub(crate) fn disarm(&self, Timer(at, order): Timer) {
+        // It is dropped when the queue is free again: it may hold the last word of an actor.
+        let taken_back = self.lock().events.remove(&(at, order));
+        drop(taken_back);
+    }
+
+    fn insert(&self, delay: Duration, subject: &str, what: &[u8], action: Action) -> Timer {
         let mut queue = self.lock();
         let at = queue.now + delay;
         let order = queue.next;
         queue.next += 1;
-        let event = Event { subject: subject.to_owned(), what: what.to_owned(), action: Box::new(action) };
+        let event = Event { subject: subject.to_owned(), what: what.to_owned(), action };
         queue.events.insert((at, order), event);
+        Timer(at, order)
     }
 
     /// Lets `taker` make each event happen from now on.
@@ -181,6 +202,15 @@ impl World {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lock().events.len()
+    }
+
+    /// For whom the most events wait, and how many.
+    #[must_use]
+    pub fn waited_for_most(&self) -> Option<(String, usize)> {
+        let queue = self.lock();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        queue.events.values().for_each(|event| *counts.entry(&event.subject).or_default() += 1);
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(subject, count)| (subject.to_owned(), count))
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

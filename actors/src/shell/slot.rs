@@ -7,6 +7,7 @@ use fleetd_sync_core::commit::ActorKey;
 use fleetd_sync_core::machine::Machine;
 use ractor::{ActorRef, ActorRuntime};
 
+use super::post::Disarm;
 use super::supervisor::{Respawn, SupervisorMessage};
 use super::{Shared, Shell, ShellMessage};
 use crate::address::{Address, Taken};
@@ -49,6 +50,10 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
     /// Lets something happen to the actor, now or later.
     pub(super) fn post(&self, what: &'static str, after: Duration, run: impl FnOnce() + Send + 'static) {
         self.shared.post.post(&self.key, what, after, run);
+    }
+
+    pub(super) fn arm(&self, after: Duration, run: impl FnOnce() + Send + 'static) -> Disarm {
+        self.shared.post.arm(&self.key, after, run)
     }
 
     pub(super) fn is_loaded(&self) -> bool {

@@ -11,7 +11,9 @@ use crate::fleet::SERVER;
 const FACTS_BETWEEN_LOOKS: u64 = 512;
 /// Facts for each device between two looks: a look goes over the whole fleet, and may cost no more than the facts did.
 const FACTS_PER_DEVICE: u64 = 8;
-/// Events that may wait for each node at once: its timers, its frames on the way, and inputs within an instant.
+/// Events that may wait for each node at once: for each of its actors one timer and one question whether it may rest, its
+/// frames on the way, and inputs within an instant. A timer that was set anew is taken back and waits no more, so none of
+/// it grows with time. One outbox may hold more frames than this before its connection is closed, and not all at once.
 const EVENTS_PER_NODE_MAX: usize = 512;
 /// Rollouts, besides those of devices, and the few actors of which there is one.
 const OTHER_ACTORS_MAX: usize = 64;
@@ -32,7 +34,9 @@ impl BoundsChecker {
         }
         let waiting = fleet.world.waiting();
         if waiting > EVENTS_PER_NODE_MAX * (devices + 1) {
-            return Broken::on(&server, format!("{waiting} events wait, for {devices} devices"));
+            let (most, count) = fleet.world.waited_for_most().unwrap_or_default();
+            let seen = format!("{waiting} events wait, for {devices} devices: {count} of them for {most}");
+            return Broken::on(&server, seen);
         }
         if let Some(node) = fleet.server.node() {
             let loaded = [node.actors.devices.loaded(), node.actors.logs.loaded(), node.actors.rollouts.loaded()];

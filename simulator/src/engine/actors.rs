@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fleetd_actors::driver::Driver;
-use fleetd_actors::shell::{Post, ShellEngine};
+use fleetd_actors::shell::{Disarm, Post, ShellEngine};
 use fleetd_actors::spawn::{Load, Spawn, Spawned};
 use fleetd_sync_core::commit::{ActorKey, Commit};
 use fleetd_sync_core::machine::Machine;
@@ -114,14 +114,32 @@ struct WorldPost {
     alive: Arc<AtomicBool>,
 }
 
-impl Post for WorldPost {
-    fn post(&self, actor: &ActorKey, what: &'static str, after: Duration, run: Box<dyn FnOnce() + Send>) {
-        let subject = format!("{}/{actor}", self.node);
+impl WorldPost {
+    /// What happens in the world in place of a message: nothing, once the node is dead.
+    fn event(&self, actor: &ActorKey, run: Box<dyn FnOnce() + Send>) -> (String, impl FnOnce() + Send + 'static) {
         let alive = Arc::clone(&self.alive);
-        self.world.schedule(after, &subject, what.as_bytes(), move || {
+        let event = move || {
             if alive.load(Ordering::Relaxed) {
                 run();
             }
-        });
+        };
+        (format!("{}/{actor}", self.node), event)
+    }
+}
+
+impl Post for WorldPost {
+    fn post(&self, actor: &ActorKey, what: &'static str, after: Duration, run: Box<dyn FnOnce() + Send>) {
+        let (subject, event) = self.event(actor, run);
+        self.world.schedule(after, &subject, what.as_bytes(), event);
+    }
+
+    fn arm(&self, actor: &ActorKey, after: Duration, run: Box<dyn FnOnce() + Send>) -> Disarm {
+        let (subject, event) = self.event(actor, run);
+        let timer = self.world.arm(after, &subject, event);
+        let world = self.world.clone();
+        Box::new(move || world.disarm(timer))
+    }
+    fn observe(&self, machine: &'static str, phase: &'static str, input: Option<&dyn fmt::Debug>) {
+        self.world.coverage().note(machine, phase, input);
     }
 }

@@ -1,5 +1,7 @@
 //! Bare cells on the world's queue: no runtime, no mailbox but the queue itself.
 
+use std::any::type_name;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use fleetd_sync_core::commit::{ActorKey, Commit, CommitError};
 use fleetd_sync_core::machine::Machine;
 use fleetd_sync_core::time::{Clock, Monotonic};
 
-use crate::world::World;
+use crate::world::{Timer, World};
 
 struct Shared {
     node: String,
@@ -62,7 +64,7 @@ impl Spawn for DirectEngine {
 /// An actor that has been loaded.
 struct Loaded<M: Machine, D: Driver<M>> {
     cell: Cell<M, D>,
-    armed: Option<Monotonic>,
+    armed: Option<(Monotonic, Timer)>,
     last_input: Monotonic,
     /// Whether somebody will ask whether the actor may rest.
     rest_asked: bool,
@@ -115,6 +117,12 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         !matches!(self.lock().stage, Stage::Resting)
     }
 
+    /// Counts that the machine is given an input, or its time, in the middle of what it does.
+    fn note(&self, machine: &M, input: Option<&M::Input>) {
+        let input = input.map(|input| input as &dyn fmt::Debug);
+        self.shared.world.coverage().note(type_name::<M>(), machine.phase(), input);
+    }
+
     /// The machine as it is now, for whoever watches.
     fn state_text(&self) -> Option<String> {
         let state = self.state.try_lock().ok()?;
@@ -141,7 +149,7 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         let Stage::Loaded(loaded) = &mut state.stage else { return };
         let now = self.shared.clock.now();
         loaded.last_input = now.monotonic;
-        self.shared.world.coverage().note(loaded.cell.machine(), Some(&input));
+        self.note(loaded.cell.machine(), Some(&input));
         let submission = loaded.cell.handle(now, input);
         self.after_turn(&mut state, submission);
         drop(taken);
@@ -151,11 +159,11 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         let mut state = self.lock();
         let now = self.shared.clock.now();
         let Some(loaded) = self.loaded(&mut state, incarnation) else { return };
-        if loaded.armed != Some(due) {
+        if loaded.armed.is_none_or(|(armed, _)| armed != due) {
             return;
         }
         loaded.armed = None;
-        self.shared.world.coverage().note(loaded.cell.machine(), None);
+        self.note(loaded.cell.machine(), None);
         let submission = loaded.cell.handle_timeout(now);
         self.after_turn(&mut state, submission);
     }
@@ -240,13 +248,15 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         }
         let Stage::Loaded(loaded) = &mut state.stage else { return };
         let wanted = loaded.cell.poll_timeout();
-        if wanted != loaded.armed {
-            loaded.armed = wanted;
-            if let Some(due) = wanted {
+        if wanted != loaded.armed.map(|(due, _)| due) {
+            if let Some((_, timer)) = loaded.armed.take() {
+                self.shared.world.disarm(timer);
+            }
+            loaded.armed = wanted.map(|due| {
                 let wait = due.since(self.shared.clock.now().monotonic);
                 let slot = Arc::clone(self);
-                self.schedule(wait, b"due", move || slot.on_due(incarnation, due));
-            }
+                (due, self.shared.world.arm(wait, &self.subject, move || slot.on_due(incarnation, due)))
+            });
         }
         self.ask_for_rest(state);
     }

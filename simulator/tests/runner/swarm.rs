@@ -42,7 +42,7 @@ fn bare_cells_and_ractor_actors_run_alike() {
             let traces = [EngineKind::Direct, EngineKind::Ractor].map(|engine| {
                 let plan = RunPlan { engine, ..RunPlan::drawn(builtin(name).unwrap(), seed) };
                 let outcome = run(plan, &mut |_| ControlFlow::Continue(())).unwrap();
-                (outcome.events, outcome.trace)
+                (outcome.events, outcome.trace, outcome.coverage)
             });
             assert_eq!(traces[0], traces[1], "fleetd sim check --engines --scenario {name} --seed {seed}");
         }
