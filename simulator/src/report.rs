@@ -5,6 +5,7 @@
 
 pub(crate) mod band;
 pub(crate) mod chart;
+mod coverage_view;
 mod fault_view;
 pub(crate) mod markup;
 pub(crate) mod table;
@@ -52,6 +53,7 @@ impl fmt::Display for Page<'_> {
             self.faults(f)?;
         }
         table::marks(f, self.report)?;
+        coverage_view::draw(f, self.report)?;
         table::runs(f, self.report)?;
         close_page(f)
     }

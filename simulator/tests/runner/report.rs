@@ -35,12 +35,15 @@ fn report(scenario: Scenario, runs: Vec<Outcome>) -> SetReport {
 #[test]
 fn a_page_needs_no_network_and_shows_every_part() {
     let page = page(&report(builtin("calm").unwrap(), vec![calm(2), calm(1)]));
-    for part in ["2 of 2 seeds hold every invariant", "Rollout burn-down", "site-0", "site-1", "Traffic", "Runs"] {
+    for part in
+        ["2 of 2 seeds hold every invariant", "Rollout burn-down", "site-0", "site-1", "Traffic", "Coverage", "Runs"]
+    {
         assert!(page.contains(part), "{part}");
     }
     for outside in ["http://", "https://", "<script", "src=", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }
+    assert!(page.contains("title=\"watch, Run: 2 seeds\""), "each square of the coverage says what it stands for");
     assert!(page.contains("something that never happens"), "a mark that was never reached is told");
     assert!(!page.contains("NaN") && !page.contains("inf"), "every place in a picture is a number");
 }
