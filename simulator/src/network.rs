@@ -27,8 +27,8 @@ use fleetd_sync_transport::link::{
 };
 
 pub use self::trouble::Trouble;
-pub(crate) use self::trouble::mangle;
 use self::trouble::{Path, Way};
+pub(crate) use self::trouble::{mangle, resent_after};
 use crate::clock::NodeClock;
 use crate::world::World;
 

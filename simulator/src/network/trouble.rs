@@ -8,11 +8,12 @@ use fleetd_sync_core::time::Monotonic;
 
 /// Losses of one packet in a row that are drawn: more do not happen before the connection is given up.
 const LOSSES_MAX: u32 = 6;
-/// The shortest time after which a sender takes a packet for lost.
+/// Time until a sender takes a packet for lost, besides three times the way: to its end, back, and once more to its end.
 ///
 /// # Source
-/// RFC 9002, section 6.2.1: a probe timeout is the round trip, four times its variance, and the peer's ack delay.
-const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(50);
+/// RFC 9002, sections 6.1.2 and 6.2.1: a probe timeout is the round trip, its variance, of which there is none here but
+/// the granularity of 1 ms, and the peer's ack delay of 25 ms.
+const LOSS_NOTICED: Duration = Duration::from_millis(26);
 
 /// What is wrong with a node's link. A frame meets what is wrong at both of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl Path {
             delay += match trouble {
                 Trouble::Slow(span) => *span,
                 Trouble::Jitter(span) => entropy.jitter(*span),
-                Trouble::Lossy { percent } => losses(*percent, latency, entropy),
+                Trouble::Lossy { percent } => resent_after(latency, || entropy.below(100) < *percent),
                 Trouble::Narrow { bytes_per_second } => {
                     let length = u64::try_from(length).unwrap_or(u64::MAX);
                     let span = Duration::from_micros(length.saturating_mul(1_000_000) / (*bytes_per_second).max(1));
@@ -127,12 +128,13 @@ impl Path {
     }
 }
 
-/// How long it takes until a packet that is lost again and again has come through.
-fn losses(percent: u64, latency: Duration, entropy: &mut Entropy) -> Duration {
-    let mut timeout = (latency * 3).max(PROBE_TIMEOUT_MIN);
+/// How much later a packet comes than it should that is lost, and sent again, until `is_lost` says that it came through.
+/// Each probe waits twice as long as the one before.
+pub(crate) fn resent_after(latency: Duration, mut is_lost: impl FnMut() -> bool) -> Duration {
+    let mut timeout = latency * 3 + LOSS_NOTICED;
     let mut delay = Duration::ZERO;
     for _ in 0..LOSSES_MAX {
-        if entropy.below(100) >= percent {
+        if !is_lost() {
             break;
         }
         delay += timeout;

@@ -11,7 +11,7 @@ use fleetd_sync_core::time::Monotonic;
 
 use super::{CopiedDevice, Rehearsal, Share};
 use crate::fault::{Fault, FaultKind, Target};
-use crate::network::Passing;
+use crate::network::{Passing, resent_after};
 
 /// The earliest time at which a device goes away: a rollout is over fast where nothing has to be carried far.
 const LEAVES_FIRST: Duration = Duration::from_millis(100);
@@ -21,12 +21,6 @@ const AWAY_MIN: Duration = Duration::from_secs(10);
 const ABSENT_MIN: Duration = Duration::from_secs(60);
 /// Parts that a uniform draw has.
 const PARTS: u64 = 1 << 20;
-/// Time until a lost frame is noticed and sent again, besides the way itself three times.
-///
-/// # Source
-/// RFC 9002, sections 6.1.2 and 6.2: a probe timeout begins with 1 ms of granularity and 25 ms of the peer's ack delay.
-const LOSS_NOTICED: Duration = Duration::from_millis(26);
-
 /// The faults of a seed: links that are cut, each device of its own.
 #[must_use]
 pub fn faults(rehearsal: &Rehearsal, duration: Duration, entropy: &Entropy) -> Vec<Fault> {
@@ -133,9 +127,7 @@ impl Links {
             let drawn = u32::try_from(stream.below(room)).unwrap_or(0);
             Loss { share: Share::from_millionths(low.millionths().saturating_add(drawn)), entropy: stream }
         });
-        while loss.share.draw(&mut loss.entropy) && takes < Duration::from_secs(60) {
-            takes += frame.latency * 3 + LOSS_NOTICED;
-        }
+        takes += resent_after(frame.latency, || loss.share.draw(&mut loss.entropy));
         let place = (frame.from.to_owned(), frame.to.to_owned(), frame.class);
         let arrives = (frame.now + takes).max(self.last.get(&place).copied().unwrap_or(Monotonic(0)));
         self.last.insert(place, arrives);
