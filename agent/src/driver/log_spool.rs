@@ -41,12 +41,15 @@ pub(crate) fn load(
 ) -> Result<(LogSpool, LogSpoolDriver), LoadActorError> {
     let failed = |error: ReadError| LoadActorError { cause: error.to_string() };
     let store = &surroundings.seams.store;
-    let stored = store.get(Space::LogPosition, workload.as_str().as_bytes()).map_err(failed)?;
-    let read = stored.map(|stored| decode_spool(workload, &stored.value)).transpose();
+    let read = match store.get(Space::LogPosition, workload.as_str().as_bytes()) {
+        Ok(stored) => stored.map(|stored| decode_spool(workload, &stored.value)).transpose().map_err(|e| cause_of(&e)),
+        Err(damage @ ReadError::Damaged { .. }) => Err(damage.to_string()),
+        Err(error @ ReadError::Failed { .. }) => return Err(failed(error)),
+    };
     let (record, noted_entry) = match read {
         Ok(read) => read.unwrap_or_default(),
-        Err(error) => {
-            tracing::warn!(%workload, error = cause_of(&error), "the spool's record is damaged; it begins anew");
+        Err(cause) => {
+            tracing::warn!(%workload, cause, "the spool's record is damaged; it begins anew");
             Default::default()
         }
     };

@@ -57,12 +57,20 @@ pub(super) fn read(store: &dyn StateStore, workload: &WorkloadName, log: &str) -
     let Some((first, last)) = store.log_range(log)? else { return Ok(Indexed::default()) };
     let mut batches = BTreeMap::new();
     let prefix = row_prefix(workload);
-    store.visit(Space::LogPosition, KeyRange::prefix(&prefix), &mut |key, found| {
+    let rows = store.visit(Space::LogPosition, KeyRange::prefix(&prefix), &mut |key, found| {
         let number = key.strip_prefix(&*prefix).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
         let number = number.filter(|number| (first..=last).contains(number));
         batches.extend(number.and_then(|number| Some((number, decode_spool_row(workload, number, &found.value)?))));
         ControlFlow::Continue(())
-    })?;
+    });
+    match rows {
+        Ok(()) => {}
+        // The log says itself what the rows behind a damaged one would have said.
+        Err(damage @ ReadError::Damaged { .. }) => {
+            tracing::warn!(%workload, cause = %damage, "the index of the spool's log is damaged; the log is read");
+        }
+        Err(error @ ReadError::Failed { .. }) => return Err(error),
+    }
     let mut next = first;
     while next <= last {
         if batches.contains_key(&next) {
@@ -93,6 +101,7 @@ pub(super) fn read(store: &dyn StateStore, workload: &WorkloadName, log: &str) -
 mod tests {
     use fleetd_actors::log_record::{GapReason, LogBatch, LogRecord};
     use fleetd_sync_core::commit::{ActorKey, Batch};
+    use fleetd_sync_core::entropy::Entropy;
     use fleetd_sync_core::id::{BootId, Stamp};
     use fleetd_sync_core::session::LogStream;
     use fleetd_sync_store::memory::MemoryStore;
@@ -158,5 +167,27 @@ mod tests {
         let damaged = Mutation::Put { space: Space::LogPosition, key: row_key(&coffee(), 3), value: vec![1] };
         commit(&store, vec![row, damaged]);
         assert_eq!(read(&store, &coffee(), LOG).unwrap(), Indexed { batches: expected, first: 1, next: 21 });
+    }
+
+    /// A bit that changed while the store was open is found when somebody reads it, and not when the store opens.
+    #[test]
+    fn behind_a_damaged_row_the_log_itself_is_asked() {
+        let is_damaged = |store: &MemoryStore| {
+            let all = KeyRange::prefix(&row_prefix(&coffee()));
+            let visited = store.visit(Space::LogPosition, all, &mut |_, _| ControlFlow::Continue(()));
+            matches!(visited, Err(ReadError::Damaged { .. }))
+        };
+        let batches: Vec<_> = (1..=20).map(|number| entry(number).1).collect();
+        let rotten = (0..64).find_map(|seed| {
+            let store = MemoryStore::immediate();
+            (1..=20).for_each(|number| {
+                let (bytes, batch) = entry(number);
+                commit(&store, vec![append(number, bytes), note(&batch)]);
+            });
+            store.rot(&mut Entropy::from_seed([seed; 32]));
+            is_damaged(&store).then_some(store)
+        });
+        let store = rotten.expect("some bit is in a row");
+        assert_eq!(read(&store, &coffee(), LOG).unwrap(), Indexed { batches, first: 1, next: 21 });
     }
 }
