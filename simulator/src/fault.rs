@@ -143,13 +143,15 @@ pub enum FaultKind {
     OperatorRollsBack,
     /// An operator changes the target's labels.
     OperatorRelabels,
+    /// An operator gives the target another name.
+    OperatorRenames,
     /// An operator revokes the target, for good.
     OperatorRevokes,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::LinkCut,
         Self::LinkCutOneWay,
         Self::LinkDeaf,
@@ -188,6 +190,7 @@ impl FaultKind {
         Self::OperatorAborts,
         Self::OperatorRollsBack,
         Self::OperatorRelabels,
+        Self::OperatorRenames,
         Self::OperatorRevokes,
     ];
 
@@ -209,6 +212,7 @@ impl FaultKind {
                 | Self::OperatorStops
                 | Self::OperatorRestarts
                 | Self::OperatorRelabels
+                | Self::OperatorRenames
                 | Self::OperatorRevokes,
                 Target::Server,
             ) => Some("hits devices"),

@@ -81,7 +81,7 @@ const SETBACKS: &[&str] = &["store_lost", "store_old_image"];
 const ABSENCES: &[&str] = &["link_cut", "power_cut", "link_cut_one_way", "link_deaf", "site_outage", "link_flaps"];
 
 /// Every mark.
-pub const ALL: [Mark; 30] = [
+pub const ALL: [Mark; 31] = [
     Mark::after("two nodes agreed at the same heads", 1),
     Mark::after("a release proved itself", 1),
     Mark::after("a rollout succeeded", 1),
@@ -106,6 +106,9 @@ pub const ALL: [Mark; 30] = [
     Mark::after("a rollout was aborted", 1).under(&["operator_aborts"]),
     Mark::after("a key was revoked", 0).under(&["operator_revokes"]),
     Mark::after("a program that ended by itself was started again", 1).under(&["program_dies"]),
+    Mark::after("a device asked for a certificate in place of one that had run out", 0)
+        .under(&["clock_ahead"])
+        .on(Whom::Server),
     Mark::after("a cloned key was proven", 1).under(&["hostile_clone"]),
     Mark::after("a line was spooled", 1).with_lines(),
     Mark::after("lines were acknowledged", 1).with_lines(),

@@ -7,6 +7,7 @@ mod runner {
     mod disk;
     mod lost_store;
     mod quic;
+    mod regression;
     mod rehearsal;
     mod report;
     mod seam;

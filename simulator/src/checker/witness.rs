@@ -8,6 +8,8 @@ use fleetd_actors::workload::{Step, WorkloadRecord};
 use fleetd_sync_core::envelope::{DocumentId, Envelope, Op, Previous};
 use fleetd_sync_core::id::{EnvelopeHash, RolloutId};
 use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::session::{Class, Message};
+use fleetd_sync_transport::frame;
 
 use super::ledger::{LaneRecord, Part};
 use super::{Broken, Fact, Inspector, Scene, device_number};
@@ -158,6 +160,11 @@ impl Inspector for Witness {
             Fact::Settled(documents) => Self::on_settled(scene, node, documents),
             Fact::Failed => scene.marks.reach("a commit failed, and its actor was loaded again"),
             Fact::Died => Self::on_died(scene, node),
+            Fact::Seen(Observation::Sent { class: Class::Control, frame, .. }) => {
+                if matches!(frame::decode(frame), Ok(Some(Message::Renew(_)))) {
+                    scene.marks.reach("a device asked for a certificate in place of one that had run out");
+                }
+            }
             Fact::Seen(Observation::Restored { .. }) => scene.marks.reach("a store was set back"),
             Fact::Submitted(_) | Fact::Stored(_) | Fact::Found(_) | Fact::Opened | Fact::Seen(_) => {}
         }

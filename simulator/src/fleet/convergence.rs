@@ -1,7 +1,7 @@
 //! Whether a fleet has come to where it should be: not only what devices say of themselves, but what they are.
 //!
-//! A device has converged when it is linked, holds the same lanes as the server, runs what [`resolve`] selects from
-//! them, and the server says of it what it says of itself. Devices that are broken for good are nobody's business.
+//! A device has converged when it is linked, holds the same lanes as the server, has left its lines there, runs what
+//! [`resolve`] selects from them, and the server says of it what it says of itself. Devices that are broken for good are nobody's business.
 //!
 //! [`resolve`]: fleetd_sync_core::resolve
 
@@ -10,6 +10,8 @@ use std::ops::ControlFlow;
 
 use fleetd_actors::device::record::Membership;
 use fleetd_actors::report::{self, FaultKind as ReportedFault, Phase, WorkloadReport};
+use fleetd_agent::record as agent_record;
+use fleetd_server::record as server_record;
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::DocumentId;
@@ -21,6 +23,9 @@ use fleetd_sync_core::trust::{RootChain, Roster};
 use fleetd_sync_store::state_store::{KeyRange, StateStore};
 
 use super::{Fleet, SimulatedDevice, coffee};
+
+/// Lines of a device that may be on their way while its program goes on writing: they are there in a moment.
+const LINES_ON_THEIR_WAY_MAX: u64 = 8;
 
 impl Fleet {
     /// The devices that are not where they should be, each with the reason.
@@ -81,6 +86,9 @@ impl Fleet {
         if said != known {
             return Some(format!("it says {said:?}, and the server says {known:?}"));
         }
+        if let Some(why) = keeps_lines(store.as_ref(), node.shared.seams.store.as_ref(), device.local()) {
+            return Some(why);
+        }
         let resolved = own.resolve(device.local());
         let desired = resolved.workloads.get(&coffee())?;
         self.runs_otherwise(device, desired, said.as_ref())
@@ -124,6 +132,22 @@ impl Fleet {
         let known = self.operator.releases.iter().find(|known| known.signed.digest() == manifest)?;
         known.signed.claims().artifact_for(&device.platform).map(|(_, artifact)| artifact.digest)
     }
+}
+
+/// Why a device that is linked still has lines which the server has not.
+fn keeps_lines(own: &dyn StateStore, servers: &dyn StateStore, local: LocalId) -> Option<String> {
+    let found = own.get(Space::LogPosition, coffee().as_str().as_bytes()).ok().flatten()?;
+    let Ok((spool, _)) = agent_record::decode_spool(&coffee(), &found.value) else {
+        return Some("what it remembers of its lines cannot be read".to_owned());
+    };
+    let stored = server_record::log::positions(servers, local).unwrap_or_default();
+    spool.streams.iter().find_map(|position| {
+        let stored = stored.iter().find(|known| known.stream == position.stream).map_or(0, |known| known.sequence);
+        // What the server had and lost again stands as a gap there with the next line.
+        let through = stored.max(position.acked);
+        let waits = position.last.saturating_sub(through);
+        (waits > LINES_ON_THEIR_WAY_MAX).then(|| format!("{waits} of its lines are not at the server"))
+    })
 }
 
 /// Says whether a device rests where it is until somebody decides.

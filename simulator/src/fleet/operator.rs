@@ -74,6 +74,13 @@ pub enum Wish {
         /// The label's value.
         value: u64,
     },
+    /// Another name for a device.
+    Rename {
+        /// Which device.
+        device: usize,
+        /// What its name ends with.
+        value: u64,
+    },
     /// That `coffee` runs on a device, or does not.
     Run {
         /// Which device.
@@ -456,6 +463,9 @@ impl Fleet {
             Wish::Relabel { device, value } => {
                 let (key, value) = ("shelf".parse().map_err(failed)?, value.to_string().parse().map_err(failed)?);
                 (device, Command::Label { set: BTreeMap::from([(key, value)]), remove: Vec::new() })
+            }
+            Wish::Rename { device, value } => {
+                (device, Command::Rename(format!("renamed-{value}").parse().map_err(failed)?))
             }
             Wish::Run { device, run } => (device, Command::Run { workload: coffee(), run, reason: String::new() }),
             Wish::Restart { device } => (device, Command::Restart { workload: coffee() }),

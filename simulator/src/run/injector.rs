@@ -107,6 +107,7 @@ fn begin_on_device(fleet: &mut Fleet, id: u64, node: &str, fault: &Fault) -> Res
         FaultKind::OperatorStops => fleet.want(Wish::Run { device, run: Run::Stopped })?,
         FaultKind::OperatorRestarts => fleet.want(Wish::Restart { device })?,
         FaultKind::OperatorRelabels => fleet.want(Wish::Relabel { device, value: id })?,
+        FaultKind::OperatorRenames => fleet.want(Wish::Rename { device, value: id })?,
         FaultKind::OperatorRevokes => fleet.want(Wish::Revoke { device })?,
         _ => {}
     }

@@ -2,7 +2,7 @@
 
 use super::Scenario;
 
-const BUILTIN: [(&str, &str); 16] = [
+const BUILTIN: [(&str, &str); 17] = [
     ("day", include_str!("../../scenarios/day.toml")),
     ("calm", include_str!("../../scenarios/calm.toml")),
     ("arm64-only", include_str!("../../scenarios/arm64-only.toml")),
@@ -18,6 +18,7 @@ const BUILTIN: [(&str, &str); 16] = [
     ("old-backup", include_str!("../../scenarios/old-backup.toml")),
     ("reconnect-storm", include_str!("../../scenarios/reconnect-storm.toml")),
     ("site-outage", include_str!("../../scenarios/site-outage.toml")),
+    ("small", include_str!("../../scenarios/small.toml")),
     ("torn-power", include_str!("../../scenarios/torn-power.toml")),
 ];
 

@@ -120,28 +120,18 @@ impl Check {
         session: &Session<'_>,
     ) -> Result<serde_json::Value, CommandError> {
         let pair = |seed, watch| self.pair(scenario, comparison, seed, watch);
-        let pairs = self.pairs(pool, &pair, session).await?;
-        for (seed, [one, other]) in &pairs {
-            if let Some(window) = parted_within(one, other) {
-                return Err(differ(
-                    pool,
-                    &|| pair(*seed, Some((*window.start(), *window.end()))),
-                    *seed,
-                    &window,
-                    session,
-                )
-                .await);
-            }
-            session.output.note(&format!(
-                "seed {seed}: trace {} {}, {} events",
-                one.trace,
-                comparison.told(),
-                one.events
-            ));
+        let note = |same: &Same| {
+            let Same { seed, trace, events } = same;
+            session.output.note(&format!("seed {seed}: trace {trace} {}, {events} events", comparison.told()));
+        };
+        let mut compared = self.pairs(pool, &pair, session, &note).await?;
+        if let Some((seed, window)) = &compared.parted {
+            let watched = || pair(*seed, Some((*window.start(), *window.end())));
+            return Err(differ(pool, &watched, *seed, window, session).await);
         }
-        let seed =
-            |(seed, [one, _]): (&u64, &[Outcome; 2])| json!({ "seed": seed, "trace": one.trace, "events": one.events });
-        let traces: Vec<_> = pairs.iter().map(seed).collect();
+        compared.same.sort_by_key(|same| same.seed);
+        let seed = |same: &Same| json!({ "seed": same.seed, "trace": same.trace, "events": same.events });
+        let traces: Vec<_> = compared.same.iter().map(seed).collect();
         Ok(json!({ "compared": comparison.told(), "seeds": traces }))
     }
 
@@ -154,25 +144,32 @@ impl Check {
         }
     }
 
-    /// Every seed, run by two processes.
+    /// Runs every seed in two processes, up to the first that is not the same run in both. Of what was compared only
+    /// the traces are kept: ten thousand outcomes would not fit.
     async fn pairs(
         &self,
         pool: &Pool,
         pair: &dyn Fn(u64, Option<(u64, u64)>) -> [Order; 2],
         session: &Session<'_>,
-    ) -> Result<BTreeMap<u64, [Outcome; 2]>, CommandError> {
+        note: &dyn Fn(&Same),
+    ) -> Result<Compared, CommandError> {
         let seeds: Vec<u64> = (0..u64::from(self.seeds)).map(|number| self.seed.wrapping_add(number)).collect();
         let orders = seeds.iter().flat_map(|seed| pair(*seed, None));
-        let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
-        let mut failed = None;
+        let (mut compared, mut failed) = (Compared::default(), None);
         let ended = pool
             .run(orders, &session.interrupt, &mut |number, told| {
                 match told {
-                    Told::Outcome(outcome) => drop(outcomes.insert(number, *outcome)),
+                    Told::Outcome(outcome) => {
+                        if let Some(same) = compared.take(number, *outcome) {
+                            note(&same);
+                            compared.same.push(same);
+                        }
+                    }
                     Told::Failed(why) => failed = Some(why),
                     Told::Progress(_) | Told::Event(_) | Told::Spent(_) => {}
                 }
-                if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                let goes_on = failed.is_none() && compared.parted.is_none();
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })
             .await;
         if ended == Ended::Interrupted {
@@ -181,8 +178,40 @@ impl Check {
         if let Some(why) = failed {
             return Err(CommandError::new("sim.unrun", "a seed could not be run").cause(why));
         }
-        let mut two = |index: usize| Some([outcomes.remove(&(index * 2))?, outcomes.remove(&(index * 2 + 1))?]);
-        Ok(seeds.into_iter().enumerate().filter_map(|(index, seed)| Some((seed, two(index)?))).collect())
+        Ok(compared)
+    }
+}
+
+/// A seed that was the same run twice.
+#[derive(Debug)]
+struct Same {
+    seed: u64,
+    trace: String,
+    events: u64,
+}
+
+/// What comparing seeds has come to so far.
+#[derive(Debug, Default)]
+struct Compared {
+    same: Vec<Same>,
+    /// A seed that was not the same run twice, and between which events the two parted.
+    parted: Option<(u64, RangeInclusive<u64>)>,
+    /// Runs whose other run has not ended yet, by the place of the two in the order.
+    waiting: BTreeMap<usize, Outcome>,
+}
+
+impl Compared {
+    /// Takes a run, by its place in the order, and compares it with the other of its seed when that has ended.
+    fn take(&mut self, number: usize, outcome: Outcome) -> Option<Same> {
+        let Some(other) = self.waiting.remove(&(number / 2)) else {
+            self.waiting.insert(number / 2, outcome);
+            return None;
+        };
+        if let Some(window) = parted_within(&outcome, &other) {
+            self.parted = Some((outcome.seed, window));
+            return None;
+        }
+        Some(Same { seed: outcome.seed, trace: outcome.trace, events: outcome.events })
     }
 }
 
