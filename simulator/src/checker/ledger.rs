@@ -81,6 +81,8 @@ pub(crate) struct Ledger {
     roots: BTreeMap<u64, Arc<RootRecord>>,
     /// What devices are called, by the hash of their key.
     names: BTreeMap<LocalId, Arc<str>>,
+    /// The same the other way: checkers ask at each fact whose it is.
+    locals: BTreeMap<Arc<str>, LocalId>,
 }
 
 impl Ledger {
@@ -89,7 +91,9 @@ impl Ledger {
     }
 
     pub(crate) fn set_name(&mut self, local: LocalId, name: &str) {
-        self.names.insert(local, name.into());
+        let name: Arc<str> = name.into();
+        self.names.insert(local, Arc::clone(&name));
+        self.locals.insert(name, local);
     }
 
     /// What a device is called.
@@ -99,7 +103,7 @@ impl Ledger {
 
     /// The key of a device by what it is called.
     pub(crate) fn local(&self, node: &str) -> Option<LocalId> {
-        self.names.iter().find(|(_, name)| &***name == node).map(|(local, _)| *local)
+        self.locals.get(node).copied()
     }
 
     /// The node that writes a lane: a device its own, the server those of the authorities.
