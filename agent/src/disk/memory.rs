@@ -5,6 +5,7 @@
 //! real disks do it: names change in their order up to some point, and a file has its old content, its new one, or
 //! a torn one. It also writes down the order of operations, and can be told to fail from the n-th one on.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -83,6 +84,8 @@ struct State {
     operations: Vec<DiskOperation>,
     operations_left: Option<u64>,
     hard_links: bool,
+    /// Whether a name went since it was last seen to what is still reached.
+    has_lost_names: bool,
 }
 
 /// How many operations are written down before the oldest half is forgotten: enough for any one test.
@@ -102,6 +105,7 @@ impl MemoryDisk {
             operations: Vec::new(),
             operations_left: None,
             hard_links: true,
+            has_lost_names: false,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -208,13 +212,11 @@ impl MemoryDisk {
     }
 }
 
-fn steps(path: &Path) -> Vec<String> {
-    path.components()
-        .filter_map(|component| match component {
-            Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
-            _ => None,
-        })
-        .collect()
+fn steps(path: &Path) -> impl Iterator<Item = Cow<'_, str>> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_string_lossy()),
+        _ => None,
+    })
 }
 
 fn kind(kind: io::ErrorKind) -> io::Error {
@@ -243,17 +245,22 @@ impl State {
     }
 
     fn find(&self, path: &Path) -> io::Result<Inode> {
-        steps(path).iter().try_fold(ROOT, |directory, name| {
-            self.names(directory)?.get(name).copied().ok_or_else(|| kind(io::ErrorKind::NotFound))
-        })
+        steps(path).try_fold(ROOT, |directory, name| self.find_in(directory, &name))
+    }
+
+    fn find_in(&self, directory: Inode, name: &str) -> io::Result<Inode> {
+        self.names(directory)?.get(name).copied().ok_or_else(|| kind(io::ErrorKind::NotFound))
     }
 
     fn find_parent(&self, path: &Path) -> io::Result<(Inode, String)> {
-        let mut names = steps(path);
-        let name = names.pop().ok_or_else(|| kind(io::ErrorKind::InvalidInput))?;
-        let parent = self.find(&names.iter().collect::<PathBuf>())?;
+        let (mut parent, mut names) = (ROOT, steps(path));
+        let mut name = names.next().ok_or_else(|| kind(io::ErrorKind::InvalidInput))?;
+        for next in names {
+            parent = self.find_in(parent, &name)?;
+            name = next;
+        }
         self.names(parent)?;
-        Ok((parent, name))
+        Ok((parent, name.into_owned()))
     }
 
     fn insert(&mut self, node: Node) -> Inode {
@@ -270,13 +277,16 @@ impl State {
 
     fn apply(&mut self, change: &NameChange, to_durable: bool) {
         for (directory, name, inode) in &change.0 {
-            if let Some(Node::Directory { names, durable }) = self.nodes.get_mut(directory) {
-                let names = if to_durable { durable } else { names };
-                match inode {
-                    Some(inode) => names.insert(name.clone(), *inode),
-                    None => names.remove(name),
-                };
-            }
+            let Some(Node::Directory { names, durable }) = self.nodes.get_mut(directory) else {
+                self.has_lost_names = true;
+                continue;
+            };
+            let names = if to_durable { durable } else { names };
+            let lost = match inode {
+                Some(inode) => names.insert(name.clone(), *inode),
+                None => names.remove(name),
+            };
+            self.has_lost_names |= lost.is_some();
         }
     }
 
@@ -329,7 +339,10 @@ impl State {
         for change in &synced {
             self.apply(change, true);
         }
-        self.forget_unreachable();
+        // While no name goes, whatever was reached still is.
+        if self.has_lost_names {
+            self.forget_unreachable();
+        }
     }
 
     fn cut_power(&mut self, entropy: &mut Entropy) {
@@ -356,6 +369,7 @@ impl State {
 
     /// Frees what no name reaches, neither before nor after a cut.
     fn forget_unreachable(&mut self) {
+        self.has_lost_names = false;
         let mut reached = BTreeSet::from([ROOT]);
         let mut todo = vec![ROOT];
         todo.extend(self.pending.iter().flat_map(|change| change.0.iter().filter_map(|(.., inode)| *inode)));
@@ -389,11 +403,11 @@ impl Disk for MemoryDisk {
         self.change("create directory", path, DiskOperation::Name(path.to_owned()), |state| {
             let mut at = ROOT;
             for name in steps(path) {
-                at = match state.names(at)?.get(&name) {
+                at = match state.names(at)?.get(&*name) {
                     Some(inode) => *inode,
                     None => {
                         let inode = state.insert(Node::directory());
-                        state.rename_all(NameChange(vec![(at, name, Some(inode))]));
+                        state.rename_all(NameChange(vec![(at, name.into_owned(), Some(inode))]));
                         inode
                     }
                 };
@@ -436,7 +450,14 @@ impl Disk for MemoryDisk {
     }
 
     fn length(&self, path: &Path) -> Result<Option<u64>, DiskError> {
-        Ok(self.read(path)?.map(|bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+        self.look("read", path, |state| match state.find(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(inode) => match state.nodes.get(&inode) {
+                Some(Node::File { content, .. }) => Ok(Some(u64::try_from(content.len()).unwrap_or(u64::MAX))),
+                _ => Err(kind(io::ErrorKind::IsADirectory)),
+            },
+        })
     }
 
     fn sync_file(&self, path: &Path) -> Result<(), DiskError> {
