@@ -243,7 +243,7 @@ impl Registration {
         Self {
             roster,
             entropy,
-            tokens: tokens.into_iter().map(|token| (token.token, token)).collect(),
+            tokens: tokens.into_iter().inspect(assert_uses).map(|token| (token.token, token)).collect(),
             pending: pending.into_iter().map(|device| (device.local, device)).collect(),
             open: BTreeMap::new(),
             joining: BTreeSet::new(),
@@ -555,6 +555,7 @@ impl Registration {
         let Some(token) = self.tokens.get_mut(&request.token) else { return };
         if !token.state.used_by.contains(&local) {
             token.state.used_by.push(local);
+            assert_uses(token);
             turn.persist(Record::TokenUsed { token: request.token, device: local });
         }
         let mut labels = token.labels.clone();
@@ -711,11 +712,14 @@ impl Registration {
     fn assert_invariants(&self) {
         let joining = self.open.values().filter(|open| !matches!(open.stage, Stage::Renew)).count();
         assert_eq!(joining, self.joining.len(), "a device joins twice at once, or was forgotten");
-        for token in self.tokens.values() {
-            let uses = u32::try_from(token.state.used_by.len()).unwrap_or(u32::MAX);
-            assert!(uses <= token.state.uses_max, "{} admitted more devices than it may", token.token);
-        }
     }
+}
+
+/// Holds a token to what it may admit. Whoever changes its uses, or loads them, asks: a fleet has many tokens, and an
+/// input touches one.
+fn assert_uses(token: &TokenRecord) {
+    let uses = u32::try_from(token.state.used_by.len()).unwrap_or(u32::MAX);
+    assert!(uses <= token.state.uses_max, "{} admitted more devices than it may", token.token);
 }
 
 fn answer(operation: OperationId, registered: Registered, turn: &mut RegistrationTurn) {
