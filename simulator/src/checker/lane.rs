@@ -23,10 +23,15 @@ impl Inspector for LaneChecker {
     }
 
     fn learn(&mut self, scene: &Scene<'_>, node: &Arc<str>, fact: Fact<'_>) -> Result<(), Broken> {
-        let Some(held) = scene.ledger.node(node) else { return Ok(()) };
+        let held = || scene.ledger.node(node);
         match fact {
-            Fact::Stored(Part::Lane { record: LaneRecord::Envelope(envelope), .. }) => on_stored(held, node, envelope),
-            Fact::Settled(documents) => documents.iter().try_for_each(|document| on_settled(held, node, *document)),
+            Fact::Stored(Part::Lane { record: LaneRecord::Envelope(envelope), .. }) => {
+                held().map_or(Ok(()), |held| on_stored(held, node, envelope))
+            }
+            Fact::Settled(documents) => {
+                let Some(held) = held() else { return Ok(()) };
+                documents.iter().try_for_each(|document| on_settled(held, node, *document))
+            }
             _ => Ok(()),
         }
     }

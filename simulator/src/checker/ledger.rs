@@ -21,6 +21,7 @@ use fleetd_sync_core::replica::document_prefix;
 use fleetd_sync_core::trust::RootRecord;
 use fleetd_sync_store::state_store::{KeyRange, StateStore};
 
+use super::device_number;
 use crate::fleet::SERVER;
 
 /// Records that are read at once when a node starts: more than a node has.
@@ -73,27 +74,48 @@ pub(crate) struct NodeLedger {
     waiting: VecDeque<(Arc<Batch>, Arc<[Part]>)>,
 }
 
-/// What every node's store holds.
+/// What every node's store holds. Nodes are found by their number: checkers ask several times at each fact, and names
+/// of ten thousand nodes are slow to search.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    nodes: BTreeMap<Arc<str>, NodeLedger>,
+    nodes: Vec<Option<NodeLedger>>,
     /// The root records that any device holds: the first of each version.
     roots: BTreeMap<u64, Arc<RootRecord>>,
     /// What devices are called, by the hash of their key.
     names: BTreeMap<LocalId, Arc<str>>,
-    /// The same the other way: checkers ask at each fact whose it is.
-    locals: BTreeMap<Arc<str>, LocalId>,
+    /// The same the other way.
+    locals: Vec<Option<LocalId>>,
+}
+
+/// Where a node's own is kept: the server's first, then the devices' in the order of their numbers. `None` for a
+/// thief's copy, of which nothing is kept.
+fn place_of(node: &str) -> Option<usize> {
+    if node == SERVER { Some(0) } else { device_number(node).map(|number| number + 1) }
+}
+
+/// The element at a place, which begins to be there when it was not.
+fn place_in<T>(all: &mut Vec<Option<T>>, place: usize) -> &mut Option<T> {
+    if all.len() <= place {
+        all.resize_with(place + 1, || None);
+    }
+    #[expect(clippy::indexing_slicing, reason = "it was made long enough")]
+    &mut all[place]
 }
 
 impl Ledger {
     pub(crate) fn node(&self, node: &str) -> Option<&NodeLedger> {
-        self.nodes.get(node)
+        self.nodes.get(place_of(node)?)?.as_ref()
+    }
+
+    fn node_mut(&mut self, node: &str) -> Option<&mut NodeLedger> {
+        Some(place_in(&mut self.nodes, place_of(node)?).get_or_insert_default())
     }
 
     pub(crate) fn set_name(&mut self, local: LocalId, name: &str) {
-        let name: Arc<str> = name.into();
-        self.names.insert(local, Arc::clone(&name));
-        self.locals.insert(name, local);
+        self.names.insert(local, name.into());
+        if let Some(place) = place_of(name) {
+            *place_in(&mut self.locals, place) = Some(local);
+        }
     }
 
     /// What a device is called.
@@ -103,7 +125,7 @@ impl Ledger {
 
     /// The key of a device by what it is called.
     pub(crate) fn local(&self, node: &str) -> Option<LocalId> {
-        self.locals.get(node).copied()
+        *self.locals.get(place_of(node)?)?
     }
 
     /// The node that writes a lane: a device its own, the server those of the authorities.
@@ -113,29 +135,30 @@ impl Ledger {
 
     /// The root records that a node goes by: its own, or for the server, which keeps them in a file, the fleet's.
     pub(crate) fn roots(&self, node: &str) -> &BTreeMap<u64, Arc<RootRecord>> {
-        self.nodes.get(node).map(|node| &node.roots).filter(|roots| !roots.is_empty()).unwrap_or(&self.roots)
+        self.node(node).map(|node| &node.roots).filter(|roots| !roots.is_empty()).unwrap_or(&self.roots)
     }
 
     /// Takes a turn that was handed over, and says what is in it.
     pub(crate) fn submitted(&mut self, node: &Arc<str>, batch: &Arc<Batch>) -> Arc<[Part]> {
         let is_server = &**node == SERVER;
         let parts: Arc<[Part]> = batch.mutations.iter().filter_map(|mutation| part_of(mutation, is_server)).collect();
-        let waiting = &mut self.nodes.entry(Arc::clone(node)).or_default().waiting;
-        waiting.push_back((Arc::clone(batch), Arc::clone(&parts)));
+        if let Some(held) = self.node_mut(node) {
+            held.waiting.push_back((Arc::clone(batch), Arc::clone(&parts)));
+        }
         parts
     }
 
     /// Says what was in a turn that was answered. Stores answer in the order in which turns were handed over.
     pub(crate) fn answered(&mut self, node: &str, batch: &Arc<Batch>) -> Option<Arc<[Part]>> {
-        let waiting = &mut self.nodes.get_mut(node)?.waiting;
+        let waiting = &mut self.node_mut(node)?.waiting;
         let at = waiting.iter().position(|(known, _)| Arc::ptr_eq(known, batch))?;
         waiting.remove(at).map(|(_, parts)| parts)
     }
 
     /// Forgets what a node that died was never answered.
     pub(crate) fn died(&mut self, node: &str) {
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.waiting.clear();
+        if let Some(held) = self.node_mut(node) {
+            held.waiting.clear();
         }
     }
 
@@ -144,12 +167,14 @@ impl Ledger {
         if let Part::Root { record } = part {
             self.roots.entry(record.body().version).or_insert_with(|| Arc::clone(record));
         }
-        self.nodes.entry(Arc::clone(node)).or_default().apply(part);
+        if let Some(held) = self.node_mut(node) {
+            held.apply(part);
+        }
     }
 
     /// Takes what a store holds in place of what was known of it. Returns what is new.
     pub(crate) fn read(&mut self, node: &Arc<str>, store: &dyn StateStore) -> Vec<Part> {
-        let before = self.nodes.insert(Arc::clone(node), NodeLedger::default()).unwrap_or_default();
+        let before = self.node_mut(node).map(std::mem::take).unwrap_or_default();
         let is_server = &**node == SERVER;
         let mut fresh = Vec::new();
         for space in READ {
