@@ -43,10 +43,12 @@ const DIAL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const BY_HAND: u64 = u64::MAX;
 
 /// One end of a connection: which node has it, and what the node calls it.
-type EndId = (String, ConnectionId);
+type EndId = (Arc<str>, ConnectionId);
 
 struct End {
     peer: EndId,
+    /// What traces call what arrives here.
+    subject: Arc<str>,
     events: LinkEvents,
     ungranted: usize,
     waiting: VecDeque<(Class, Bytes)>,
@@ -57,9 +59,10 @@ struct End {
 }
 
 impl End {
-    fn new(peer: EndId, events: LinkEvents) -> Self {
+    fn new(own: &EndId, peer: EndId, events: LinkEvents) -> Self {
         let arrivals = [Monotonic(0); Class::ALL.len()];
-        Self { peer, events, ungranted: 0, waiting: VecDeque::new(), arrivals, owed: (0, 0) }
+        let subject = format!("{}/{}", own.0, own.1).into();
+        Self { peer, subject, events, ungranted: 0, waiting: VecDeque::new(), arrivals, owed: (0, 0) }
     }
 
     fn take(&mut self, length: usize) {
@@ -71,7 +74,7 @@ impl End {
 struct Listening {
     identity: ListenIdentity,
     accept: Accept,
-    node: String,
+    node: Arc<str>,
 }
 
 /// A frame that sets out, as far as its way depends on it.
@@ -96,7 +99,7 @@ type Shape = Box<dyn FnMut(&Passing<'_>) -> Duration + Send>;
 
 /// A frame on its way.
 struct Held {
-    from: String,
+    from: Arc<str>,
     to: EndId,
     class: Class,
     frame: Bytes,
@@ -150,7 +153,7 @@ impl Network {
     /// The link of one node.
     #[must_use]
     pub fn link(&self, node: &str) -> Arc<NodeLink> {
-        Arc::new(NodeLink { node: node.to_owned(), network: self.clone() })
+        Arc::new(NodeLink { node: node.into(), network: self.clone() })
     }
 
     /// Says by which clock a node judges the certificates of whoever dials it.
@@ -216,9 +219,9 @@ impl Network {
         // Whoever still holds a connection that the other end gave up is told so by the next packet.
         let orphans: Vec<EndId> = {
             let state = self.lock();
-            let ends = state.ends.iter().filter(|(_, end)| !state.ends.contains_key(&end.peer));
-            let of_node = ends.filter(|(id, end)| id.0 == node || end.peer.0 == node);
-            of_node.map(|(id, _)| id.clone()).collect()
+            let of_node = state.ends.iter().filter(|(id, end)| &*id.0 == node || &*end.peer.0 == node);
+            let orphans = of_node.filter(|(_, end)| !state.ends.contains_key(&end.peer));
+            orphans.map(|(id, _)| id.clone()).collect()
         };
         for end in orphans {
             let (network, latency) = (self.clone(), self.lock().latency([&end.0, node]));
@@ -266,7 +269,7 @@ impl Network {
 
     fn ends_of(&self, node: &str, is_meant: impl Fn(&EndId) -> bool) -> Vec<EndId> {
         let state = self.lock();
-        let ends = state.ends.iter().filter(|(id, end)| id.0 == node || end.peer.0 == node);
+        let ends = state.ends.iter().filter(|(id, end)| &*id.0 == node || &*end.peer.0 == node);
         ends.map(|(id, _)| id.clone()).filter(is_meant).collect()
     }
 
@@ -274,9 +277,9 @@ impl Network {
     pub fn kill(&self, node: &str) {
         let orphans: Vec<EndId> = {
             let mut state = self.lock();
-            state.listeners.retain(|_, listening| listening.node != node);
-            state.held.retain(|frame| frame.from != node && frame.to.0 != node);
-            let gone: BTreeSet<EndId> = state.ends.keys().filter(|end| end.0 == node).cloned().collect();
+            state.listeners.retain(|_, listening| &*listening.node != node);
+            state.held.retain(|frame| &*frame.from != node && &*frame.to.0 != node);
+            let gone: BTreeSet<EndId> = state.ends.keys().filter(|end| &*end.0 == node).cloned().collect();
             state.ends.retain(|end, _| !gone.contains(end));
             state.ends.iter().filter(|(_, end)| gone.contains(&end.peer)).map(|(id, _)| id.clone()).collect()
         };
@@ -308,7 +311,7 @@ impl Network {
         if !goes_on {
             return;
         }
-        for end in self.ends_of(node, |end| (end.0 == node) == (way == Way::To)) {
+        for end in self.ends_of(node, |end| (&*end.0 == node) == (way == Way::To)) {
             self.end(&end, DownReason::TimedOut);
         }
     }
@@ -327,15 +330,14 @@ impl Network {
     /// Brings a frame to its end after the time that the path takes.
     fn carry(&self, frame: Held) {
         let now = self.world.monotonic();
-        let wait = {
+        let (wait, subject) = {
             let mut state = self.lock();
             let delay = state.takes(&frame, now);
             let Some(end) = state.ends.get_mut(&frame.to) else { return };
             let Some(last) = end.arrivals.get_mut(usize::from(frame.class.number()) - 1) else { return };
             *last = (*last).max(now + delay);
-            last.since(now)
+            (last.since(now), Arc::clone(&end.subject))
         };
-        let subject = format!("{}/{}", frame.to.0, frame.to.1);
         let what = *blake3::hash(&frame.frame).as_bytes();
         let network = self.clone();
         self.world.schedule(wait, &subject, &what, move || network.arrive(frame));
@@ -393,7 +395,7 @@ impl Network {
     fn try_join(&self, dial: &Dial) -> Result<Joined, String> {
         let mut state = self.lock();
         let listening = state.listeners.get(&dial.address).ok_or("nobody listens there")?;
-        let clock = state.clocks.get(&listening.node).cloned();
+        let clock = state.clocks.get(&*listening.node).cloned();
         let today = clock.unwrap_or_else(|| NodeClock::right(self.world.clone(), true)).now().wall;
         let peer = identity::grade_peer(&dial.identity.certificates, &listening.identity.authorities, today)
             .map_err(|error| error.to_string())?;
@@ -405,8 +407,8 @@ impl Network {
         let server_events = accept(accepted, &peer, remote_address);
         let (near, far) = ((dial.node.clone(), dial.connection), (server, accepted));
         let mut state = self.lock();
-        state.ends.insert(near.clone(), End::new(far.clone(), Arc::clone(&dial.events)));
-        state.ends.insert(far, End::new(near, Arc::clone(&server_events)));
+        state.ends.insert(near.clone(), End::new(&near, far.clone(), Arc::clone(&dial.events)));
+        state.ends.insert(far.clone(), End::new(&far, near, Arc::clone(&server_events)));
         let tell = move || server_events(accepted, LinkEvent::Up { peer, remote_address });
         Ok(Joined { leaf, remote_address, tell_server: Box::new(tell) })
     }
@@ -414,7 +416,7 @@ impl Network {
     /// Closes a connection at one end, and tells the other if it can hear that.
     fn close(&self, near: EndId, code: CloseCode) {
         let far = self.lock().ends.get(&near).map(|end| end.peer.clone());
-        let far_node = far.as_ref().map_or("", |(node, _)| node.as_str());
+        let far_node = far.as_ref().map_or("", |(node, _)| &**node);
         let latency = self.lock().latency([&near.0, far_node]);
         let (network, here) = (self.clone(), near.clone());
         self.world.schedule(Duration::ZERO, &near.0, b"close", move || {
@@ -465,7 +467,7 @@ impl State {
         let latency = self.latency([&frame.from, &frame.to.0]);
         let mut delay = latency;
         for (node, way) in [(&frame.from, Way::From), (&frame.to.0, Way::To)] {
-            if let Some(path) = self.paths.get_mut(node).filter(|path| !path.is_sound()) {
+            if let Some(path) = self.paths.get_mut(&**node).filter(|path| !path.is_sound()) {
                 delay += path.delay(way, frame.frame.len(), latency, now, &mut self.entropy);
             }
         }
@@ -492,7 +494,7 @@ impl State {
 
 /// A connection that a node wants.
 struct Dial {
-    node: String,
+    node: Arc<str>,
     connection: ConnectionId,
     address: String,
     identity: DialIdentity,
@@ -516,7 +518,7 @@ struct Joined {
 /// One node's link.
 #[derive(Clone, Debug)]
 pub struct NodeLink {
-    node: String,
+    node: Arc<str>,
     network: Network,
 }
 
@@ -547,7 +549,7 @@ impl Link for NodeLink {
         state.frames += 1;
         state.bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
         let to = state.ends.get(&near).map(|end| end.peer.clone()).ok_or(SendError::Unknown { connection })?;
-        let path = state.paths.get(&self.node).filter(|path| !path.is_sound());
+        let path = state.paths.get(&*self.node).filter(|path| !path.is_sound());
         let percent = path.map_or(0, Path::mangled_percent);
         let (entropy, was_lost) = (&mut state.entropy, path.is_some_and(|path| path.is_lost));
         let frame =
