@@ -22,9 +22,26 @@ pub struct Timer(Monotonic, u64);
 pub type Taker = Arc<dyn Fn(Action) + Send + Sync>;
 
 struct Event {
-    subject: String,
-    what: Vec<u8>,
+    name: EventName,
     action: Action,
+}
+
+/// To whom an event happens, and what it is: two texts in one piece of memory, since most of a large world's memory
+/// traffic is events.
+struct EventName {
+    text: Box<[u8]>,
+    subject_bytes: usize,
+}
+
+impl EventName {
+    fn new(subject: &str, what: &[u8]) -> Self {
+        Self { text: [subject.as_bytes(), what].concat().into(), subject_bytes: subject.len() }
+    }
+
+    fn parts(&self) -> (&str, &[u8]) {
+        let (subject, what) = self.text.split_at_checked(self.subject_bytes).unwrap_or_default();
+        (str::from_utf8(subject).unwrap_or_default(), what)
+    }
 }
 
 struct Queue {
@@ -105,7 +122,7 @@ impl World {
         let at = queue.now + delay;
         let order = queue.next;
         queue.next += 1;
-        let event = Event { subject: subject.to_owned(), what: what.to_owned(), action };
+        let event = Event { name: EventName::new(subject, what), action };
         queue.events.insert((at, order), event);
         Timer(at, order)
     }
@@ -121,8 +138,9 @@ impl World {
             let mut queue = self.lock();
             let Some(((at, _), event)) = queue.events.pop_first() else { return false };
             queue.now = at;
-            queue.trace.record(at, &event.subject, &event.what);
-            self.watch.begin(queue.trace.events(), at, &event.subject, &event.what);
+            let (subject, what) = event.name.parts();
+            queue.trace.record(at, subject, what);
+            self.watch.begin(queue.trace.events(), at, subject, what);
             (event.action, queue.taker.clone())
         };
         match taker {
@@ -209,7 +227,7 @@ impl World {
     pub fn waited_for_most(&self) -> Option<(String, usize)> {
         let queue = self.lock();
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        queue.events.values().for_each(|event| *counts.entry(&event.subject).or_default() += 1);
+        queue.events.values().for_each(|event| *counts.entry(event.name.parts().0).or_default() += 1);
         counts.into_iter().max_by_key(|(_, count)| *count).map(|(subject, count)| (subject.to_owned(), count))
     }
 
