@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use fleetd_actors::report;
 use fleetd_server::node as server_node;
+use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::key::SecretKey;
@@ -107,6 +108,10 @@ pub struct Fleet {
     images: BTreeMap<u64, Vec<(String, NodeImage)>>,
     /// What the server's record of each device said when it was last read.
     seen: BTreeMap<usize, SeenRecord>,
+    /// The server's store when the records were last read, and its revision then.
+    looked_at: Option<(Arc<MemoryStore>, Revision)>,
+    /// Whether nothing was stored between the last two looks.
+    is_unchanged: bool,
     root: SecretKey,
     release_key: SecretKey,
     entropy: Entropy,
@@ -158,6 +163,8 @@ impl Fleet {
             lit: BTreeMap::new(),
             images: BTreeMap::new(),
             seen: BTreeMap::new(),
+            looked_at: None,
+            is_unchanged: false,
             root,
             release_key,
             entropy,

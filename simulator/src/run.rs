@@ -301,8 +301,8 @@ impl Run {
         self.advance(duration, look, |_| false)?;
         self.heal()?;
         let healed = self.at();
-        self.advance(duration + self.plan.scenario.deadline, look, Self::is_converged)?;
-        if !self.is_converged() {
+        let has_converged = self.advance(duration + self.plan.scenario.deadline, look, Self::is_converged)?;
+        if !has_converged && !self.is_converged() {
             return Err(Stop::Broken(self.not_converged()));
         }
         let took = self.at().saturating_sub(healed);
@@ -346,13 +346,13 @@ impl Run {
             .collect()
     }
 
-    /// Lets everything happen until `end`, or until `done` holds.
+    /// Lets everything happen until `end`, or until `done` holds; says whether that was seen to hold.
     fn advance(
         &mut self,
         end: Duration,
         look: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
         done: impl Fn(&Self) -> bool,
-    ) -> Result<(), Stop> {
+    ) -> Result<bool, Stop> {
         let (end, mut events) = (self.begin + end, 0_u64);
         let until = self.plan.until.map(|until| self.begin + until);
         loop {
@@ -372,13 +372,13 @@ impl Run {
                         self.take(entry)?;
                     }
                     if done(self) {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
                 (_, Some(_)) => self.step()?,
                 (_, None) => {
                     self.fleet.world.stand_at(end);
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
@@ -513,7 +513,9 @@ impl Run {
             Err(Stop::Setup(error)) => return Err(error),
         };
         let at_ms = milliseconds(self.at());
-        let mut laggards = self.fleet.laggards();
+        // Of a fleet that was just seen to have converged, nothing has happened since.
+        let is_whole = took.is_some() && self.rehearsed.is_none();
+        let mut laggards = if is_whole { Vec::new() } else { self.fleet.laggards() };
         let converged = self.fleet.devices.len() - laggards.len();
         laggards.truncate(LAGGARDS_MAX);
         Ok(Outcome {
