@@ -10,6 +10,7 @@
 pub mod build;
 pub mod course;
 pub mod draw;
+pub mod generated;
 pub mod page;
 pub mod planning;
 pub mod share;

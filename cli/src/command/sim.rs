@@ -4,6 +4,7 @@
 //! the next begins. [`pool`] keeps so many of them busy at once as there are cores.
 
 mod bench_quic;
+mod bench_rehearsal;
 pub(super) mod build;
 mod check;
 pub(super) mod pool;
@@ -19,6 +20,7 @@ use fleetd_simulator::run::Outcome;
 use fleetd_simulator::set::SeedFailure;
 
 pub use self::bench_quic::BenchQuic;
+pub use self::bench_rehearsal::BenchRehearsal;
 pub use self::check::Check;
 pub use self::replay::Replay;
 pub use self::run::Run;
@@ -46,6 +48,9 @@ pub enum Sim {
     /// Measure handshakes of the simulated QUIC
     #[command(hide = true)]
     BenchQuic(BenchQuic),
+    /// Measure the rehearsal of one wave over a fleet that is made up
+    #[command(hide = true)]
+    BenchRehearsal(BenchRehearsal),
 }
 
 impl Sim {
@@ -61,6 +66,7 @@ impl Sim {
             Self::Check(command) => command.run(session).await,
             Self::Worker(command) => command.run().await,
             Self::BenchQuic(command) => command.run(session).await,
+            Self::BenchRehearsal(command) => command.run(session).await,
         }
     }
 }

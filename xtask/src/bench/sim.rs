@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
 use super::{Row, Target};
 use crate::ci::root;
@@ -50,8 +50,18 @@ struct Handshakes {
     per_cpu_second: f64,
 }
 
-/// The row that is measured without a scenario.
+/// What `fleetd sim bench-rehearsal --json` says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wave {
+    devices: usize,
+    healthy: usize,
+    cpu_seconds: f64,
+}
+
+/// The rows that are measured by commands of their own.
 const QUIC: &str = "sim_quic";
+const REHEARSAL: &str = "sim_rehearsal";
 
 /// One measurement: what is run, and the rows that come of it.
 struct Measurement {
@@ -64,7 +74,7 @@ struct Measurement {
 /// and a million do not fit the machines that this runs on: what those would hold is told from these.
 const DEVICES: f64 = 10_000.0;
 
-const MEASUREMENTS: [Measurement; 3] = [
+const MEASUREMENTS: [Measurement; 4] = [
     Measurement {
         names: &["sim_direct", "sim_direct_1m"],
         flags: "--scenario calm --devices 10000 --seeds 1 --seed 1 --crypto counted",
@@ -94,18 +104,26 @@ const MEASUREMENTS: [Measurement; 3] = [
             vec![Row::new("sim_seeds", report.seeds_per_cpu_minute(), "seeds/CPU-minute", Target::AtLeast(1000.0))]
         },
     },
+    Measurement {
+        names: &["sim_seeds_counted"],
+        flags: "--scenario day --devices 100 --seeds 20 --seed 1 --crypto counted",
+        rows: |report| {
+            let seeds = report.seeds_per_cpu_minute();
+            vec![Row::new("sim_seeds_counted", seeds, "seeds/CPU-minute", Target::AtLeast(1000.0))]
+        },
+    },
 ];
 
 /// Measures the rows that `only` names, or all of them.
 pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let known: Vec<&str> =
-        MEASUREMENTS.iter().flat_map(|measurement| measurement.names).copied().chain([QUIC]).collect();
+        MEASUREMENTS.iter().flat_map(|measurement| measurement.names).copied().chain([REHEARSAL, QUIC]).collect();
     if let Some(unknown) = only.iter().find(|name| !known.contains(&name.as_str())) {
         anyhow::bail!("there is no row `{unknown}`; the rows are: {}", known.join(", "));
     }
     let shell = Shell::new().context("find the working folder")?;
     shell.change_dir(root());
-    cmd!(shell, "cargo build --release").run()?;
+    as_from_a_shell(cmd!(shell, "cargo build --release")).run()?;
     let is_wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     for measurement in &MEASUREMENTS {
         if !measurement.names.iter().any(|name| is_wanted(name)) {
@@ -124,6 +142,12 @@ pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result
             print(row)?;
         }
     }
+    if is_wanted(REHEARSAL) {
+        let json = cmd!(shell, "target/release/fleetd --json sim bench-rehearsal --crypto counted").quiet().read()?;
+        let found: Wave = serde_json::from_str(&json).context("read what the simulator reports")?;
+        anyhow::ensure!(found.healthy == found.devices, "{REHEARSAL}: not every device was updated: {found:?}");
+        print(&Row::new(REHEARSAL, found.cpu_seconds, "CPU-s, a wave over 10,000", Target::AtMost(30.0)))?;
+    }
     if is_wanted(QUIC) {
         let json = cmd!(shell, "target/release/fleetd --json sim bench-quic").quiet().read()?;
         let found: Handshakes = serde_json::from_str(&json).context("read what the simulator reports")?;
@@ -131,4 +155,12 @@ pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result
         print(&Row::new(QUIC, found.per_cpu_second, "handshakes/CPU-s", Target::AtLeast(1200.0)))?;
     }
     Ok(())
+}
+
+/// A cargo that does not see which package the cargo is for that runs this program: what it says of that goes into the
+/// builds of some dependencies, and they, with all that is above them, would be built once more for each asker.
+fn as_from_a_shell(cargo: Cmd<'_>) -> Cmd<'_> {
+    let is_of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_of_package(name));
+    names.fold(cargo, |cargo, name| cargo.env_remove(name))
 }
