@@ -19,7 +19,7 @@ use crate::interrupt::Interrupt;
 /// Time that a worker has to tell what it has, once nobody waits for it: it looks up every few thousand events.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How a worker's allocator is set, where it is glibc's; others do not read it. A world is one thread that makes and
-/// drops some fifty small pieces of memory an event: more of them are kept at hand, all lie in one arena, and on large
+/// drops some sixty small pieces of memory an event: more of them are kept at hand, all lie in one arena, and on large
 /// pages. None of it shows in what a run does.
 const ALLOCATOR: &str =
     "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=2000:glibc.malloc.top_pad=67108864";
