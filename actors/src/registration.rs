@@ -726,6 +726,6 @@ fn answer(operation: OperationId, registered: Registered, turn: &mut Registratio
     turn.effect(Effect::Registered { operation, registered });
 }
 
-fn refusal(code: &str, message: &str) -> Refusal {
+fn refusal(code: &'static str, message: &str) -> Refusal {
     Refusal { code: code.to_owned(), message: message.to_owned() }
 }

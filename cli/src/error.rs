@@ -41,17 +41,16 @@ impl Error for Cause {}
 const OUTPUT_CLOSED: &str = "output.closed";
 
 impl CommandError {
-    /// Says what happened.
+    /// Says what happened. Each code has a page in `docs/errors/`: that it is a literal lets a check find it.
     #[must_use]
-    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-            cause: None,
-            next_command: None,
-            help_url: None,
-            exit: Exit::Error,
-        }
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self::told(code.to_owned(), message)
+    }
+
+    /// Says what happened with a code that somebody else gave it: a server, which may be of another version.
+    #[must_use]
+    pub fn told(code: String, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), cause: None, next_command: None, help_url: None, exit: Exit::Error }
     }
 
     /// Adds why.

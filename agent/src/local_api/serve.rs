@@ -192,7 +192,7 @@ fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
     }
 }
 
-fn refusal(code: Code, name: &str, message: impl Into<String>) -> Status {
+fn refusal(code: Code, name: &'static str, message: impl Into<String>) -> Status {
     let message = message.into();
     let detail = ErrorDetail { code: name.to_owned(), message: message.clone(), ..ErrorDetail::default() };
     let details = prost_types::Any::from_msg(&detail).into_iter().collect();

@@ -125,7 +125,7 @@ impl From<CallError> for CommandError {
 fn refused(code: Code, error: Error) -> CommandError {
     let exit = exit_for(code, &error.code);
     let next = if error.next_command.is_empty() { next_for(code).to_owned() } else { error.next_command };
-    let mut refusal = CommandError::new(error.code, error.message).cause(error.details).next_command(next).exit(exit);
+    let mut refusal = CommandError::told(error.code, error.message).cause(error.details).next_command(next).exit(exit);
     refusal.help_url = Some(error.help_url.into_boxed_str()).filter(|url| !url.is_empty());
     refusal
 }
@@ -133,7 +133,7 @@ fn refused(code: Code, error: Error) -> CommandError {
 fn exit_for(code: Code, name: &str) -> Exit {
     match code {
         Code::Unauthenticated | Code::PermissionDenied => Exit::Unauthenticated,
-        _ if name.starts_with("rollout.plan") && name.ends_with("stale") => Exit::StalePlan,
+        _ if name == "rollout.plan_stale" => Exit::StalePlan,
         _ => Exit::Error,
     }
 }
@@ -148,15 +148,27 @@ const fn next_for(code: Code) -> &'static str {
     }
 }
 
-fn bare_code(code: Code) -> String {
-    let words = format!("{code:?}").chars().fold(String::new(), |mut text, character| {
-        if character.is_ascii_uppercase() && !text.is_empty() {
-            text.push('_');
-        }
-        text.push(character.to_ascii_lowercase());
-        text
-    });
-    format!("rpc.{words}")
+const fn bare_code(code: Code) -> &'static str {
+    match code {
+        Code::Cancelled => "rpc.cancelled",
+        Code::InvalidArgument => "rpc.invalid_argument",
+        Code::OutOfRange => "rpc.out_of_range",
+        Code::ResourceExhausted => "rpc.resource_exhausted",
+        Code::Unauthenticated => "rpc.unauthenticated",
+        Code::PermissionDenied => "rpc.permission_denied",
+        Code::Unimplemented => "rpc.unimplemented",
+        Code::Internal => "rpc.internal",
+        Code::Unavailable => "rpc.unavailable",
+        Code::Unknown => "rpc.unknown",
+        // Neither a server of fleetd nor a proxy before it ends a call so without words.
+        Code::Ok
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::DataLoss => "rpc.unexpected",
+    }
 }
 
 impl From<ConnectError> for CommandError {

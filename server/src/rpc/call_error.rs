@@ -163,7 +163,8 @@ impl CallError {
             Self::UnreadableRootRecord(_) => row(Code::InvalidArgument, "trust.record_unreadable", ""),
             Self::Authority(error) => authority_row(error),
             Self::Registration(error) => registration_row(error),
-            Self::Refused(_) => row(Code::PermissionDenied, "enrolment.refused", ""),
+            // It has a name already, which the registration gave it.
+            Self::Refused(_) => row(Code::PermissionDenied, "", ""),
             Self::TimedOut => row(Code::DeadlineExceeded, "server.timed_out", "fleetd doctor"),
             Self::Commit(CommitError::Full) => row(Code::ResourceExhausted, "store.full", ""),
             Self::Commit(CommitError::Stale { .. }) => row(Code::Aborted, "store.changed_meanwhile", ""),

@@ -161,13 +161,16 @@ pub fn failure<'a>(rollout: &Rollout, devices: impl IntoIterator<Item = &'a Roll
     }
     causes.retain(|cause| !cause.is_empty());
     let state = super::super::wording::rollout_state(rollout.state);
+    let code = match RolloutState::try_from(rollout.state) {
+        Ok(RolloutState::Halted) => "rollout.halted",
+        Ok(RolloutState::Aborted) => "rollout.aborted",
+        Ok(RolloutState::Superseded) => "rollout.superseded",
+        _ => "rollout.failed",
+    };
     let next = match failed.first() {
         Some(device) => format!("fleetd device why {}", device.name),
         None => format!("fleetd rollout show {}", rollout.id),
     };
     let message = format!("{} of {} {} is {state}", rollout.id, rollout.workload, rollout.version);
-    CommandError::new(format!("rollout.{state}"), message)
-        .cause(causes.join("\n"))
-        .next_command(next)
-        .exit(Exit::RolloutFailed)
+    CommandError::new(code, message).cause(causes.join("\n")).next_command(next).exit(Exit::RolloutFailed)
 }
