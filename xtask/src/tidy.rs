@@ -7,6 +7,7 @@
 mod bad_input;
 mod demo;
 mod document;
+mod error_code;
 mod graph;
 mod length;
 mod lock;
@@ -72,6 +73,7 @@ fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     findings.extend(bad_input::check(&tree));
     findings.extend(demo::check(&tree));
     findings.extend(document::check(&tree));
+    findings.extend(error_code::check(&tree));
     findings.extend(graph::check(&graph::crates_of(root, &metadata)));
     findings.extend(length::check(&tree));
     findings.extend(lock::check(&tree));
