@@ -14,6 +14,7 @@ use fleetd::client::api::registration::v1::{
 use fleetd_server::edge::authenticate::{AuthenticateError, Authenticator, Caller, Role as CallerRole};
 use fleetd_server::edge::limit::Limits;
 use fleetd_server::edge::{Api, serve};
+use fleetd_server::rpc::help::Help;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{AccessId, FleetId};
 use fleetd_sync_core::key::{PublicKey, SecretKey};
@@ -121,7 +122,7 @@ impl Server {
             .add_service(RegistrationServiceServer::new(Registration(answer)))
             .add_service(AccessServiceServer::new(Access(fleet)));
         let authenticator = Arc::new(OneAdmin { tokens: tokens.clone() });
-        let api = Api::open(routes.routes(), authenticator, Limits::default()).await.unwrap();
+        let api = Api::open(routes.routes(), authenticator, Limits::default(), Help::default()).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, tls, api, std::future::pending()));

@@ -23,9 +23,11 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_web::GrpcWebLayer;
 use tower::ServiceExt as _;
+use tower::util::MapResponseLayer;
 
 pub use self::protocol::{Encoding, Protocol};
 pub use self::reflection::with_reflection;
+use crate::rpc::help::Help;
 
 /// What a client may send, told to those who sent something else.
 const ACCEPT_POST: &str = "application/json, application/proto, application/connect+json, application/connect+proto, \
@@ -45,15 +47,19 @@ pub struct Connect {
     schemas: DescriptorPool,
     grpc: axum::Router,
     message_bytes_max: usize,
+    help: Help,
 }
 
 impl Connect {
     /// Opens `routes`, whose schemas are `schemas`. No message of a Connect request may be larger than
-    /// `message_bytes_max`; those of gRPC are limited by their services.
+    /// `message_bytes_max`; those of gRPC are limited by their services. Errors say where the pages of `help` are.
     #[must_use]
-    pub fn new(schemas: DescriptorPool, routes: Routes, message_bytes_max: usize) -> Self {
-        let grpc = routes.prepare().into_axum_router().layer(GrpcWebLayer::new());
-        Self { schemas, grpc, message_bytes_max }
+    pub fn new(schemas: DescriptorPool, routes: Routes, message_bytes_max: usize, help: Help) -> Self {
+        let explaining = help.clone();
+        // Within gRPC-Web, which puts trailers where they are not seen any more.
+        let explain = MapResponseLayer::new(move |answer| explaining.explain_answer(answer));
+        let grpc = routes.prepare().into_axum_router().layer(explain).layer(GrpcWebLayer::new());
+        Self { schemas, grpc, message_bytes_max, help }
     }
 
     /// Answers a request in the protocol that it was made in.
@@ -83,7 +89,7 @@ impl Connect {
     /// Answers with an error in the protocol of the request.
     #[must_use]
     pub fn refuse(&self, protocol: Protocol, status: &Status) -> Response {
-        refusal::response(&self.schemas, protocol, status)
+        refusal::response(&self.schemas, protocol, &self.help.explain(status))
     }
 
     /// Answers that `path` leads nowhere: to HTTP that is 404, which clients of Connect read as unimplemented.

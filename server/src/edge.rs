@@ -38,6 +38,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use self::authenticate::{AdmitError, Admitted, Authenticator, admit};
 use self::limit::Limits;
 use crate::connect::{Connect, Protocol, schemas, with_reflection};
+use crate::rpc::help::{Help, page_for};
 use crate::rpc::{admission_status, permission};
 
 /// What clients and servers agree on in the handshake, the better one first.
@@ -70,7 +71,8 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    /// Opens `routes` to callers whom `authenticator` knows, and adds health and reflection.
+    /// Opens `routes` to callers whom `authenticator` knows, and adds health and reflection. Errors say where the pages
+    /// of `help` are.
     ///
     /// # Errors
     /// [`OpenApiError`] when the committed descriptors are no valid set, which a test excludes.
@@ -78,18 +80,22 @@ impl Api {
         routes: Routes,
         authenticator: Arc<dyn Authenticator>,
         limits: Limits,
+        help: Help,
     ) -> Result<Self, OpenApiError> {
         let (health, health_service) = health_reporter();
         for service in permission::services() {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
         let routes = with_reflection(routes.add_service(health_service), permission::services())?;
-        let connect = Connect::new(schemas()?, routes, limits.message_bytes_max);
+        let connect = Connect::new(schemas()?, routes, limits.message_bytes_max, help);
         Ok(Self { connect, authenticator, health, limits })
     }
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Body>) -> Response {
+        if let Some(page) = page_for(&request) {
+            return page;
+        }
         let protocol = Protocol::of(request.method(), request.headers());
         let deadline = deadline::of(request.headers());
         let answer = AssertUnwindSafe(self.answer_admitted(protocol, request)).catch_unwind();

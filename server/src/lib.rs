@@ -15,6 +15,7 @@ pub mod connection_table;
 pub mod device_row;
 pub mod driver;
 pub mod edge;
+pub mod error_page;
 pub mod keys;
 pub mod node;
 pub mod presence;

@@ -15,6 +15,7 @@ pub mod device;
 mod device_index;
 pub mod enrolment;
 mod follower;
+pub mod help;
 pub mod log;
 mod page;
 pub mod permission;

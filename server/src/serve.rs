@@ -43,6 +43,7 @@ use crate::keys::{Keys, OpenKeysError, RoleError};
 use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
 use crate::presence::{self, Presence, TakeUpPresenceError};
 use crate::rpc::backend::{Backend, Introduction};
+use crate::rpc::help::Help;
 use crate::rpc::routes;
 
 /// Time in which devices are told that the server goes.
@@ -286,7 +287,7 @@ async fn run(
     let presence = Presence::new(Arc::clone(&node.shared));
     let shared = Arc::clone(&node.shared);
     let backend = Backend::new(node, Arc::clone(&tokens), introduction);
-    let api = Api::open(routes(&backend), tokens, Limits::default()).await?;
+    let api = Api::open(routes(&backend), tokens, Limits::default(), help(&announcement)).await?;
     let tls = api_server_tls(&listen_identity)?;
     announce(announcement);
     let presence = tokio::spawn(presence.run());
@@ -392,6 +393,13 @@ fn advertised(asked: &[String], listener: &dyn Listener) -> Result<Vec<ServerAdd
         IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
     Ok(vec![address.to_string().parse()?])
+}
+
+/// Where readers of errors find the API: on the host that is advertised to devices, by the API's own port.
+fn help(announcement: &Announcement) -> Help {
+    let host = announcement.advertised.first().map_or("localhost", ServerAddress::host);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Help::at(&format!("https://{host}:{}", announcement.api_address.port()))
 }
 
 /// Makes a token for whoever runs the server, unless that one has a good one: who can read its keys may do anything.

@@ -3,6 +3,7 @@
 mod client;
 mod connect;
 mod guard;
+mod help;
 mod limit;
 mod protocol;
 mod service;

@@ -8,7 +8,7 @@ use fleetd_actors::engine::REST_AFTER;
 use fleetd_sync_core::id::{LocalId, OperationId};
 use serde_json::{Value, json};
 
-use super::world::{World, count, refuses, text};
+use super::world::{HELP_AT, World, count, refuses, text};
 
 async fn on(world: &World, rpc: &str, request: Value) -> Result<Value, super::world::Refused> {
     world.call(&format!("device.v1.DeviceService/{rpc}"), request).await
@@ -30,6 +30,7 @@ async fn a_device_is_found_by_name_id_and_local_id() {
         let refused =
             refuses(on(&world, "GetDevice", json!({ "device": unknown })).await, "not_found", "device.unknown");
         assert_eq!(refused.next_command, "fleetd device list");
+        assert_eq!(refused.help_url, format!("{HELP_AT}/errors/device.unknown"));
     }
 }
 

@@ -15,6 +15,7 @@ use fleetd_server::edge::{Api, serve};
 use fleetd_server::keys::Keys;
 use fleetd_server::node::{Node, Seams, ServerIdentity};
 use fleetd_server::rpc::backend::{Backend, Introduction};
+use fleetd_server::rpc::help::Help;
 use fleetd_server::rpc::routes;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{ArtifactDigest, BootId};
@@ -33,6 +34,9 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
+
+/// Where errors say that their pages are.
+pub(crate) const HELP_AT: &str = "https://fleet.example:4800";
 
 /// The time at which every test begins.
 const BEGIN: Wall = Wall(1_800_000_000_000);
@@ -66,6 +70,7 @@ pub(crate) struct Refused {
     pub(crate) message: String,
     pub(crate) details: String,
     pub(crate) next_command: String,
+    pub(crate) help_url: String,
 }
 
 /// A server, and all that a test wants to look at.
@@ -116,7 +121,8 @@ impl World {
         };
         let backend = Backend::new(node.clone(), Arc::clone(&tokens), introduction);
         let authenticator = Arc::clone(&tokens);
-        let api = Api::open(routes(&backend), authenticator, Limits::default()).await.expect("valid schemas");
+        let api = Api::open(routes(&backend), authenticator, Limits::default(), Help::at(HELP_AT)).await;
+        let api = api.expect("valid schemas");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let identity = keys.listen_identity(&[], BEGIN, &mut entropy).expect("a certificate");
@@ -354,6 +360,7 @@ fn refused(answer: &Value) -> Refused {
         message: text(&answer["message"]),
         details: text(&detail["details"]),
         next_command: text(&detail["nextCommand"]),
+        help_url: text(&detail["helpUrl"]),
     }
 }
 

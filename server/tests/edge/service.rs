@@ -13,6 +13,7 @@ use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_server::edge::authenticate::{AuthenticateError, Authenticator, Caller, Role};
 use fleetd_server::edge::limit::Limits;
 use fleetd_server::edge::{Api, serve};
+use fleetd_server::rpc::help::Help;
 use fleetd_server::rpc::status::status;
 use fleetd_sync_core::id::AccessId;
 use futures::Stream;
@@ -117,7 +118,12 @@ impl ArtifactService for Shelf {
             .map(|part| Ok(artifact::DownloadArtifactResponse { size_bytes, content: part.to_vec() }))
             .collect();
         if digest.ends_with("torn") {
-            parts.push(Err(Status::data_loss("the rest of it cannot be read")));
+            let error = Error {
+                code: "store.unreadable".to_owned(),
+                message: "the rest of it cannot be read".to_owned(),
+                ..Error::default()
+            };
+            parts.push(Err(status(Code::DataLoss, &error)));
         }
         Ok(Response::new(Box::pin(futures::stream::iter(parts))))
     }
@@ -177,6 +183,9 @@ impl Authenticator for ThreeTokens {
     }
 }
 
+/// Where errors say that their pages are.
+pub(crate) const HELP_AT: &str = "https://fleet.example:4800";
+
 /// A server that listens on loopback.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -206,7 +215,8 @@ impl Server {
             .expect("the key is the certificate's");
         let routes =
             Routes::new(ArtifactServiceServer::new(Shelf::default())).add_service(AccessServiceServer::new(Mirror));
-        let api = Api::open(routes, Arc::new(ThreeTokens), limits).await.expect("the schemas are valid");
+        let api =
+            Api::open(routes, Arc::new(ThreeTokens), limits, Help::at(HELP_AT)).await.expect("the schemas are valid");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (stop, stopped) = oneshot::channel();
