@@ -145,19 +145,21 @@ pub struct Invocation {
     pub program: &'static str,
     /// What selects the shim on this program's command line.
     pub shim: &'static [&'static str],
+    /// What explains an error by its code, where this program can.
+    pub explain: Option<&'static str>,
 }
 
 impl Invocation {
     /// As `fleetd-agent`.
     #[must_use]
     pub const fn standalone(json: bool) -> Self {
-        Self { json, program: "fleetd-agent", shim: &["shim"] }
+        Self { json, program: "fleetd-agent", shim: &["shim"], explain: None }
     }
 
     /// As `fleetd agent`.
     #[must_use]
     pub const fn within_fleetd(json: bool) -> Self {
-        Self { json, program: "fleetd agent", shim: &["agent", "shim"] }
+        Self { json, program: "fleetd agent", shim: &["agent", "shim"], explain: Some("fleetd explain") }
     }
 }
 
@@ -178,7 +180,7 @@ pub fn run(command: Command, invocation: &Invocation) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.report(invocation.json);
+            error.report(invocation);
             ExitCode::FAILURE
         }
     }

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod device;
 pub mod doctor;
 pub mod enroll;
+pub mod explain;
 pub mod key;
 pub mod login;
 pub mod logs;
@@ -107,6 +108,8 @@ pub enum Command {
     Logs(logs::Logs),
     /// Check everything between here and the server, and say what to do
     Doctor(doctor::Doctor),
+    /// Explain an error by its code
+    Explain(explain::Explain),
     /// Serve a fleet from this machine
     Serve(serve::Serve),
     /// Play a whole fleet on this machine: a server, three devices, good and bad releases, a cut link
@@ -202,6 +205,7 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Rollout(command) => command.run(session).await,
         Command::Logs(command) => command.run(session).await,
         Command::Doctor(command) => command.run(session).await,
+        Command::Explain(command) => command.run(session),
         Command::Demo(command) => command.run(session).await,
         Command::Serve(command) => command.run(session).await,
         Command::Sim(command) => command.run(session).await,

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use clap::error::ErrorKind;
+use fleetd_server::error_page;
 use miette::Diagnostic;
 
 use crate::exit::Exit;
@@ -166,8 +167,14 @@ impl Diagnostic for CommandError {
         self.next_command.as_ref().map(|command| Box::new(command) as Box<dyn fmt::Display + 'a>)
     }
 
+    /// The server's page; where there is none, the command that shows the same page.
     fn url<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help_url.as_ref().map(|url| Box::new(url) as Box<dyn fmt::Display + 'a>)
+        if let Some(url) = &self.help_url {
+            return Some(Box::new(url));
+        }
+        // Who pressed Ctrl-C knows why.
+        let is_explained = self.exit != Exit::Interrupted && error_page::page(&self.code).is_some();
+        is_explained.then(|| Box::new(format!("fleetd explain {}", self.code)) as Box<dyn fmt::Display + 'a>)
     }
 }
 

@@ -34,6 +34,7 @@ fn a_stale_plan_is_told_with_code_cause_and_next_command() {
         error[rollout.plan_stale]: plan pln_8h2 no longer matches the fleet
           cause: 3 devices joined since it was made
           help:  fleetd rollout plan coffee@1.8.0 --all
+          docs:  fleetd explain rollout.plan_stale
     "#]]
     .assert_eq(&draw(&error, false));
     expect![[r#"{"error":{"cause":"3 devices joined since it was made","code":"rollout.plan_stale","exitCode":6,"message":"plan pln_8h2 no longer matches the fleet","nextCommand":"fleetd rollout plan coffee@1.8.0 --all"}}"#]]
@@ -118,6 +119,7 @@ fn a_failed_rollout_names_devices_and_ends_with_five() {
           cause: brisk-otter restored: exit 1 after 4 s
                  sly-crow failed
           help:  fleetd device why brisk-otter
+          docs:  fleetd explain rollout.failed
     "#]]
     .assert_eq(&draw(&error, false));
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _};
 use expect_test::expect_file;
 use fleetd::command::Cli;
@@ -55,6 +56,28 @@ fn every_example_is_understood() {
         }
     }
     assert!(seen > 60, "only {seen} examples were tried");
+}
+
+/// Commands in the pages about errors are commands that clap takes, up to values that only their reader knows.
+#[test]
+fn every_command_of_an_error_page_is_understood() {
+    let mut seen = 0;
+    for (code, page) in fleetd_server::error_page::pages() {
+        for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
+            let words: Vec<String> =
+                words(line).into_iter().skip_while(|word| word.contains('=') || word == "sudo").collect();
+            if words.first().is_none_or(|program| program != "fleetd") {
+                continue;
+            }
+            if let Err(error) = Cli::command().try_get_matches_from(&words)
+                && error.kind() != ErrorKind::DisplayHelp
+            {
+                panic!("a command of the page {code} is not understood: {words:?}\n{error}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 200, "only {seen} commands were tried");
 }
 
 /// Splits a line as a shell does that knows single quotes.

@@ -3,6 +3,7 @@
 
 mod context;
 mod error;
+mod explain;
 mod help;
 mod login;
 mod platform;

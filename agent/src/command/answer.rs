@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, Write as _};
 
+use super::Invocation;
 use crate::cause::cause_of;
 
 /// Why a command did not do what it was asked.
@@ -40,8 +41,8 @@ impl CommandError {
     }
 
     /// Writes the error where people and programs look for it.
-    pub(super) fn report(&self, json: bool) {
-        let text = if json { format!("{}\n", self.to_json()) } else { self.to_text() };
+    pub(super) fn report(&self, invocation: &Invocation) {
+        let text = if invocation.json { format!("{}\n", self.to_json()) } else { self.to_text(invocation.explain) };
         // When standard error is gone there is nobody to tell.
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
@@ -56,9 +57,10 @@ impl CommandError {
         serde_json::json!({ "error": error })
     }
 
-    fn to_text(&self) -> String {
+    fn to_text(&self, explain: Option<&str>) -> String {
         let mut text = format!("error[{}]: {}\n", self.code, self.message);
-        for (name, value) in [("cause:", &self.cause), ("help: ", &self.next_command)] {
+        let page = explain.map(|explain| format!("{explain} {}", self.code));
+        for (name, value) in [("cause:", &self.cause), ("help: ", &self.next_command), ("docs: ", &page)] {
             if let Some(value) = value {
                 text.push_str(&format!("  {name} {}\n", value.replace('\n', "\n         ")));
             }
@@ -100,7 +102,9 @@ mod tests {
             .next_command("fleetd-agent run");
         let expected = "error[agent.not_running]: no agent answers on /run/fleetd/agent.sock\n  \
                         cause: entity not found\n  help:  fleetd-agent run\n";
-        assert_eq!(error.to_text(), expected);
+        assert_eq!(error.to_text(None), expected);
+        let page = "  docs:  fleetd explain agent.not_running\n";
+        assert_eq!(error.to_text(Some("fleetd explain")), format!("{expected}{page}"));
         assert_eq!(error.to_json()["error"]["nextCommand"], "fleetd-agent run");
     }
 
