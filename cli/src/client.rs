@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// The API's messages, which the client takes and gives.
 pub use fleetd_proto::fleetd as api;
-use fleetd_proto::fleetd::{access, artifact, device, enrolment, log, registration, release, rollout, trust};
+use fleetd_proto::fleetd::{access, artifact, backup, device, enrolment, log, registration, release, rollout, trust};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{FleetId, RequestId};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -265,6 +265,9 @@ streams! {
     }
     log::v1::log_service_client::LogServiceClient {
         read_logs(log::v1::ReadLogsRequest) -> log::v1::ReadLogsResponse;
+    }
+    backup::v1::backup_service_client::BackupServiceClient {
+        create_backup(backup::v1::CreateBackupRequest) -> backup::v1::CreateBackupResponse;
     }
     artifact::v1::artifact_service_client::ArtifactServiceClient {
         download_artifact(artifact::v1::DownloadArtifactRequest) -> artifact::v1::DownloadArtifactResponse;

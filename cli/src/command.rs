@@ -4,6 +4,7 @@
 //! prints. [`Session`] is what all of them share.
 
 pub mod access;
+pub mod backup;
 pub mod completion;
 pub mod context;
 pub mod demo;
@@ -112,6 +113,10 @@ pub enum Command {
     Explain(explain::Explain),
     /// Serve a fleet from this machine
     Serve(serve::Serve),
+    /// Write all that a server keeps into one file, while it serves
+    Backup(backup::Backup),
+    /// Make the store of a server from a backup
+    Restore(backup::Restore),
     /// Play a whole fleet on this machine: a server, three devices, good and bad releases, a cut link
     Demo(demo::Demo),
     /// Rehearse in a simulated world: the product's own nodes, on virtual time, under faults
@@ -206,6 +211,8 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Logs(command) => command.run(session).await,
         Command::Doctor(command) => command.run(session).await,
         Command::Explain(command) => command.run(session),
+        Command::Backup(command) => command.run(session).await,
+        Command::Restore(command) => command.run(session).await,
         Command::Demo(command) => command.run(session).await,
         Command::Serve(command) => command.run(session).await,
         Command::Sim(command) => command.run(session).await,

@@ -67,6 +67,15 @@ impl CommandError {
         self.cause(chain(error))
     }
 
+    /// Adds why, from what an error names as its source; its own words are said already.
+    #[must_use]
+    pub fn caused_by_source(self, error: &dyn Error) -> Self {
+        match error.source() {
+            Some(source) => self.caused_by(source),
+            None => self,
+        }
+    }
+
     /// Adds what to do next.
     #[must_use]
     pub fn next_command(mut self, command: impl Into<String>) -> Self {

@@ -106,7 +106,7 @@ fn a_trace_tells_one_node_only_and_what_changed_in_it() {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let (outcome, events) = lines.split_last().unwrap();
     assert_eq!(outcome["trace"], report["runs"][0]["trace"], "a run that is watched is the same run");
-    assert!(events.len() > 100, "{}", events.len());
+    assert!(events.len() > 50, "{}", events.len());
     assert!(events.iter().all(|event| event["subject"].as_str().unwrap().starts_with("device-1")));
     assert!(events.iter().any(|event| event["changes"].as_array().is_some_and(|changes| !changes.is_empty())));
     assert!(events.iter().any(|event| event["what"] == "an operator rolls out 1.0.0 (Good)"));

@@ -41,6 +41,14 @@ pub mod fleetd {
         }
     }
 
+    /// Copies of all that a server keeps.
+    pub mod backup {
+        /// Version 1.
+        pub mod v1 {
+            generated!("fleetd.backup.v1.rs");
+        }
+    }
+
     /// Types that several services share.
     pub mod common {
         /// Version 1.

@@ -86,6 +86,12 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// [`ArtifactError::Failed`].
     fn held(&self, digest: ArtifactDigest) -> Result<Held, ArtifactError>;
 
+    /// Every whole artifact, in order.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Failed`].
+    fn list(&self) -> Result<Vec<ArtifactDigest>, ArtifactError>;
+
     /// Appends bytes to an upload of `size_bytes`; the last ones make it whole once its digest is right.
     ///
     /// # Errors

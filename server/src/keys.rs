@@ -155,6 +155,14 @@ impl Keys {
         keys
     }
 
+    /// The fleet of the keys in `directory`; `None` when there are none. Nothing is made.
+    ///
+    /// # Errors
+    /// [`OpenKeysError`] when what is there cannot be read.
+    pub fn fleet_in(directory: &Path) -> Result<Option<FleetId>, OpenKeysError> {
+        Ok(read::<RootRecord>(&directory.join(RECORD))?.map(|first| first.body().fleet))
+    }
+
     fn open(directory: &Path, first: RootRecord) -> Result<Self, OpenKeysError> {
         let path = directory.join(RECORD);
         RootChain::found(first.body().fleet, first.clone()).map_err(|source| OpenKeysError::Record { path, source })?;

@@ -8,6 +8,7 @@ pub mod access;
 mod admission;
 pub mod artifact;
 pub mod backend;
+pub mod backup;
 mod call_error;
 mod catalog;
 mod convert;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use fleetd_proto::fleetd::access::v1::access_service_server::AccessServiceServer;
 use fleetd_proto::fleetd::artifact::v1::artifact_service_server::ArtifactServiceServer;
+use fleetd_proto::fleetd::backup::v1::backup_service_server::BackupServiceServer;
 use fleetd_proto::fleetd::device::v1::device_service_server::DeviceServiceServer;
 use fleetd_proto::fleetd::enrolment::v1::enrolment_service_server::EnrolmentServiceServer;
 use fleetd_proto::fleetd::log::v1::log_service_server::LogServiceServer;
@@ -66,6 +68,7 @@ pub fn routes(backend: &Arc<Backend>) -> Routes {
         )
         .add_service(LogServiceServer::new(log::Logs::new(backend())))
         .add_service(AccessServiceServer::new(access::Access::new(backend())))
+        .add_service(BackupServiceServer::new(backup::Backups::new(backend())))
         .add_service(TrustServiceServer::new(trust::TrustRoot::new(backend())));
     routes.routes()
 }

@@ -286,7 +286,7 @@ async fn run(
     let introduction = Introduction { server_id: keys.server_id(), addresses: advertised };
     let presence = Presence::new(Arc::clone(&node.shared));
     let shared = Arc::clone(&node.shared);
-    let backend = Backend::new(node, Arc::clone(&tokens), introduction);
+    let backend = Backend::new(node, Arc::clone(&tokens), introduction, Arc::clone(&store) as _);
     let api = Api::open(routes(&backend), tokens, Limits::default(), help(&announcement)).await?;
     let tls = api_server_tls(&listen_identity)?;
     announce(announcement);

@@ -129,7 +129,7 @@ fn unreadable(error: &ReadBundleError) -> CommandError {
             "support.no_bundle"
         }
     };
-    CommandError::new(code, error.to_string()).caused_by(error).exit(Exit::Usage)
+    CommandError::new(code, error.to_string()).caused_by_source(error).exit(Exit::Usage)
 }
 
 fn told(flight: &WorkloadFlight, step: &Replayed) -> Value {

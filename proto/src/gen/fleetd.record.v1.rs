@@ -705,6 +705,79 @@ impl InstallStep {
         }
     }
 }
+/// A piece of a store in a backup.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupPiece {
+    /// What it is.
+    #[prost(oneof = "backup_piece::Piece", tags = "1, 2")]
+    pub piece: ::core::option::Option<backup_piece::Piece>,
+}
+/// Nested message and enum types in `BackupPiece`.
+pub mod backup_piece {
+    /// What it is.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Piece {
+        /// A record.
+        #[prost(message, tag = "1")]
+        Record(super::BackupRecord),
+        /// An entry of a log, which comes before the record of its log.
+        #[prost(message, tag = "2")]
+        Entry(super::BackupLogEntry),
+    }
+}
+impl ::prost::Name for BackupPiece {
+    const NAME: &'static str = "BackupPiece";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.BackupPiece".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.BackupPiece".into()
+    }
+}
+/// A record, as it lies in the store.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRecord {
+    /// Its raw key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    /// Its raw value, with its checksum and revision.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for BackupRecord {
+    const NAME: &'static str = "BackupRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.BackupRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.BackupRecord".into()
+    }
+}
+/// An entry of a log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupLogEntry {
+    /// The log.
+    #[prost(string, tag = "1")]
+    pub log: ::prost::alloc::string::String,
+    /// The entry's number.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// The entry.
+    #[prost(bytes = "vec", tag = "3")]
+    pub entry: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for BackupLogEntry {
+    const NAME: &'static str = "BackupLogEntry";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.BackupLogEntry".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.BackupLogEntry".into()
+    }
+}
 /// One workload's last steps on a device, as a support bundle carries them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FlightRecording {

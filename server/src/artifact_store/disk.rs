@@ -67,6 +67,16 @@ impl ArtifactStore for DiskArtifactStore {
         Ok(part.map_or(Held::Nothing, |received_bytes| Held::Part { received_bytes }))
     }
 
+    fn list(&self) -> Result<Vec<ArtifactDigest>, ArtifactError> {
+        let mut digests = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            digests.extend(name.to_str().and_then(|name| name.parse::<ArtifactDigest>().ok()));
+        }
+        digests.sort_unstable();
+        Ok(digests)
+    }
+
     fn append(
         &self,
         digest: ArtifactDigest,

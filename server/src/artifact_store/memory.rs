@@ -41,6 +41,10 @@ impl ArtifactStore for MemoryArtifactStore {
         })
     }
 
+    fn list(&self) -> Result<Vec<ArtifactDigest>, ArtifactError> {
+        Ok(self.lock().whole.keys().copied().collect())
+    }
+
     fn append(
         &self,
         digest: ArtifactDigest,

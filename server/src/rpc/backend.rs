@@ -12,6 +12,7 @@ use fleetd_sync_core::enrolment::ServerAddress;
 use fleetd_sync_core::id::{KeyId, LocalId, OperationId};
 use fleetd_sync_core::name::DeviceName;
 use fleetd_sync_core::time::Wall;
+use fleetd_sync_store::copy::CopyStore;
 use fleetd_sync_store::state_store::{KeyRange, StateStore};
 use prost::{Message, Name};
 use tokio::sync::oneshot;
@@ -49,6 +50,8 @@ pub struct Backend {
     pub(super) introduction: Introduction,
     pub(super) index: DeviceIndex,
     pub(super) catalog: Catalog,
+    /// The store, as something to copy.
+    pub(super) copies: Arc<dyn CopyStore>,
     /// Held while a rollout is planned or started, so that no two take one attempt, and no plan starts twice.
     pub(super) planning: tokio::sync::Mutex<()>,
     /// Held while a device is renamed, so that whoever comes second is told that the name is taken.
@@ -64,14 +67,19 @@ impl std::fmt::Debug for Backend {
 }
 
 impl Backend {
-    /// Puts the API before a node.
+    /// Puts the API before a node; `copies` is the node's own store.
     #[must_use]
-    pub fn new(node: Node, tokens: Arc<AccessTokens>, introduction: Introduction) -> Arc<Self> {
+    pub fn new(
+        node: Node,
+        tokens: Arc<AccessTokens>,
+        introduction: Introduction,
+        copies: Arc<dyn CopyStore>,
+    ) -> Arc<Self> {
         let store = || Arc::clone(&node.shared.seams.store);
         let (index, catalog, requests) = (DeviceIndex::new(store()), Catalog::new(store()), RequestLog::new(store()));
         let (planning, naming) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
         let actor = ActorKey::only("api");
-        Arc::new(Self { node, tokens, introduction, index, catalog, planning, naming, requests, actor })
+        Arc::new(Self { node, tokens, introduction, index, catalog, copies, planning, naming, requests, actor })
     }
 
     pub(super) fn shared(&self) -> &Shared {

@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 
 use super::status::status;
 use crate::artifact_store::ArtifactError;
+use crate::backup::WriteBackupError;
 use crate::record::ReadRecordError;
 
 /// Differences between a plan and today's fleet that an error names; planning again shows the rest.
@@ -103,6 +104,8 @@ pub(crate) enum CallError {
     Commit(#[from] CommitError),
     #[error("what is stored cannot be read")]
     Record(#[from] ReadRecordError),
+    #[error("the backup cannot be written")]
+    Backup(#[from] WriteBackupError),
     #[error("the server failed on this request")]
     Internal { cause: String },
 }
@@ -170,6 +173,7 @@ impl CallError {
             Self::Commit(CommitError::Stale { .. }) => row(Code::Aborted, "store.changed_meanwhile", ""),
             Self::Read(_) | Self::Commit(_) => row(Code::Unavailable, "store.failed", "fleetd doctor"),
             Self::Record(_) => row(Code::DataLoss, "store.unreadable", "fleetd doctor"),
+            Self::Backup(_) => row(Code::Internal, "backup.failed", "fleetd doctor"),
             Self::Internal { .. } => row(Code::Internal, "server.failed", "fleetd doctor"),
         }
     }

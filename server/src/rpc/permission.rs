@@ -20,7 +20,7 @@ const ADMIN: Permission = Permission::Needs(Role::Admin);
 type Methods = &'static [(&'static str, Permission)];
 
 /// Every RPC that this server serves.
-const SERVICES: [(&str, Methods); 12] = [
+const SERVICES: [(&str, Methods); 13] = [
     ("fleetd.registration.v1.RegistrationService", &[("GetFleet", OPEN), ("RegisterDevice", OPEN)]),
     (
         "fleetd.enrolment.v1.EnrolmentService",
@@ -81,6 +81,8 @@ const SERVICES: [(&str, Methods); 12] = [
         "fleetd.access.v1.AccessService",
         &[("CreateAccessToken", ADMIN), ("ListAccessTokens", ADMIN), ("RevokeAccessToken", ADMIN), ("WhoAmI", VIEWER)],
     ),
+    // All that the server keeps leaves it, but for its keys.
+    ("fleetd.backup.v1.BackupService", &[("CreateBackup", ADMIN)]),
     ("fleetd.trust.v1.TrustService", &[("GetTrust", VIEWER), ("AddRootRecord", ADMIN), ("RevokeKey", ADMIN)]),
     ("grpc.health.v1.Health", &[("Check", OPEN), ("Watch", OPEN)]),
     ("grpc.reflection.v1.ServerReflection", &[("ServerReflectionInfo", VIEWER)]),

@@ -119,7 +119,7 @@ impl World {
             server_id: keys.server_id(),
             addresses: vec!["fleet.example:4433".parse().expect("an address")],
         };
-        let backend = Backend::new(node.clone(), Arc::clone(&tokens), introduction);
+        let backend = Backend::new(node.clone(), Arc::clone(&tokens), introduction, Arc::new(store.clone()));
         let authenticator = Arc::clone(&tokens);
         let api = Api::open(routes(&backend), authenticator, Limits::default(), Help::at(HELP_AT)).await;
         let api = api.expect("valid schemas");

@@ -19,6 +19,7 @@ use fleetd_sync_core::commit::{ActorKey, Batch, Commit, Completion, Revision, Sp
 use self::fjall_table::FjallTable;
 pub use self::profile::Profile;
 use self::writer::WriteQueue;
+use crate::copy::{self, CopyStore, NextPiece, RestoreError, TakePiece};
 use crate::engine::Engine;
 use crate::feed::Subscription;
 use crate::open_error::{OpenStoreError, open_error};
@@ -129,6 +130,23 @@ impl Commit for DiskStore {
     fn reloaded(&self, actor: &ActorKey) {
         self.queue.reloaded(actor);
     }
+}
+
+impl CopyStore for DiskStore {
+    fn copy(&self, take: &mut TakePiece<'_>) -> Result<(), ReadError> {
+        self.engine.copy(take)
+    }
+}
+
+/// Makes a store in `path`, where nothing may be yet, of a copy. It is there whole, or not at all.
+///
+/// # Errors
+/// As [`RestoreError`] says; [`io::ErrorKind::AlreadyExists`] when something is there.
+pub fn restore(path: &Path, profile: Profile, next: &mut NextPiece<'_>) -> Result<(), RestoreError> {
+    if !layout::is_free(path)? {
+        return Err(RestoreError::Io(io::ErrorKind::AlreadyExists.into()));
+    }
+    layout::create_with(path, profile, |table, logs| copy::fill(table, logs, next))
 }
 
 crate::state_store::delegate_to_engine!(DiskStore);

@@ -66,6 +66,14 @@ impl<T: Table, F: Files> Engine<T, F> {
         Ok(engine)
     }
 
+    pub(crate) const fn table(&self) -> &T {
+        &self.table
+    }
+
+    pub(crate) const fn logs(&self) -> &SegmentLogs<F> {
+        &self.logs
+    }
+
     /// Why no further commit can succeed, if so.
     pub(crate) fn failure(&self) -> Option<String> {
         self.table.failure()

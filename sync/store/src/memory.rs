@@ -17,6 +17,7 @@ use fleetd_sync_core::entropy::Entropy;
 pub use self::medium::{Fault, Image};
 use self::medium::{Medium, Session};
 use crate::commit_group::Request;
+use crate::copy::{CopyStore, TakePiece};
 use crate::engine::Engine;
 use crate::feed::Subscription;
 use crate::open_error::OpenStoreError;
@@ -357,6 +358,12 @@ impl Commit for MemoryStore {
 
     fn reloaded(&self, actor: &ActorKey) {
         self.queue(|_| Queued::Reloaded(actor.clone()));
+    }
+}
+
+impl CopyStore for MemoryStore {
+    fn copy(&self, take: &mut TakePiece<'_>) -> Result<(), ReadError> {
+        self.engine.copy(take)
     }
 }
 

@@ -11,6 +11,8 @@ use super::fjall_table::{FjallTable, io_error};
 use super::profile::Profile;
 use crate::open_error::{OpenStoreError, open_error};
 use crate::record;
+use crate::segment_log::SegmentLogs;
+use crate::segment_log::files::OsFiles;
 use crate::table::Table;
 
 /// The format that this program writes. A change that older programs cannot read raises it, and adds a migration
@@ -66,6 +68,18 @@ pub(super) fn create_if_missing(store: &Path, profile: Profile) -> Result<(), Op
 }
 
 fn create(store: &Path, profile: Profile) -> io::Result<()> {
+    create_with(store, profile, |table, _| {
+        let revision = record::encode(record::REVISION_KEY, Revision(0), &[]);
+        table.commit(vec![(record::REVISION_KEY.to_vec(), Some(revision))])
+    })
+}
+
+/// Makes a store with what `fill` puts into it, beside its place, and renames it when it is whole.
+pub(super) fn create_with<E: From<io::Error>>(
+    store: &Path,
+    profile: Profile,
+    fill: impl FnOnce(&FjallTable, &SegmentLogs<OsFiles>) -> Result<(), E>,
+) -> Result<(), E> {
     let making = beside(store, ".creating");
     if making.exists() {
         // Left by a power cut: nothing in it was ever acknowledged.
@@ -73,13 +87,21 @@ fn create(store: &Path, profile: Profile) -> io::Result<()> {
     }
     DirBuilder::new().recursive(true).mode(0o700).create(&making)?;
     let table = FjallTable::create(&records_path(&making), profile).map_err(io_error)?;
-    let revision = record::encode(record::REVISION_KEY, Revision(0), &[]);
-    table.commit(vec![(record::REVISION_KEY.to_vec(), Some(revision))])?;
-    drop(table);
     fs::create_dir(logs_path(&making))?;
+    let filled = fill(&table, &SegmentLogs::new(OsFiles::new(logs_path(&making))));
+    drop(table);
+    if let Err(error) = filled {
+        let _ = fs::remove_dir_all(&making); // The next start removes it when it is still there.
+        return Err(error);
+    }
     write_whole(&making.join(FORMAT_FILE), &format!("{MAGIC}\nformat {FORMAT}\n"))?;
     fs::rename(&making, store)?;
-    sync_parent(store)
+    Ok(sync_parent(store)?)
+}
+
+/// Says whether there is a store, or anything else, in its place.
+pub(super) fn is_free(store: &Path) -> io::Result<bool> {
+    is_missing(store)
 }
 
 /// Writes a small file so that after a power cut it is there whole or as it was before.
