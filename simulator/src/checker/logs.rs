@@ -10,6 +10,7 @@ use fleetd_agent::runner::line::LinePosition;
 use fleetd_server::record as server_record;
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::session::{Class, LogPosition, LogStream, Message};
+use fleetd_sync_store::state_store::{LogPart, StateStore};
 use fleetd_sync_transport::frame;
 
 use super::ledger::Part;
@@ -17,6 +18,11 @@ use super::{Broken, Fact, Inspector, Scene};
 use crate::fleet::SERVER;
 use crate::observation::Observation;
 use crate::reference::log::Logs;
+
+/// What the names of spools' logs begin with.
+const SPOOL: &str = "spool.";
+/// Bytes of a spool that are read at once.
+const PAGE_BYTES: usize = 256 << 10;
 
 /// What is known of one device's lines.
 #[derive(Debug, Default)]
@@ -158,8 +164,11 @@ impl LogChecker {
 
     fn on_opened(&mut self, scene: &Scene<'_>, node: &Arc<str>) {
         if &**node != SERVER {
+            let found = super::store_of(scene.fleet, node).map(|store| spooled_in(&*store)).unwrap_or_default();
             let device = self.device(node);
             device.read = None;
+            // Power may fail after lines became durable and before the store has said so.
+            device.spooled.extend(found);
             return;
         }
         let mut positions = BTreeMap::new();
@@ -194,9 +203,39 @@ impl LogChecker {
     }
 }
 
+/// The lines that lie in a device's spools.
+fn spooled_in(store: &dyn StateStore) -> BTreeSet<Vec<u8>> {
+    let mut lines = BTreeSet::new();
+    for log in store.list_logs(SPOOL, None, usize::MAX).unwrap_or_default() {
+        let (Some(workload), Ok(Some((mut from, last)))) = (workload_of(&log), store.log_range(&log)) else { continue };
+        while from <= last {
+            let parts = store.read_log(&log, from, PAGE_BYTES).unwrap_or_default();
+            let before = from;
+            for part in parts {
+                match part {
+                    LogPart::Entry { sequence, entry } => {
+                        let spooled = agent_record::decode_spool_entry(&workload, &entry);
+                        let records = spooled.map(|(_, batch)| batch.records).unwrap_or_default();
+                        lines.extend(records.into_iter().filter_map(|record| match record {
+                            LogRecord::Line(line) => Some(line.body),
+                            LogRecord::Gap { .. } => None,
+                        }));
+                        from = sequence.saturating_add(1);
+                    }
+                    LogPart::Gap { last, .. } => from = last.saturating_add(1),
+                }
+            }
+            if from == before {
+                break;
+            }
+        }
+    }
+    lines
+}
+
 /// The workload of a spool's log.
 fn workload_of(log: &str) -> Option<WorkloadName> {
-    log.strip_prefix("spool.")?.parse().ok()
+    log.strip_prefix(SPOOL)?.parse().ok()
 }
 
 impl Inspector for LogChecker {
