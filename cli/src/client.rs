@@ -267,7 +267,7 @@ streams! {
         read_logs(log::v1::ReadLogsRequest) -> log::v1::ReadLogsResponse;
     }
     backup::v1::backup_service_client::BackupServiceClient {
-        create_backup(backup::v1::CreateBackupRequest) -> backup::v1::CreateBackupResponse;
+        read_backup(backup::v1::ReadBackupRequest) -> backup::v1::ReadBackupResponse;
     }
     artifact::v1::artifact_service_client::ArtifactServiceClient {
         download_artifact(artifact::v1::DownloadArtifactRequest) -> artifact::v1::DownloadArtifactResponse;

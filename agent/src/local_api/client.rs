@@ -288,7 +288,7 @@ impl LocalClient {
     /// # Errors
     /// [`AskAgentError::Refused`].
     pub async fn flights(&mut self) -> Result<Vec<RecordedFlight>, AskAgentError> {
-        let mut responses = self.support.list_flights(support::ListFlightsRequest {}).await?.into_inner();
+        let mut responses = self.support.read_flights(support::ReadFlightsRequest {}).await?.into_inner();
         let mut flights = Vec::new();
         while let Some(response) = responses.message().await? {
             flights.push(RecordedFlight { workload: response.workload, recording: response.recording });

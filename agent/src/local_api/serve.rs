@@ -262,14 +262,14 @@ impl LifecycleService for LocalApi {
 
 #[tonic::async_trait]
 impl SupportService for LocalApi {
-    type ListFlightsStream = Pin<Box<dyn Stream<Item = Result<support::ListFlightsResponse, Status>> + Send>>;
+    type ReadFlightsStream = Pin<Box<dyn Stream<Item = Result<support::ReadFlightsResponse, Status>> + Send>>;
 
-    async fn list_flights(
+    async fn read_flights(
         &self,
-        _request: Request<support::ListFlightsRequest>,
-    ) -> Result<Response<Self::ListFlightsStream>, Status> {
+        _request: Request<support::ReadFlightsRequest>,
+    ) -> Result<Response<Self::ReadFlightsStream>, Status> {
         let flights = self.answers.node.flights().into_iter().map(|flight| {
-            Ok(support::ListFlightsResponse {
+            Ok(support::ReadFlightsResponse {
                 workload: flight.workload.to_string(),
                 recording: encode_flight(&flight),
             })

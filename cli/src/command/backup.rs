@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fleetd_proto::fleetd::backup::v1::CreateBackupRequest;
+use fleetd_proto::fleetd::backup::v1::ReadBackupRequest;
 use fleetd_server::backup::{RestoreBackupError, restore};
 use jiff::Timestamp;
 use serde_json::json;
@@ -96,7 +96,7 @@ async fn receive(
     file: &mut File,
     unwritten: &impl Fn(&std::io::Error) -> CommandError,
 ) -> Result<u64, CommandError> {
-    let mut parts = client.create_backup(CreateBackupRequest {}).await?;
+    let mut parts = client.read_backup(ReadBackupRequest {}).await?;
     let live = session.output.live_line();
     let mut bytes = 0_u64;
     while let Some(part) = parts.message().await.map_err(crate::client::CallError::from)? {

@@ -25,18 +25,18 @@ super::service!(
 
 #[tonic::async_trait]
 impl BackupService for Backups {
-    type CreateBackupStream = Messages<backup::CreateBackupResponse>;
+    type ReadBackupStream = Messages<backup::ReadBackupResponse>;
 
-    async fn create_backup(
+    async fn read_backup(
         &self,
-        _request: Request<backup::CreateBackupRequest>,
-    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        _request: Request<backup::ReadBackupRequest>,
+    ) -> Result<Response<Self::ReadBackupStream>, Status> {
         let backend = Arc::clone(&self.backend);
         Ok(Response::new(stream(|outlet| async move {
             let (sender, mut parts) = mpsc::channel(PARTS);
             let writing = tokio::task::spawn_blocking(move || copy(&backend, sender));
             while let Some(content) = parts.recv().await {
-                outlet.send(backup::CreateBackupResponse { content }).await?;
+                outlet.send(backup::ReadBackupResponse { content }).await?;
             }
             let written = writing.await.map_err(|error| CallError::Internal { cause: error.to_string() })?;
             written.map_err(StreamEnd::from)

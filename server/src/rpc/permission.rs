@@ -82,7 +82,7 @@ const SERVICES: [(&str, Methods); 13] = [
         &[("CreateAccessToken", ADMIN), ("ListAccessTokens", ADMIN), ("RevokeAccessToken", ADMIN), ("WhoAmI", VIEWER)],
     ),
     // All that the server keeps leaves it, but for its keys.
-    ("fleetd.backup.v1.BackupService", &[("CreateBackup", ADMIN)]),
+    ("fleetd.backup.v1.BackupService", &[("ReadBackup", ADMIN)]),
     ("fleetd.trust.v1.TrustService", &[("GetTrust", VIEWER), ("AddRootRecord", ADMIN), ("RevokeKey", ADMIN)]),
     ("grpc.health.v1.Health", &[("Check", OPEN), ("Watch", OPEN)]),
     ("grpc.reflection.v1.ServerReflection", &[("ServerReflectionInfo", VIEWER)]),
