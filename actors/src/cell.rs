@@ -43,7 +43,7 @@ impl<M: Machine, D: Driver<M>> Cell<M, D> {
     /// Gives the machine one input. What it returns must be submitted before the next input is given.
     pub fn handle(&mut self, now: Now, input: M::Input) -> Option<Submission> {
         let mut turn = Turn::new();
-        self.driver.witness_step(now, Some(&input), &self.machine);
+        self.driver.witness_step(now, Some(&input));
         self.machine.handle(now, input, &mut turn);
         self.end_turn(now, turn)
     }
@@ -51,7 +51,7 @@ impl<M: Machine, D: Driver<M>> Cell<M, D> {
     /// Lets the machine do everything due at `now`.
     pub fn handle_timeout(&mut self, now: Now) -> Option<Submission> {
         let mut turn = Turn::new();
-        self.driver.witness_step(now, None, &self.machine);
+        self.driver.witness_step(now, None);
         self.machine.handle_timeout(now, &mut turn);
         self.end_turn(now, turn)
     }

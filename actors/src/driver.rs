@@ -19,8 +19,8 @@ pub trait Driver<M: Machine>: Send + 'static {
     /// Starts what `effect` asks for. Called in order, and only once the effect's turn is durable.
     fn start(&mut self, now: Now, effect: M::Effect);
 
-    /// Sees the machine before it takes `input`, or before it looks at what is due.
-    fn witness_step(&mut self, _now: Now, _input: Option<&M::Input>, _machine: &M) {}
+    /// Sees what the machine is about to take; `None` when it looks at what is due.
+    fn witness_step(&mut self, _now: Now, _input: Option<&M::Input>) {}
 
     /// Sees the machine after that, with what it decided.
     fn witness_turn(&mut self, _machine: &M, _turn: &Turn<M::Record, M::Effect>) {}

@@ -149,7 +149,7 @@ impl Driver<Workload> for WorkloadDriver {
         mutations.push(Mutation::Put { space: Space::Workload, key, value: encode_workload(&record) });
     }
 
-    fn witness_step(&mut self, now: Now, input: Option<&Input>, _machine: &Workload) {
+    fn witness_step(&mut self, now: Now, input: Option<&Input>) {
         self.recorder.step(now, input);
     }
 

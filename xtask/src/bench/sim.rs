@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use xshell::{Cmd, Shell, cmd};
+use xshell::{Shell, cmd};
 
 use super::{Row, Target};
 use crate::ci::root;
@@ -123,7 +123,7 @@ pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result
     }
     let shell = Shell::new().context("find the working folder")?;
     shell.change_dir(root());
-    as_from_a_shell(cmd!(shell, "cargo build --release")).run()?;
+    cmd!(shell, "cargo build --release").run()?;
     let is_wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     for measurement in &MEASUREMENTS {
         if !measurement.names.iter().any(|name| is_wanted(name)) {
@@ -155,12 +155,4 @@ pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result
         print(&Row::new(QUIC, found.per_cpu_second, "handshakes/CPU-s", Target::AtLeast(1200.0)))?;
     }
     Ok(())
-}
-
-/// A cargo that does not see which package the cargo is for that runs this program: what it says of that goes into the
-/// builds of some dependencies, and they, with all that is above them, would be built once more for each asker.
-fn as_from_a_shell(cargo: Cmd<'_>) -> Cmd<'_> {
-    let is_of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_of_package(name));
-    names.fold(cargo, |cargo, name| cargo.env_remove(name))
 }
