@@ -174,6 +174,8 @@ mod tests {
     fn the_last_steps_are_kept_each_leg_beginning_where_the_one_before_ends() {
         let recorder = FlightRecorder::default();
         recorder.loaded(0);
+        let step_bytes = size_of::<Step<crate::workload::Input>>();
+        assert!(step_bytes * STEPS_MAX <= 64 << 10, "a step of a workload has {step_bytes} bytes");
         take(&recorder, 0..10 * STEPS_MAX + 7, true);
         let legs = recorder.legs();
         let kept = inputs(&legs);

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetd_proto::fleetd::backup::v1 as backup;
 use fleetd_proto::fleetd::backup::v1::backup_service_server::BackupService;
@@ -17,6 +18,9 @@ use crate::backup::{Sources, write};
 const PART_BYTES: usize = 256 << 10;
 /// Messages that wait for a slow caller before the copying waits too.
 const PARTS: usize = 4;
+/// Time in which a caller must take a message. The copying holds the store's table open, which the store has to close
+/// before it can recover from a full disk: a caller that has fallen asleep must not stand in its way.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 super::service!(
     /// Copies a server.
@@ -36,7 +40,9 @@ impl BackupService for Backups {
             let (sender, mut parts) = mpsc::channel(PARTS);
             let writing = tokio::task::spawn_blocking(move || copy(&backend, sender));
             while let Some(content) = parts.recv().await {
-                outlet.send(backup::ReadBackupResponse { content }).await?;
+                let sent = tokio::time::timeout(STALLED_AFTER, outlet.send(backup::ReadBackupResponse { content }));
+                // Whoever sleeps is taken for gone; the file has no end then, and is no backup.
+                sent.await.map_err(|_| StreamEnd::Gone)??;
             }
             let written = writing.await.map_err(|error| CallError::Internal { cause: error.to_string() })?;
             written.map_err(StreamEnd::from)

@@ -55,7 +55,8 @@ pub type TakePiece<'a> = dyn FnMut(Piece) -> ControlFlow<()> + 'a;
 /// A store that can be copied while it is written to.
 pub trait CopyStore: Send + Sync + 'static {
     /// Gives every piece of the store, as it is when this is called, until `take` breaks. It blocks, and holds up
-    /// nobody who reads or commits.
+    /// nobody who reads or commits; but a store on disk that has failed opens itself again only when this is over, so
+    /// `take` must not wait for ever.
     ///
     /// # Errors
     /// [`ReadError`]: something is damaged, or the store failed.
