@@ -16,6 +16,7 @@ pub mod document;
 pub mod enrolment;
 pub mod entropy;
 pub mod envelope;
+pub mod finding;
 pub mod id;
 pub mod key;
 pub mod lane;

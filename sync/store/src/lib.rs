@@ -7,11 +7,13 @@
 //! Where to start reading: [`state_store`] (what a store can do), then `engine.rs` (one store over a table and
 //! files), `commit_group.rs` (what a group of turns comes to) and `segment_log.rs` (how logs lie on disk). [`disk`]
 //! and [`memory`] put the engine on fjall and on a medium that fails on demand. [`ab_file`] is apart: the few bytes
-//! that must survive the loss of the database; [`copy`] is how a backup reads a store that runs.
+//! that must survive the loss of the database; [`copy`] is how a backup reads a store that runs, and [`examine`]
+//! what a doctor asks of the disk.
 
 pub mod ab_file;
 pub mod copy;
 pub mod disk;
+pub mod examine;
 pub mod feed;
 pub mod memory;
 pub mod open_error;

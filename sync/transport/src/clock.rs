@@ -9,7 +9,7 @@ use fleetd_sync_core::time::{Clock, ClockQuality, Monotonic, Now, Wall};
 ///
 /// # Units
 /// Milliseconds since 1970.
-const BUILD_FLOOR: Wall = Wall(1_793_491_200_000);
+pub const BUILD_FLOOR: Wall = Wall(1_793_491_200_000);
 
 /// The operating system's clock. Its monotonic time begins when it is made.
 #[derive(Clone, Debug)]

@@ -29,7 +29,7 @@ pub use authority::{
 };
 pub use leaf::{
     ReadCertificateError, VerifyServerError, certificate_key, certificate_not_after, is_renewal_due, peer_identity,
-    verify_server_leaf,
+    server_claim, verify_server_leaf,
 };
 pub use request::{ReadRequestError, SigningRequestError, signing_request, verify_signing_request};
 pub use tls::{

@@ -210,6 +210,15 @@ pub fn certificate_not_after(der: &[u8]) -> Result<Wall, ReadCertificateError> {
     Ok(Leaf::read(der)?.not_after)
 }
 
+/// The fleet that a server's certificate names, and its last date. Whether that is true is another question.
+///
+/// # Errors
+/// [`ReadCertificateError`] when it is not one of ours, or not a server's.
+pub fn server_claim(der: &[u8]) -> Result<(FleetId, Wall), ReadCertificateError> {
+    let leaf = Leaf::read(der)?.of_role(Role::Server)?;
+    Ok((leaf.fleet, leaf.not_after))
+}
+
 /// Says whether two thirds of the time for which a certificate was issued are over.
 #[must_use]
 pub fn is_renewal_due(not_after: Wall, lifetime: Duration, now: Wall) -> bool {

@@ -1,0 +1,94 @@
+//! Whether anything answers at a UDP address: one packet that every QUIC server answers, and what comes of it.
+//!
+//! The packet asks for a version of QUIC that there is none of. A server answers by naming those that it speaks, and
+//! keeps nothing of it. The socket is connected, so that the operating system hands on what routers and the other
+//! machine say of an address that cannot be reached.
+//!
+//! # Source
+//! RFC 9000, sections 6 (version negotiation), 14.1 (1200 bytes) and 17.2.1 (its packet).
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use fleetd_sync_core::entropy::Entropy;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
+
+/// What a server must have before it answers.
+const PACKET_BYTES: usize = 1200;
+/// A long header of any type.
+const LONG_HEADER: u8 = 0xc0;
+/// One of the versions that never will be: RFC 9000, section 15.
+const NO_VERSION: [u8; 4] = [0x1a, 0x2a, 0x3a, 0x4a];
+/// Bytes of each of the two names of a connection.
+const NAME_BYTES: usize = 8;
+/// When the packet is sent again: each may be lost.
+const AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1_000)];
+/// Time after which silence is the answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Knock {
+    /// A QUIC server answered.
+    Answered,
+    /// Something else did.
+    Foreign,
+    /// The other machine, or one before it, says that nothing listens there.
+    Closed,
+    /// The way there is missing.
+    NoRoute(io::Error),
+    /// This machine does not let it out.
+    Forbidden(io::Error),
+    /// Nothing came back.
+    Silent,
+}
+
+/// Asks at an address.
+pub(super) async fn knock(target: SocketAddr, entropy: &mut Entropy) -> Knock {
+    let (here, there): ([u8; NAME_BYTES], [u8; NAME_BYTES]) = (entropy.bytes(), entropy.bytes());
+    let mut packet = vec![LONG_HEADER];
+    packet.extend(NO_VERSION);
+    for name in [there, here] {
+        packet.push(8);
+        packet.extend(name);
+    }
+    packet.resize(PACKET_BYTES, 0);
+    match ask(target, &packet).await {
+        Ok(Some(answer)) if is_answer(&answer, &here, &there) => Knock::Answered,
+        Ok(Some(_)) => Knock::Foreign,
+        Ok(None) => Knock::Silent,
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => Knock::Closed,
+            io::ErrorKind::PermissionDenied => Knock::Forbidden(error),
+            _ => Knock::NoRoute(error),
+        },
+    }
+}
+
+/// Sends a packet until something comes back.
+async fn ask(target: SocketAddr, packet: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let here: SocketAddr =
+        if target.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(here).await?;
+    socket.connect(target).await?;
+    let begin = Instant::now();
+    let mut answer = vec![0; PACKET_BYTES];
+    for until in AGAIN.into_iter().chain([PATIENCE]) {
+        socket.send(packet).await?;
+        if let Ok(received) = timeout_at(begin + until, socket.recv(&mut answer)).await {
+            answer.truncate(received?);
+            return Ok(Some(answer));
+        }
+    }
+    Ok(None)
+}
+
+/// Says whether a packet is the answer: no version, and the two names the other way round.
+fn is_answer(packet: &[u8], here: &[u8], there: &[u8]) -> bool {
+    let Some((first, rest)) = packet.split_first() else { return false };
+    let name = |name: &[u8]| [&[8], name].concat();
+    let expected = [vec![0; 4], name(here), name(there)].concat();
+    first & 0x80 != 0 && rest.starts_with(&expected)
+}
