@@ -147,6 +147,12 @@ impl IdentityFiles {
         Ok(Self { directory })
     }
 
+    /// Names the directory, to look into it: nothing is created or closed.
+    #[must_use]
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
     /// The directory.
     #[must_use]
     pub fn directory(&self) -> &Path {

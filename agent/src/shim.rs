@@ -29,6 +29,7 @@ mod execute;
 mod hold;
 mod line_log;
 mod line_splitter;
+mod look;
 mod process;
 pub(crate) mod protocol;
 pub mod run_directory;
@@ -41,6 +42,7 @@ use fleetd_sync_core::id::OperationId;
 
 pub(crate) use execute::{DEFAULT_PATH, find_user};
 pub use line_log::{LineLogError, acknowledge_lines, last_position, read_lines};
+pub(crate) use look::{ShimLook, look};
 pub(crate) use process::kill_leftovers;
 
 /// The variable by which every process of a run can be recognised.

@@ -26,9 +26,9 @@ use crate::record::{
 /// The agent's own record in [`Space::Agent`].
 pub(crate) const AGENT_KEY: &[u8] = b"agent";
 /// The trust version that the device has reached, in [`Space::Floor`].
-const TRUST_FLOOR_KEY: &[u8] = b"trust";
+pub(crate) const TRUST_FLOOR_KEY: &[u8] = b"trust";
 /// The date that is known to have passed, in [`Space::Floor`].
-const CLOCK_FLOOR_KEY: &[u8] = b"clock";
+pub(crate) const CLOCK_FLOOR_KEY: &[u8] = b"clock";
 
 /// Carries out what the agent decided.
 pub(crate) struct AgentDriver {

@@ -32,7 +32,13 @@ pub struct Room {
     pub what_for: &'static str,
 }
 
-/// Who this process is, as a command line that becomes somebody says it.
+/// The user that this process runs as.
+#[must_use]
+pub fn own_user() -> u32 {
+    geteuid().as_raw()
+}
+
+/// A user, as a command line that becomes somebody says it.
 fn user_name(user: u32) -> String {
     let known = User::from_uid(Uid::from_raw(user)).ok().flatten();
     known.map_or_else(|| format!("#{user}"), |user| user.name)
@@ -84,12 +90,8 @@ pub fn private_folder(check: &'static str, path: &Path, absent: &str) -> Finding
     }
     if is_foreign(&metadata) {
         let owner = metadata.uid();
-        let found = format!(
-            "{} belongs to {}, and this is {}",
-            path.display(),
-            user_name(owner),
-            user_name(geteuid().as_raw())
-        );
+        let found =
+            format!("{} belongs to {}, and this is {}", path.display(), user_name(owner), user_name(own_user()));
         return Finding::fail(check, found, become_owner(path, owner));
     }
     if mode(&metadata) & 0o077 != 0 {
@@ -261,7 +263,7 @@ pub fn store(path: &Path, profile: Profile, used: StoreUse, remedies: &StoreReme
     if let StoreUse::Running(program) = used {
         return (Finding::ok(check, format!("{} is open in the {program}", path.display())), None);
     }
-    if metadata.uid() != geteuid().as_raw() {
+    if metadata.uid() != own_user() {
         let owner = user_name(metadata.uid());
         let found = format!("{} belongs to {owner}, who alone should open it; it was not read", path.display());
         return (Finding::warn(check, found, format!("run this as its owner: sudo -u '{owner}' …")), None);

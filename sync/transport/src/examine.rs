@@ -1,5 +1,6 @@
 //! What a doctor finds of the network, the clock and certificates. [`crate::reach`] does the asking.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use fleetd_sync_core::finding::{Finding, State};
@@ -164,9 +165,8 @@ pub fn server(check: String, address: &str, reach: &Reach, fleet: Option<FleetId
             let remedy = match from {
                 Viewpoint::Server => format!("nft list ruleset; then allow UDP in on port {port}"),
                 Viewpoint::Device | Viewpoint::Operator => {
-                    format!(
-                        "on the server: fleetd doctor --data DIR; if it is well there, allow UDP port {port} in each firewall on the way"
-                    )
+                    let here = "on the server: fleetd doctor --data DIR; if it is well there";
+                    format!("{here}, allow UDP port {port} in each firewall on the way")
                 }
             };
             fail(found, remedy)
@@ -183,21 +183,33 @@ pub fn server(check: String, address: &str, reach: &Reach, fleet: Option<FleetId
             "ask the operator: fleetd device list".to_owned(),
         ),
         Reach::NotOurs { target, claimed, code } => {
-            let ours = fleet.map_or_else(|| "this fleet".to_owned(), |fleet| fleet.to_string());
-            match claimed {
-                Some(claimed) if Some(*claimed) != fleet => {
-                    let found = format!("the server at {target} is of fleet {claimed}, not of {ours}");
-                    fail(found, other_address(from).to_owned())
-                }
-                _ => {
-                    let found = format!("the server at {target} names {ours} and cannot prove it ({code})");
-                    fail(found, format!("find out who answers there; {}", other_address(from)))
-                }
-            }
+            let (found, remedy) = not_ours(*target, *claimed, fleet, *code, from);
+            fail(found, remedy)
         }
         Reach::Answered(Answered { target, took, fleet: found, is_proven, .. }) => {
             let proof = if *is_proven { "proved to be of" } else { "says that it is of" };
             Finding::ok(check, format!("{target} answered within {} ms and {proof} {found}", took.as_millis()))
+        }
+    }
+}
+
+/// What is wrong with a server that is not believed, and what to do.
+fn not_ours(
+    target: SocketAddr,
+    claimed: Option<FleetId>,
+    fleet: Option<FleetId>,
+    code: CloseCode,
+    from: Viewpoint,
+) -> (String, String) {
+    let ours = fleet.map_or_else(|| "this fleet".to_owned(), |fleet| fleet.to_string());
+    match claimed {
+        Some(claimed) if Some(claimed) != fleet => {
+            let found = format!("the server at {target} is of fleet {claimed}, not of {ours}");
+            (found, other_address(from).to_owned())
+        }
+        _ => {
+            let found = format!("the server at {target} names {ours} and cannot prove it ({code})");
+            (found, format!("find out who answers there; {}", other_address(from)))
         }
     }
 }
