@@ -6,24 +6,60 @@
 //! and when the one before is long; the oldest go. What a step came to is noted in a few numbers, by which a replay
 //! sees whether it is still the same flight.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::time::{Monotonic, Now};
 
-/// Steps after which a leg ends where the machine's state can be had: a quarter of what is kept.
-const LEG_STEPS: usize = STEPS_MAX / 4;
-/// Steps that are kept: a crash loop's last hour, or half an hour of a workload that is probed each 15 s, in 64 KiB.
+/// Steps that are kept of a machine whose state is small: a crash loop's last hour, or half an hour of a workload that
+/// is probed each 15 s, in 64 KiB.
 pub const STEPS_MAX: usize = 256;
 /// Legs that are kept: a machine that fails at each load leaves short ones.
 pub const LEGS_MAX: usize = 8;
+
+/// A machine that can be recorded: its whole state can be had, and taken up again.
+pub trait Recorded: Machine {
+    /// Its state between two turns.
+    type State: Clone + Debug + PartialEq + Send + 'static;
+
+    /// The machine's state; `None` while it cannot be had, or is too large to be kept.
+    fn snapshot(&self) -> Option<Self::State>;
+
+    /// Takes a machine up in a state in which one was. It is the same from then on.
+    fn restore(state: Self::State) -> Self;
+
+    /// How much is kept of it now.
+    fn extent(&self) -> Extent {
+        Extent::default()
+    }
+}
+
+/// How much a recorder keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Steps after which a leg ends where the machine's state can be had. Taking the state costs as much as it has
+    /// parts, so that a leg should have about as many steps.
+    pub leg_steps: usize,
+    /// Steps that are kept.
+    pub steps_max: usize,
+    /// Legs that are kept, each with a whole state.
+    pub legs_max: usize,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self { leg_steps: STEPS_MAX / 4, steps_max: STEPS_MAX, legs_max: LEGS_MAX }
+    }
+}
 
 /// What a step came to, in what is cheap to note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// What the machine is in the middle of since.
-    pub phase: String,
+    pub phase: Cow<'static, str>,
     /// Records that it wanted to be kept.
     pub records: usize,
     /// Effects that it wanted.
@@ -37,7 +73,7 @@ impl Mark {
     #[must_use]
     pub fn of<M: Machine>(machine: &M, turn: &Turn<M::Record, M::Effect>) -> Self {
         Self {
-            phase: machine.phase().to_owned(),
+            phase: machine.phase().into(),
             records: turn.records().len(),
             effects: turn.effects().len(),
             wakes_at: machine.poll_timeout(),
@@ -59,7 +95,7 @@ pub struct Step<I> {
 /// Why a leg begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The machine was loaded: at a start of the agent, or after it had failed.
+    /// The machine was loaded: at a start of its program, or after it had failed.
     Loaded,
     /// The leg before was long enough, and nothing happened between them.
     Continued,
@@ -87,27 +123,39 @@ pub struct FlightRecorder<S, I> {
 #[derive(Debug)]
 struct Ring<S, I> {
     legs: VecDeque<Leg<S, I>>,
+    extent: Extent,
     /// The last leg is as long as it may be, and steps have been left out behind it.
     is_cut: bool,
 }
 
 impl<S, I> Default for FlightRecorder<S, I> {
     fn default() -> Self {
-        Self { ring: Mutex::new(Ring { legs: VecDeque::new(), is_cut: false }) }
+        Self { ring: Mutex::new(Ring { legs: VecDeque::new(), extent: Extent::default(), is_cut: false }) }
     }
 }
 
 impl<S: Clone, I: Clone> FlightRecorder<S, I> {
-    /// The machine was loaded with this state.
-    pub fn loaded(&self, state: S) {
-        self.ring().begin(Start::Loaded, state);
+    /// The machine has come back from a step with `turn`.
+    pub fn witness<M: Recorded<State = S, Input = I>>(&self, machine: &M, turn: &Turn<M::Record, M::Effect>) {
+        self.stepped(Mark::of(machine, turn), machine.extent(), || machine.snapshot());
+    }
+
+    /// The machine was loaded with this state, where that can be told.
+    pub fn loaded(&self, state: Option<S>) {
+        let mut ring = self.ring();
+        match state {
+            Some(state) => ring.begin(Start::Loaded, state),
+            // What it does now does not follow from what it did before.
+            None => ring.is_cut = true,
+        }
     }
 
     /// The machine is about to take an input, or to look at what is due.
     pub fn step(&self, now: Now, input: Option<&I>) {
         let mut ring = self.ring();
+        let (steps_max, is_cut) = (ring.extent.steps_max, ring.is_cut);
         let Some(leg) = ring.legs.back_mut() else { return };
-        if leg.steps.len() < STEPS_MAX {
+        if !is_cut && leg.steps.len() < steps_max {
             leg.steps.push(Step { now, input: input.cloned(), mark: None });
         } else {
             ring.is_cut = true;
@@ -115,14 +163,15 @@ impl<S: Clone, I: Clone> FlightRecorder<S, I> {
     }
 
     /// The machine has come back from that; `state` is what it is in since, where that can be told.
-    pub fn stepped(&self, mark: Mark, state: impl FnOnce() -> Option<S>) {
+    pub fn stepped(&self, mark: Mark, extent: Extent, state: impl FnOnce() -> Option<S>) {
         let mut ring = self.ring();
+        ring.extent = extent;
         let is_cut = ring.is_cut;
         let Some(leg) = ring.legs.back_mut() else { return };
         if let Some(last) = leg.steps.last_mut().filter(|_| !is_cut) {
             last.mark = Some(mark);
         }
-        if leg.steps.len() >= LEG_STEPS
+        if (is_cut || leg.steps.len() >= extent.leg_steps)
             && let Some(state) = state()
         {
             ring.begin(if is_cut { Start::Resumed } else { Start::Continued }, state);
@@ -144,8 +193,9 @@ impl<S, I> Ring<S, I> {
     fn begin(&mut self, start: Start, state: S) {
         self.is_cut = false;
         self.legs.push_back(Leg { start, state, steps: Vec::new() });
-        let room = STEPS_MAX - LEG_STEPS;
-        while self.legs.len() > LEGS_MAX || self.legs.iter().map(|leg| leg.steps.len()).sum::<usize>() > room {
+        let Extent { leg_steps, steps_max, legs_max } = self.extent;
+        let room = steps_max.saturating_sub(leg_steps);
+        while self.legs.len() > legs_max || self.legs.iter().map(|leg| leg.steps.len()).sum::<usize>() > room {
             self.legs.pop_front();
         }
     }
@@ -156,13 +206,13 @@ mod tests {
     use super::*;
 
     fn mark() -> Mark {
-        Mark { phase: String::new(), records: 0, effects: 0, wakes_at: None }
+        Mark { phase: Cow::default(), records: 0, effects: 0, wakes_at: None }
     }
 
     fn take(recorder: &FlightRecorder<usize, usize>, inputs: std::ops::Range<usize>, knows_state: bool) {
         for input in inputs {
             recorder.step(Now::default(), Some(&input));
-            recorder.stepped(mark(), || knows_state.then_some(input + 1));
+            recorder.stepped(mark(), Extent::default(), || knows_state.then_some(input + 1));
         }
     }
 
@@ -173,13 +223,13 @@ mod tests {
     #[test]
     fn the_last_steps_are_kept_each_leg_beginning_where_the_one_before_ends() {
         let recorder = FlightRecorder::default();
-        recorder.loaded(0);
+        recorder.loaded(Some(0));
         let step_bytes = size_of::<Step<crate::workload::Input>>();
         assert!(step_bytes * STEPS_MAX <= 64 << 10, "a step of a workload has {step_bytes} bytes");
         take(&recorder, 0..10 * STEPS_MAX + 7, true);
         let legs = recorder.legs();
         let kept = inputs(&legs);
-        assert!(kept.len() <= STEPS_MAX && kept.len() >= STEPS_MAX - 2 * LEG_STEPS, "{}", kept.len());
+        assert!(kept.len() <= STEPS_MAX && kept.len() >= STEPS_MAX - 2 * Extent::default().leg_steps, "{}", kept.len());
         assert!(kept.windows(2).all(|pair| pair[0] + 1 == pair[1]));
         assert_eq!(kept.last(), Some(&(10 * STEPS_MAX + 6)));
         for leg in legs {
@@ -190,7 +240,7 @@ mod tests {
     #[test]
     fn steps_left_out_are_never_joined_to_what_comes_after_them() {
         let recorder = FlightRecorder::default();
-        recorder.loaded(0);
+        recorder.loaded(Some(0));
         take(&recorder, 0..2 * STEPS_MAX, false);
         assert_eq!(inputs(&recorder.legs()), (0..STEPS_MAX).collect::<Vec<_>>());
         take(&recorder, 2 * STEPS_MAX..2 * STEPS_MAX + 2, true);
@@ -201,10 +251,37 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_with_a_large_state_has_long_legs_and_few() {
+        let recorder = FlightRecorder::default();
+        let extent = Extent { leg_steps: 1000, steps_max: 4000, legs_max: 2 };
+        recorder.loaded(Some(0));
+        for input in 0..10_500 {
+            recorder.step(Now::default(), Some(&input));
+            recorder.stepped(mark(), extent, || Some(input + 1));
+        }
+        let legs = recorder.legs();
+        assert_eq!(legs.iter().map(|leg| leg.steps.len()).collect::<Vec<_>>(), [1000, 500]);
+        assert_eq!(inputs(&legs), (9000..10_500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_follows_a_load_in_no_known_state_is_not_taken_for_more_of_the_leg_before() {
+        let recorder = FlightRecorder::default();
+        recorder.loaded(Some(0));
+        take(&recorder, 0..3, true);
+        recorder.loaded(None);
+        take(&recorder, 50..52, false);
+        assert_eq!(inputs(&recorder.legs()), [0, 1, 2]);
+        take(&recorder, 52..54, true);
+        let legs = recorder.legs();
+        assert_eq!((legs[1].start, legs[1].state, inputs(&legs)), (Start::Resumed, 53, vec![0, 1, 2, 53]));
+    }
+
+    #[test]
     fn a_machine_that_fails_at_each_load_leaves_its_last_legs_with_the_step_that_it_did_not_survive() {
         let recorder = FlightRecorder::<usize, usize>::default();
         for load in 0..3 * LEGS_MAX {
-            recorder.loaded(load);
+            recorder.loaded(Some(load));
             recorder.step(Now::default(), None);
         }
         let legs = recorder.legs();

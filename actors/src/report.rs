@@ -307,7 +307,9 @@ impl WorkloadReport {
         self.rollout == Some(rollout) && self.attempt == attempt && self.digest == Some(digest)
     }
 
-    fn fields(&self) -> [(&'static str, Option<Value>); 12] {
+    /// What it says, each field under its name in the document; `None` for a field that says nothing.
+    #[must_use]
+    pub fn fields(&self) -> [(&'static str, Option<Value>); 12] {
         let text = |text: &dyn fmt::Display| Value::Text(text.to_string());
         let count = |count: u32| (count > 0).then_some(Value::Integer(i64::from(count)));
         [
@@ -326,7 +328,8 @@ impl WorkloadReport {
         ]
     }
 
-    fn read_field(&mut self, field: &str, value: &Value) {
+    /// Takes what the document says in a field. One that this version does not know changes nothing.
+    pub fn read_field(&mut self, field: &str, value: &Value) {
         match (field, value) {
             ("release", Value::Text(text)) => self.release = text.parse().ok(),
             ("digest", Value::Bytes(bytes)) => self.digest = ArtifactDigest::from_slice(bytes),

@@ -12,11 +12,13 @@
 
 mod deadline;
 pub mod plan;
+mod snapshot;
 pub mod status;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_sync_core::counted::Counted;
@@ -30,6 +32,7 @@ use crate::device::wanted::RolloutAssignment;
 use crate::report::{FaultKind, Phase, RunState, WorkloadReport};
 use deadline::Deadlines;
 use plan::{Plan, Verdict};
+pub use snapshot::{DEVICES_RECORDED_MAX, RunSnapshot, Snapshot, extent_max};
 use status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, Skip};
 
 /// Assignments that one turn sends: a batch that a commit bears, and an operator's abort does not wait behind.
@@ -54,7 +57,7 @@ pub struct Rollout {
 #[derive(Debug)]
 struct RolloutRun {
     header: RolloutHeader,
-    plan: Plan,
+    plan: Arc<Plan>,
     devices: BTreeMap<LocalId, DeviceProgress>,
     counts: RolloutCounts,
     /// Devices to which something is to be sent.
@@ -71,7 +74,7 @@ struct RolloutRun {
 }
 
 /// What can happen to a rollout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Carry a plan out. That the plan is not stale has been checked.
     Start {
@@ -80,7 +83,7 @@ pub enum Input {
         /// Who starts it.
         caller: String,
         /// The plan.
-        plan: Box<Plan>,
+        plan: Arc<Plan>,
     },
     /// Take it back wherever it has not ended.
     Abort {
@@ -142,7 +145,7 @@ pub enum Record {
         /// The rollout itself.
         header: Box<RolloutHeader>,
         /// The plan.
-        plan: Box<Plan>,
+        plan: Arc<Plan>,
     },
     /// The rollout itself has changed.
     Rollout(Box<RolloutHeader>),
@@ -261,7 +264,7 @@ impl Rollout {
     #[must_use]
     pub fn load(header: RolloutHeader, plan: Plan, stored: BTreeMap<LocalId, DeviceProgress>) -> Self {
         let id = header.rollout;
-        let mut run = RolloutRun::new(header, plan);
+        let mut run = RolloutRun::new(header, Arc::new(plan));
         for (device, progress) in stored {
             run.put(device, progress);
         }
@@ -285,7 +288,7 @@ impl Rollout {
     /// The plan that it carries out.
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {
-        self.run.as_ref().map(|run| &run.plan)
+        self.run.as_ref().map(|run| run.plan.as_ref())
     }
 
     /// How many devices have come how far.
@@ -307,7 +310,7 @@ impl Machine for Rollout {
 
     fn handle(&mut self, now: Now, input: Input, turn: &mut RolloutTurn) {
         match input {
-            Input::Start { operation, caller, plan } => self.on_start(now, operation, caller, *plan, turn),
+            Input::Start { operation, caller, plan } => self.on_start(now, operation, caller, plan, turn),
             Input::Abort { operation, reason } => self.on_abort(now, operation, reason, turn),
             Input::DeviceAssigned { device } => self.on_assigned(now, device, turn),
             Input::DeviceWithdrawn { device } => self.on_withdrawn(now, device, turn),
@@ -354,7 +357,7 @@ impl Machine for Rollout {
 }
 
 impl Rollout {
-    fn on_start(&mut self, now: Now, operation: OperationId, caller: String, plan: Plan, turn: &mut RolloutTurn) {
+    fn on_start(&mut self, now: Now, operation: OperationId, caller: String, plan: Arc<Plan>, turn: &mut RolloutTurn) {
         if let Some(run) = &self.run {
             let running = run.plan.id;
             let is_same = running == plan.id;
@@ -376,7 +379,7 @@ impl Rollout {
             ended_at: None,
             is_open: true,
         };
-        turn.persist(Record::Started { header: Box::new(header.clone()), plan: Box::new(plan.clone()) });
+        turn.persist(Record::Started { header: Box::new(header.clone()), plan: Arc::clone(&plan) });
         let mut run = RolloutRun::new(header, plan);
         run.owe_again();
         turn.effect(Effect::Answer { operation, result: Ok(()) });
@@ -513,7 +516,7 @@ impl Rollout {
 }
 
 impl RolloutRun {
-    fn new(header: RolloutHeader, plan: Plan) -> Self {
+    fn new(header: RolloutHeader, plan: Arc<Plan>) -> Self {
         let devices: BTreeMap<_, _> = plan
             .devices
             .iter()

@@ -1,8 +1,8 @@
 //! A support bundle: one file that tells those who help from afar how a device is, and what its workloads did last.
 //!
 //! It is a tar: `README.txt`, `about.json`, `config.json`, `doctor.json`, `status.json`, and one recording for each
-//! workload as `flight/NAME.pb` ([`crate::record::decode_flight`]). Whoever reads one takes it for what anybody may have
-//! written.
+//! workload as `flight/NAME.pb` ([`crate::record::decode_flight`]). A server's is of the same form, with other parts.
+//! Whoever reads one takes it for what anybody may have written.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -17,7 +17,8 @@ const BUNDLE_BYTES_MAX: u64 = 64 << 20;
 const FLIGHTS: &str = "flight/";
 const FLIGHT_SUFFIX: &str = ".pb";
 
-const README: &[u8] = b"\
+/// What a device's bundle says of itself.
+pub const README: &[u8] = b"\
 A fleetd support bundle: how a device is, and what its workloads did last.
 
 about.json    which device and which program, and when this was written
@@ -62,18 +63,23 @@ pub enum WriteBundleError {
 impl Bundle {
     /// A bundle that explains itself.
     #[must_use]
-    pub fn new() -> Self {
-        Self { files: vec![("README.txt".to_owned(), README.to_vec())] }
+    pub fn new(readme: &[u8]) -> Self {
+        Self { files: vec![("README.txt".to_owned(), readme.to_vec())] }
+    }
+
+    /// Adds a part.
+    pub fn add(&mut self, name: String, bytes: Vec<u8>) {
+        self.files.push((name, bytes));
     }
 
     /// Adds a document.
     pub fn add_json(&mut self, name: &str, value: &serde_json::Value) {
-        self.files.push((format!("{name}.json"), format!("{value:#}\n").into_bytes()));
+        self.add(format!("{name}.json"), format!("{value:#}\n").into_bytes());
     }
 
     /// Adds a workload's recording.
     pub fn add_flight(&mut self, workload: &str, recording: Vec<u8>) {
-        self.files.push((format!("{FLIGHTS}{workload}{FLIGHT_SUFFIX}"), recording));
+        self.add(format!("{FLIGHTS}{workload}{FLIGHT_SUFFIX}"), recording);
     }
 
     /// Writes it to a file that is not there yet, which nobody but this user may read.
@@ -140,15 +146,15 @@ pub enum ReadBundleError {
         /// Which part.
         name: String,
         /// What is wrong.
-        source: Box<DecodeRecordError>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// Reads the recordings of a bundle, in the order in which they lie there.
+/// Reads the parts of a bundle, in the order in which they lie there, each by its name.
 ///
 /// # Errors
 /// As [`ReadBundleError`] says.
-pub fn read_flights(path: &Path) -> Result<Vec<WorkloadFlight>, ReadBundleError> {
+pub fn read_parts(path: &Path) -> Result<Vec<(String, Vec<u8>)>, ReadBundleError> {
     let file = |source| ReadBundleError::File { path: path.to_owned(), source };
     let length = fs::metadata(path).map_err(file)?.len();
     if length > BUNDLE_BYTES_MAX {
@@ -156,26 +162,37 @@ pub fn read_flights(path: &Path) -> Result<Vec<WorkloadFlight>, ReadBundleError>
     }
     let bytes = fs::read(path).map_err(file)?;
     let damaged = |source| ReadBundleError::Archive { path: path.to_owned(), source };
-    let mut flights = Vec::new();
     let mut archive = tar::Archive::new(bytes.as_slice());
-    let mut parts = 0;
+    let mut parts = Vec::new();
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let mut part = Vec::new();
         // Never more than the file has: a tar is not compressed.
         entry.read_to_end(&mut part).map_err(damaged)?;
-        parts += 1;
-        if name.starts_with(FLIGHTS) && name.ends_with(FLIGHT_SUFFIX) {
-            let flight = decode_flight(&part);
-            let refused = |source| ReadBundleError::Flight { path: path.to_owned(), name, source: Box::new(source) };
-            flights.push(flight.map_err(refused)?);
-        }
+        parts.push((name, part));
     }
-    if parts == 0 {
+    if parts.is_empty() {
         return Err(damaged(io::Error::new(io::ErrorKind::InvalidData, "there is nothing in it")));
     }
-    Ok(flights)
+    Ok(parts)
+}
+
+/// Reads the recordings of workloads among the parts of a bundle, in the order in which they lie there.
+///
+/// # Errors
+/// [`ReadBundleError::Flight`].
+pub fn read_flights(path: &Path, parts: &[(String, Vec<u8>)]) -> Result<Vec<WorkloadFlight>, ReadBundleError> {
+    let flights = parts.iter().filter(|(name, _)| name.starts_with(FLIGHTS) && name.ends_with(FLIGHT_SUFFIX));
+    let read = |(name, part): &(String, Vec<u8>)| {
+        let refused = |source: DecodeRecordError| ReadBundleError::Flight {
+            path: path.to_owned(),
+            name: name.clone(),
+            source: Box::new(source),
+        };
+        decode_flight(part).map_err(refused)
+    };
+    flights.map(read).collect()
 }
 
 #[cfg(test)]
@@ -185,7 +202,11 @@ mod tests {
     fn cut(bytes: &[u8], folder: &tempfile::TempDir) -> Result<Vec<WorkloadFlight>, ReadBundleError> {
         let path = folder.path().join("cut.tar");
         fs::write(&path, bytes).unwrap();
-        read_flights(&path)
+        read(&path)
+    }
+
+    fn read(path: &Path) -> Result<Vec<WorkloadFlight>, ReadBundleError> {
+        read_flights(path, &read_parts(path)?)
     }
 
     #[test]
@@ -193,26 +214,26 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bundle.tar");
-        let mut bundle = Bundle::new();
+        let mut bundle = Bundle::new(README);
         bundle.add_json("about", &serde_json::json!({ "version": "1" }));
         bundle.write(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(String::from_utf8_lossy(&fs::read(&path).unwrap()).contains("fleetd support replay"));
-        assert!(read_flights(&path).unwrap().is_empty());
+        assert!(read(&path).unwrap().is_empty());
         assert!(matches!(bundle.write(&path), Err(WriteBundleError::Exists { .. })));
     }
 
     #[test]
     fn what_is_no_bundle_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let mut bundle = Bundle::new();
+        let mut bundle = Bundle::new(README);
         bundle.add_flight("coffee", b"\xff no recording".to_vec());
         let whole = bundle.archive().unwrap();
         let error = cut(&whole, &folder).unwrap_err().to_string();
         assert!(error.contains("flight/coffee.pb"), "{error}");
         assert!(matches!(cut(&[], &folder), Err(ReadBundleError::Archive { .. })));
         assert!(matches!(cut(&[7; 4096], &folder), Err(ReadBundleError::Archive { .. })));
-        assert!(matches!(read_flights(folder.path().join("none").as_path()), Err(ReadBundleError::File { .. })));
+        assert!(matches!(read(folder.path().join("none").as_path()), Err(ReadBundleError::File { .. })));
         for length in (1..whole.len()).step_by(97) {
             assert!(cut(&whole[..length], &folder).map_or(true, |flights| flights.is_empty()), "cut at {length}");
         }

@@ -6,6 +6,7 @@ mod backup;
 mod bad_input;
 mod demo;
 mod device;
+mod doctor;
 mod link;
 mod material;
 mod refused;

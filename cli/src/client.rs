@@ -18,7 +18,9 @@ use std::time::Duration;
 
 /// The API's messages, which the client takes and gives.
 pub use fleetd_proto::fleetd as api;
-use fleetd_proto::fleetd::{access, artifact, backup, device, enrolment, log, registration, release, rollout, trust};
+use fleetd_proto::fleetd::{
+    access, artifact, backup, device, enrolment, log, registration, release, rollout, support, trust,
+};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{FleetId, RequestId};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -231,6 +233,9 @@ calls! {
         list_rollouts(rollout::v1::ListRolloutsRequest) -> rollout::v1::ListRolloutsResponse;
         abort_rollout(rollout::v1::AbortRolloutRequest) -> rollout::v1::AbortRolloutResponse;
     }
+    support::v1::support_service_client::SupportServiceClient {
+        examine_server(support::v1::ExamineServerRequest) -> support::v1::ExamineServerResponse;
+    }
     trust::v1::trust_service_client::TrustServiceClient {
         get_trust(trust::v1::GetTrustRequest) -> trust::v1::GetTrustResponse;
         add_root_record(trust::v1::AddRootRecordRequest) -> trust::v1::AddRootRecordResponse;
@@ -268,6 +273,9 @@ streams! {
     }
     backup::v1::backup_service_client::BackupServiceClient {
         read_backup(backup::v1::ReadBackupRequest) -> backup::v1::ReadBackupResponse;
+    }
+    support::v1::support_service_client::SupportServiceClient {
+        read_support_bundle(support::v1::ReadSupportBundleRequest) -> support::v1::ReadSupportBundleResponse;
     }
     artifact::v1::artifact_service_client::ArtifactServiceClient {
         download_artifact(artifact::v1::DownloadArtifactRequest) -> artifact::v1::DownloadArtifactResponse;

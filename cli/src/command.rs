@@ -122,7 +122,7 @@ pub enum Command {
     /// Rehearse in a simulated world: the product's own nodes, on virtual time, under faults
     #[command(subcommand)]
     Sim(sim::Sim),
-    /// Help from afar, with what a device wrote down of itself
+    /// Help from afar, with what a device or a server wrote down of itself
     #[command(subcommand)]
     Support(support::Support),
     /// Write a completion script for a shell
@@ -216,7 +216,7 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Demo(command) => command.run(session).await,
         Command::Serve(command) => command.run(session).await,
         Command::Sim(command) => command.run(session).await,
-        Command::Support(command) => command.run(session),
+        Command::Support(command) => command.run(session).await,
         Command::Completion(command) => command.run(session),
     }
 }

@@ -113,6 +113,14 @@ pub mod fleetd {
         }
     }
 
+    /// What a person needs who looks after a server, or helps from afar.
+    pub mod support {
+        /// Version 1.
+        pub mod v1 {
+            generated!("fleetd.support.v1.rs");
+        }
+    }
+
     /// What two nodes say to each other while they sync.
     pub mod sync {
         /// Version 1.

@@ -8,10 +8,31 @@
 mod restore;
 mod write;
 
+use fleetd_sync_core::commit::{Mutation, Space};
+use fleetd_sync_core::time::Wall;
+use fleetd_sync_store::state_store::{ReadError, StateStore};
 use serde::{Deserialize, Serialize};
 
 pub use restore::{RestoreBackupError, restore};
 pub use write::{Sources, WriteBackupError, write};
+
+/// The key of the time at which the last backup was taken.
+const TAKEN_AT: &[u8] = b"backup-taken-at";
+
+/// When the last whole backup was taken, as far as the store knows.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn taken_at(store: &dyn StateStore) -> Result<Option<Wall>, ReadError> {
+    let found = store.get(Space::Meta, TAKEN_AT)?;
+    Ok(found.and_then(|found| found.value.as_slice().try_into().ok()).map(|bytes| Wall(i64::from_be_bytes(bytes))))
+}
+
+/// Notes that a backup was taken.
+#[must_use]
+pub fn taken(at: Wall) -> Mutation {
+    Mutation::Put { space: Space::Meta, key: TAKEN_AT.to_vec(), value: at.0.to_be_bytes().to_vec() }
+}
 
 /// The format that this program writes, and the newest that it reads.
 const FORMAT: u32 = 1;

@@ -163,6 +163,14 @@ impl Keys {
         Ok(read::<RootRecord>(&directory.join(RECORD))?.map(|first| first.body().fleet))
     }
 
+    /// The keys in `directory`; `None` when there is no fleet. Nothing is made.
+    ///
+    /// # Errors
+    /// [`OpenKeysError`] when something is missing, damaged, or open to others.
+    pub fn read(directory: &Path) -> Result<Option<Self>, OpenKeysError> {
+        read::<RootRecord>(&directory.join(RECORD))?.map(|first| Self::open(directory, first)).transpose()
+    }
+
     fn open(directory: &Path, first: RootRecord) -> Result<Self, OpenKeysError> {
         let path = directory.join(RECORD);
         RootChain::found(first.body().fleet, first.clone()).map_err(|source| OpenKeysError::Record { path, source })?;

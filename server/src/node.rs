@@ -35,6 +35,7 @@ use crate::connection_table::ConnectionTable;
 use crate::driver::{
     AuthorityDriver, DeviceDriver, LobbyDriver, LogStoreDriver, LogStoreKey, RegistrationDriver, RolloutDriver,
 };
+use crate::flights::Flights;
 use crate::record;
 use crate::trust_file::{TrustFile, TrustFileError};
 
@@ -113,6 +114,8 @@ pub struct Shared {
     pub registered_answers: Answers<Registered>,
     /// Devices that asked for a new certificate.
     pub renewed_answers: Answers<Renewed>,
+    /// What rollouts did last.
+    pub flights: Flights,
     entropy: Mutex<Entropy>,
 }
 
@@ -189,6 +192,7 @@ impl Node {
             registration_answers: Answers::new(entropy.stream("registration answers")),
             registered_answers: Answers::new(entropy.stream("registered answers")),
             renewed_answers: Answers::new(entropy.stream("renewed answers")),
+            flights: Flights::default(),
             entropy: Mutex::new(entropy.stream("actors")),
             seams,
             identity,
@@ -367,7 +371,8 @@ fn load_rollouts(
         let (shared, later, rollout) = (Arc::clone(&shared), later.clone(), *rollout);
         Arc::new(move |_| {
             let machine = load_rollout(shared.seams.store.as_ref(), rollout).map_err(failed)?;
-            Ok((machine, RolloutDriver::new(Arc::clone(&shared), later.clone(), rollout)))
+            let driver = RolloutDriver::new(Arc::clone(&shared), later.clone(), &machine);
+            Ok((machine, driver))
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod registration;
 pub mod release;
 pub mod request;
 pub mod rollout;
+pub mod rollout_flight;
 
 use fleetd_sync_core::time::Wall;
 use prost_types::Timestamp;

@@ -25,6 +25,7 @@ pub mod release;
 mod request_log;
 pub mod rollout;
 pub mod status;
+pub mod support;
 pub mod trust;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use fleetd_proto::fleetd::log::v1::log_service_server::LogServiceServer;
 use fleetd_proto::fleetd::registration::v1::registration_service_server::RegistrationServiceServer;
 use fleetd_proto::fleetd::release::v1::release_service_server::ReleaseServiceServer;
 use fleetd_proto::fleetd::rollout::v1::rollout_service_server::RolloutServiceServer;
+use fleetd_proto::fleetd::support::v1::support_service_server::SupportServiceServer;
 use fleetd_proto::fleetd::trust::v1::trust_service_server::TrustServiceServer;
 use fleetd_sync_core::limit;
 use tonic::service::Routes;
@@ -69,6 +71,7 @@ pub fn routes(backend: &Arc<Backend>) -> Routes {
         .add_service(LogServiceServer::new(log::Logs::new(backend())))
         .add_service(AccessServiceServer::new(access::Access::new(backend())))
         .add_service(BackupServiceServer::new(backup::Backups::new(backend())))
+        .add_service(SupportServiceServer::new(support::SupportDesk::new(backend())))
         .add_service(TrustServiceServer::new(trust::TrustRoot::new(backend())));
     routes.routes()
 }

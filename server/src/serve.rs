@@ -39,6 +39,7 @@ use crate::blocking::RuntimeThreads;
 use crate::edge::authenticate::{Authenticator as _, Role};
 use crate::edge::limit::Limits;
 use crate::edge::{self, Api, OpenApiError};
+use crate::examine::Premises;
 use crate::keys::{Keys, OpenKeysError, RoleError};
 use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
 use crate::presence::{self, Presence, TakeUpPresenceError};
@@ -274,7 +275,7 @@ async fn run(
     let announcement = Announcement {
         api_address: ports.api.local_addr().unwrap_or(options.api_address),
         sync_address: listener.local_address(),
-        advertised: advertised.clone(),
+        advertised,
         fleet: keys.fleet(),
         is_new_fleet: keys.is_new_fleet(),
         root_key_path: keys.root_path(),
@@ -283,7 +284,7 @@ async fn run(
         admin_token,
         quarantined,
     };
-    let introduction = Introduction { server_id: keys.server_id(), addresses: advertised };
+    let introduction = introduction(options, &keys, &announcement);
     let presence = Presence::new(Arc::clone(&node.shared));
     let shared = Arc::clone(&node.shared);
     let backend = Backend::new(node, Arc::clone(&tokens), introduction, Arc::clone(&store) as _);
@@ -393,6 +394,13 @@ fn advertised(asked: &[String], listener: &dyn Listener) -> Result<Vec<ServerAdd
         IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
     Ok(vec![address.to_string().parse()?])
+}
+
+/// What the server says of itself.
+fn introduction(options: &ServeOptions, keys: &Keys, announcement: &Announcement) -> Introduction {
+    let Announcement { api_address, sync_address, .. } = *announcement;
+    let premises = Premises { data: options.data.clone(), api_address, sync_address };
+    Introduction { server_id: keys.server_id(), addresses: announcement.advertised.clone(), premises: Some(premises) }
 }
 
 /// Where readers of errors find the API: on the host that is advertised to devices, by the API's own port.

@@ -1,13 +1,13 @@
-//! Stepping through what a device recorded: its own machine, from the state that it was in, with the inputs that it
-//! took.
+//! Stepping through what a node recorded: its own machine, from the state that it was in, with the inputs that it took.
 
+use std::fmt::Debug;
 use std::panic::{self, AssertUnwindSafe};
 
 pub use fleetd_actors::flight::Start;
-use fleetd_actors::flight::{Leg, Mark, Step};
-use fleetd_actors::workload::{Input, Snapshot, Workload};
-use fleetd_agent::record::WorkloadFlight;
-use fleetd_sync_core::machine::{Machine as _, Turn};
+use fleetd_actors::flight::{Leg, Mark, Recorded, Step};
+pub use fleetd_actors::rollout::Rollout;
+pub use fleetd_actors::workload::Workload;
+use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::time::Now;
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub struct Replayed {
     pub number: usize,
     /// Why a leg begins with it, if one does.
     pub begins: Option<Start>,
-    /// When, by the device's clocks.
+    /// When, by the node's clocks.
     pub now: Now,
     /// The input; `None` when the machine looked at what was due.
     pub input: Option<String>,
@@ -38,16 +38,16 @@ pub struct Replayed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum End {
-    /// As the device noted.
+    /// As the node noted.
     Same,
-    /// Otherwise: what the device noted, and what came here.
+    /// Otherwise: what the node noted, and what came here.
     Differs {
-        /// What the device noted.
-        device: String,
+        /// What the node noted.
+        noted: String,
         /// What came here.
         here: String,
     },
-    /// The device did not note how it ended, since it was at it, or failed.
+    /// The node did not note how it ended, since the machine was at it, or failed.
     Unnoted,
     /// The machine failed here: an assertion of its own.
     Failed {
@@ -62,39 +62,55 @@ pub enum End {
 pub struct ReplayedFlight {
     /// Steps that were replayed.
     pub steps: usize,
-    /// The first step that did not come to what the device noted.
+    /// The first step that did not come to what the node noted.
     pub first_difference: Option<usize>,
     /// Steps at which the machine failed.
     pub failures: Vec<usize>,
 }
 
-/// Steps through a workload's recording, and shows each step.
-pub fn replay(flight: &WorkloadFlight, mut show: impl FnMut(Replayed)) -> ReplayedFlight {
+/// The legs of a recording of `M`.
+pub type Legs<M> = [Leg<<M as Recorded>::State, <M as Machine>::Input>];
+
+/// Steps through a recording, and shows each step behind the first `passed`: what a step changed is costly to tell of
+/// a machine with a large state.
+pub fn replay<M>(legs: &Legs<M>, passed: usize, mut show: impl FnMut(Replayed)) -> ReplayedFlight
+where
+    M: Recorded,
+    M::Input: Clone,
+    M::Effect: Debug,
+{
     let mut replayed = ReplayedFlight::default();
-    let mut before: Option<Workload> = None;
-    for leg in &flight.legs {
+    let mut before: Option<M> = None;
+    for leg in legs {
         let is_joined = leg.start != Start::Continued
             || before.as_ref().is_none_or(|machine| machine.snapshot().as_ref() == Some(&leg.state));
         if !is_joined {
             replayed.first_difference.get_or_insert(replayed.steps);
         }
-        before = replay_leg(leg, &mut replayed, &mut show);
+        before = replay_leg(leg, passed, &mut replayed, &mut show);
     }
     replayed
 }
 
 /// Steps through one leg; gives the machine as it is at its end, unless it failed.
-fn replay_leg(
-    leg: &Leg<Snapshot, Input>,
+fn replay_leg<M>(
+    leg: &Leg<M::State, M::Input>,
+    passed: usize,
     replayed: &mut ReplayedFlight,
     show: &mut impl FnMut(Replayed),
-) -> Option<Workload> {
-    let mut machine = Workload::restore(leg.state.clone());
+) -> Option<M>
+where
+    M: Recorded,
+    M::Input: Clone,
+    M::Effect: Debug,
+{
+    let mut machine = M::restore(leg.state.clone());
     for (place, step) in leg.steps.iter().enumerate() {
         replayed.steps += 1;
         let number = replayed.steps;
-        let begins = (place == 0).then_some(leg.start);
-        let (phase, state) = (machine.phase().to_owned(), format!("{machine:#?}"));
+        let is_shown = number > passed;
+        let look = |machine: &M| if is_shown { format!("{machine:#?}") } else { String::new() };
+        let (phase, state) = (machine.phase().to_owned(), look(&machine));
         let taken = panic::catch_unwind(AssertUnwindSafe(|| take(&mut machine, step)));
         let (end, effects) = match taken {
             Ok((here, effects)) => (end(step.mark.as_ref(), &here), effects),
@@ -106,16 +122,18 @@ fn replay_leg(
             End::Same | End::Unnoted => {}
         }
         let is_over = matches!(end, End::Failed { .. });
-        show(Replayed {
-            number,
-            begins,
-            now: step.now,
-            input: step.input.as_ref().map(|input| format!("{input:?}")),
-            phases: (phase, machine.phase().to_owned()),
-            changes: lines_changed(&state, &format!("{machine:#?}")),
-            effects,
-            end,
-        });
+        if is_shown {
+            show(Replayed {
+                number,
+                begins: (place == 0).then_some(leg.start),
+                now: step.now,
+                input: step.input.as_ref().map(|input| format!("{input:?}")),
+                phases: (phase, machine.phase().to_owned()),
+                changes: lines_changed(&state, &look(&machine)),
+                effects,
+                end,
+            });
+        }
         if is_over {
             return None;
         }
@@ -124,7 +142,12 @@ fn replay_leg(
 }
 
 /// Gives the machine one step's input; says what that came to.
-fn take(machine: &mut Workload, step: &Step<Input>) -> (Mark, Vec<String>) {
+fn take<M>(machine: &mut M, step: &Step<M::Input>) -> (Mark, Vec<String>)
+where
+    M: Recorded,
+    M::Input: Clone,
+    M::Effect: Debug,
+{
     let mut turn = Turn::new();
     match &step.input {
         Some(input) => machine.handle(step.now, input.clone(), &mut turn),
@@ -134,11 +157,11 @@ fn take(machine: &mut Workload, step: &Step<Input>) -> (Mark, Vec<String>) {
     (mark, turn.effects().iter().map(|effect| format!("{effect:?}")).collect())
 }
 
-fn end(device: Option<&Mark>, here: &Mark) -> End {
-    match device {
+fn end(noted: Option<&Mark>, here: &Mark) -> End {
+    match noted {
         None => End::Unnoted,
-        Some(device) if device == here => End::Same,
-        Some(device) => End::Differs { device: words(device), here: words(here) },
+        Some(noted) if noted == here => End::Same,
+        Some(noted) => End::Differs { noted: words(noted), here: words(here) },
     }
 }
 
@@ -155,14 +178,14 @@ fn words_of(cause: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fleetd_actors::workload::{Child, Found, Run, WorkloadRecord};
+    use fleetd_actors::workload::{Child, Found, Input, Run, Snapshot, WorkloadRecord};
     use fleetd_sync_core::entropy::Entropy;
     use fleetd_sync_core::id::OperationId;
 
     use super::*;
 
     /// What a device would note of a workload that is loaded and finds no run.
-    fn flight() -> WorkloadFlight {
+    fn flight() -> Vec<Leg<Snapshot, Input>> {
         let (name, platform) = ("coffee".parse().unwrap(), "linux/arm64".parse().unwrap());
         let record = WorkloadRecord::default();
         let mut machine = Workload::new(name, platform, record, Entropy::from_seed([5; 32]));
@@ -179,15 +202,20 @@ mod tests {
             Leg { start: Start::Continued, state: machine.snapshot().unwrap(), steps: vec![leg.steps[0].clone()] };
         let mut next = next;
         next.steps[0].mark = Some(take(&mut machine, &next.steps[0]).0);
-        let state = &leg.state;
-        let (workload, platform) = (state.name.clone(), state.platform.clone());
-        WorkloadFlight { version: "1".to_owned(), workload, platform, legs: vec![leg, next] }
+        vec![leg, next]
     }
 
-    fn steps(flight: &WorkloadFlight) -> (Vec<Replayed>, ReplayedFlight) {
+    fn steps(legs: &Legs<Workload>) -> (Vec<Replayed>, ReplayedFlight) {
         let mut steps = Vec::new();
-        let replayed = replay(flight, |step| steps.push(step));
+        let replayed = replay::<Workload>(legs, 0, |step| steps.push(step));
         (steps, replayed)
+    }
+
+    #[test]
+    fn steps_that_nobody_wants_to_see_are_taken_all_the_same() {
+        let mut shown = Vec::new();
+        let replayed = replay::<Workload>(&flight(), 2, |step| shown.push(step.number));
+        assert_eq!((replayed.steps, shown), (3, vec![3]));
     }
 
     #[test]
@@ -204,18 +232,18 @@ mod tests {
     #[test]
     fn a_step_that_comes_to_something_else_is_named_with_both() {
         let mut other = flight();
-        other.legs[0].steps[1].mark.as_mut().unwrap().effects += 1;
-        other.legs[0].steps[0].mark = None;
+        other[0].steps[1].mark.as_mut().unwrap().effects += 1;
+        other[0].steps[0].mark = None;
         let (steps, replayed) = steps(&other);
         assert_eq!(replayed.first_difference, Some(2));
         assert_eq!(steps[0].end, End::Unnoted);
-        assert!(matches!(&steps[1].end, End::Differs { device, here } if device != here));
+        assert!(matches!(&steps[1].end, End::Differs { noted, here } if noted != here));
     }
 
     #[test]
     fn a_leg_that_does_not_follow_the_one_before_is_a_difference() {
         let mut torn = flight();
-        torn.legs[1].state.restart_asked = true;
+        torn[1].state.restart_asked = true;
         assert_eq!(steps(&torn).1.first_difference, Some(2));
     }
 
@@ -224,8 +252,8 @@ mod tests {
         let mut broken = flight();
         let operation = OperationId::from_bytes([1; 8]);
         let run = Run { operation, manifest: None, stop_grace: std::time::Duration::ZERO, stopping: false };
-        broken.legs[1].state.record.run = Some(run);
-        broken.legs[1].start = Start::Resumed;
+        broken[1].state.record.run = Some(run);
+        broken[1].start = Start::Resumed;
         let (steps, replayed) = steps(&broken);
         assert_eq!((replayed.failures, replayed.steps), (vec![3], 3));
         let End::Failed { message } = &steps[2].end else { panic!("{:?}", steps[2].end) };

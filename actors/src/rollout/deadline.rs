@@ -12,6 +12,14 @@ pub(super) struct Deadlines {
     by_device: BTreeMap<LocalId, Monotonic>,
 }
 
+impl FromIterator<(LocalId, Monotonic)> for Deadlines {
+    fn from_iter<T: IntoIterator<Item = (LocalId, Monotonic)>>(deadlines: T) -> Self {
+        let mut all = Self::default();
+        deadlines.into_iter().for_each(|(device, at)| all.set(device, at));
+        all
+    }
+}
+
 impl Deadlines {
     pub(super) fn set(&mut self, device: LocalId, at: Monotonic) {
         self.clear(device);
@@ -31,6 +39,11 @@ impl Deadlines {
 
     pub(super) fn earliest(&self) -> Option<Monotonic> {
         self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// Every deadline, by its device.
+    pub(super) const fn by_device(&self) -> &BTreeMap<LocalId, Monotonic> {
+        &self.by_device
     }
 
     /// Takes the earliest deadline that has passed.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::plan::{Blocked, PlannedDevice, PlannedRelease, Targets, Verdict};
 use super::*;
+use crate::flight::Recorded as _;
 use crate::report::{Exit, Fault};
 
 fn rollout() -> RolloutId {
@@ -82,7 +83,7 @@ impl Bench {
 
     fn start(&mut self, plan: Plan) {
         let operation = OperationId::from_bytes([4; 8]);
-        self.input(Input::Start { operation, caller: "ada".to_owned(), plan: Box::new(plan) });
+        self.input(Input::Start { operation, caller: "ada".to_owned(), plan: Arc::new(plan) });
     }
 
     fn abort(&mut self) {
@@ -90,8 +91,17 @@ impl Bench {
     }
 
     fn input(&mut self, input: Input) {
-        let mut turn = Turn::new();
-        self.machine.handle(self.now, input, &mut turn);
+        self.step(|machine, now, turn| machine.handle(now, input.clone(), turn));
+    }
+
+    /// Steps the machine, and one that was taken up in its state: they are the same machine.
+    fn step(&mut self, step: impl Fn(&mut Rollout, Now, &mut RolloutTurn)) {
+        let mut twin = Rollout::restore(self.machine.snapshot().unwrap());
+        let (mut turn, mut same) = (Turn::new(), Turn::new());
+        step(&mut self.machine, self.now, &mut turn);
+        step(&mut twin, self.now, &mut same);
+        assert_eq!(same, turn);
+        assert_eq!(format!("{twin:?}"), format!("{:?}", self.machine));
         self.take(turn);
     }
 
@@ -99,7 +109,9 @@ impl Bench {
         let (records, effects) = turn.into_parts();
         for record in records {
             match record {
-                Record::Started { header, plan } => (self.header, self.plan) = (Some(*header), Some(*plan)),
+                Record::Started { header, plan } => {
+                    (self.header, self.plan) = (Some(*header), Some(Plan::clone(&plan)))
+                }
                 Record::Rollout(header) => self.header = Some(*header),
                 Record::Device { device, progress } => drop(self.stored.insert(device, *progress)),
             }
@@ -115,9 +127,7 @@ impl Bench {
     }
 
     fn wake(&mut self) {
-        let mut turn = Turn::new();
-        self.machine.handle_timeout(self.now, &mut turn);
-        self.take(turn);
+        self.step(|machine, now, turn| machine.handle_timeout(now, turn));
     }
 
     fn advance(&mut self, span: Duration) {

@@ -6,6 +6,8 @@ use fleetd_sync_core::entropy::{Entropy, EntropyPosition};
 use fleetd_sync_core::name::{Platform, WorkloadName};
 use fleetd_sync_core::trust::Roster;
 
+use crate::flight::Recorded;
+
 use super::{Assignment, Child, Vigil, Work, Workload, WorkloadRecord};
 
 /// A workload's whole state between two turns.
@@ -37,11 +39,12 @@ pub struct Snapshot {
     pub entropy: EntropyPosition,
 }
 
-impl Workload {
-    /// The machine's state; `None` in the rare moments when what was last reported is not what it would say now,
-    /// since a run has to be looked for anew.
-    #[must_use]
-    pub fn snapshot(&self) -> Option<Snapshot> {
+impl Recorded for Workload {
+    type State = Snapshot;
+
+    /// There is none in the rare moments when what was last reported is not what it would say now, since a run has to
+    /// be looked for anew.
+    fn snapshot(&self) -> Option<Snapshot> {
         let (report, status) = (self.report(), self.status());
         let is_current = self.reported.as_ref().is_none_or(|reported| *reported == report)
             && self.shown.as_ref().is_none_or(|shown| *shown == status)
@@ -62,9 +65,7 @@ impl Workload {
         })
     }
 
-    /// Takes a machine up in a state in which one was. It is the same from then on.
-    #[must_use]
-    pub fn restore(snapshot: Snapshot) -> Self {
+    fn restore(snapshot: Snapshot) -> Self {
         let entropy = Entropy::at(snapshot.entropy);
         let mut machine = Self::new(snapshot.name, snapshot.platform, snapshot.record, entropy);
         machine.assignment = snapshot.assignment;

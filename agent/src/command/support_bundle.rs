@@ -11,7 +11,7 @@ use super::config::of_agent_or_own;
 use super::{Invocation, ask_error, block_on, connect, doctor, read_config};
 use crate::config::ConfigArguments;
 use crate::local_api::{RecordedFlight, ShownStatus};
-use crate::support_bundle::{Bundle, WriteBundleError};
+use crate::support_bundle::{Bundle, README, WriteBundleError};
 
 pub(super) fn run(
     arguments: &ConfigArguments,
@@ -28,7 +28,7 @@ pub(super) fn run(
     let name = asked.as_ref().map_or("device", |(status, _)| status.local_id.as_str());
     let path = out.map_or_else(|| PathBuf::from(format!("fleetd-support-{name}.tar")), Path::to_owned);
 
-    let mut bundle = Bundle::new();
+    let mut bundle = Bundle::new(README);
     bundle.add_json("about", &about(name, asked.is_ok(), invocation));
     bundle.add_json("config", &json(&settings)?);
     bundle.add_json("doctor", &doctor::to_json(&config, invocation)?);

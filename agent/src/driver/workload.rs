@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fleetd_actors::address::Address;
 use fleetd_actors::driver::Driver;
-use fleetd_actors::flight::Mark;
+use fleetd_actors::flight::Recorded as _;
 use fleetd_actors::spawn::LoadActorError;
 use fleetd_actors::workload::{
     Effect, Input, Release, Slot, StageError, Step, SwitchError, Workload, WorkloadFloor, WorkloadRecord,
@@ -51,9 +51,7 @@ pub(crate) fn load(
     let entropy = surroundings.entropy(name.as_str());
     let workload = Workload::new(name.clone(), surroundings.options.platform.clone(), record, entropy);
     let recorder = surroundings.flights.of(name);
-    if let Some(state) = workload.snapshot() {
-        recorder.loaded(state);
-    }
+    recorder.loaded(workload.snapshot());
     let events = run::events(address.clone(), Arc::clone(surroundings));
     let driver = WorkloadDriver {
         name: name.clone(),
@@ -154,7 +152,7 @@ impl Driver<Workload> for WorkloadDriver {
     }
 
     fn witness_turn(&mut self, machine: &Workload, turn: &Turn<WorkloadRecord, Effect>) {
-        self.recorder.stepped(Mark::of(machine, turn), || machine.snapshot());
+        self.recorder.witness(machine, turn);
     }
 
     fn start(&mut self, _now: Now, effect: Effect) {

@@ -2277,3 +2277,376 @@ impl ::prost::Name for AssignmentRecord {
         "/fleetd.record.v1.AssignmentRecord".into()
     }
 }
+/// One rollout's last steps on a server, as a support bundle carries them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutFlightRecording {
+    /// The program that recorded it (`0.1.0`). Only the same one steps through it for certain.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// The rollout, 10 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub rollout_id: ::prost::alloc::vec::Vec<u8>,
+    /// The plans that it carried out or was to, each in the text that it is saved as. States and inputs name them by their
+    /// place here.
+    #[prost(string, repeated, tag = "11")]
+    pub plans: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The legs, the oldest first.
+    #[prost(message, repeated, tag = "12")]
+    pub legs: ::prost::alloc::vec::Vec<RolloutFlightLeg>,
+}
+impl ::prost::Name for RolloutFlightRecording {
+    const NAME: &'static str = "RolloutFlightRecording";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RolloutFlightRecording".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RolloutFlightRecording".into()
+    }
+}
+/// A rollout's whole state, and the steps that it took since.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutFlightLeg {
+    /// Why it begins.
+    #[prost(enumeration = "FlightStart", tag = "1")]
+    pub start: i32,
+    /// The rollout's state before the first step; absent when it had not been started.
+    #[prost(message, optional, tag = "2")]
+    pub run: ::core::option::Option<RolloutRunState>,
+    /// The steps, in order.
+    #[prost(message, repeated, tag = "3")]
+    pub steps: ::prost::alloc::vec::Vec<RolloutFlightStep>,
+}
+impl ::prost::Name for RolloutFlightLeg {
+    const NAME: &'static str = "RolloutFlightLeg";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RolloutFlightLeg".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RolloutFlightLeg".into()
+    }
+}
+/// One input, or one look at what is due.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutFlightStep {
+    /// Nanoseconds on the clock for timers.
+    #[prost(fixed64, tag = "1")]
+    pub monotonic_ns: u64,
+    /// The server's date, in milliseconds since 1970.
+    #[prost(sfixed64, tag = "2")]
+    pub wall_ms: i64,
+    /// How far that can be trusted.
+    #[prost(enumeration = "super::super::common::v1::ClockQuality", tag = "3")]
+    pub quality: i32,
+    /// What the rollout took; absent when it looked at what was due.
+    #[prost(message, optional, tag = "11")]
+    pub input: ::core::option::Option<RolloutInput>,
+    /// What came of it; absent when the rollout did not come back from it.
+    #[prost(message, optional, tag = "12")]
+    pub mark: ::core::option::Option<FlightMark>,
+}
+impl ::prost::Name for RolloutFlightStep {
+    const NAME: &'static str = "RolloutFlightStep";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RolloutFlightStep".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RolloutFlightStep".into()
+    }
+}
+/// A rollout's whole state between two turns.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutRunState {
+    /// The rollout itself.
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<RolloutRecord>,
+    /// The plan, by its place in the recording.
+    #[prost(uint32, tag = "2")]
+    pub plan: u32,
+    /// How far each device has come.
+    #[prost(message, repeated, tag = "11")]
+    pub devices: ::prost::alloc::vec::Vec<AssignmentRecord>,
+    /// Devices to which something is to be sent, 16 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "12")]
+    pub unsent: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Devices that are to be asked how they stand, 16 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "13")]
+    pub unasked: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// When what was not confirmed is sent again.
+    #[prost(message, repeated, tag = "14")]
+    pub resend_at: ::prost::alloc::vec::Vec<DeviceDeadline>,
+    /// How often it was.
+    #[prost(message, repeated, tag = "15")]
+    pub resends: ::prost::alloc::vec::Vec<DeviceCount>,
+    /// By when a device must say something, or be back.
+    #[prost(message, repeated, tag = "16")]
+    pub due_at: ::prost::alloc::vec::Vec<DeviceDeadline>,
+    /// Whether that was set for every device since the last load.
+    #[prost(bool, tag = "21")]
+    pub armed: bool,
+}
+impl ::prost::Name for RolloutRunState {
+    const NAME: &'static str = "RolloutRunState";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RolloutRunState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RolloutRunState".into()
+    }
+}
+/// A time that is set for a device.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceDeadline {
+    /// The device, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub local_id: ::prost::alloc::vec::Vec<u8>,
+    /// Nanoseconds on the clock for timers.
+    #[prost(fixed64, tag = "2")]
+    pub at_ns: u64,
+}
+impl ::prost::Name for DeviceDeadline {
+    const NAME: &'static str = "DeviceDeadline";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.DeviceDeadline".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.DeviceDeadline".into()
+    }
+}
+/// How often something was done for a device.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceCount {
+    /// The device, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub local_id: ::prost::alloc::vec::Vec<u8>,
+    /// How often.
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+}
+impl ::prost::Name for DeviceCount {
+    const NAME: &'static str = "DeviceCount";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.DeviceCount".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.DeviceCount".into()
+    }
+}
+/// What can happen to a rollout.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutInput {
+    /// Which.
+    #[prost(oneof = "rollout_input::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    pub kind: ::core::option::Option<rollout_input::Kind>,
+}
+/// Nested message and enum types in `RolloutInput`.
+pub mod rollout_input {
+    /// Which.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        /// Carry a plan out.
+        #[prost(message, tag = "1")]
+        Start(super::StartRolloutInput),
+        /// Take it back wherever it has not ended.
+        #[prost(message, tag = "2")]
+        Abort(super::AbortRolloutInput),
+        /// An assignment is durable with the device's actor: the device, 16 bytes.
+        #[prost(bytes, tag = "3")]
+        Assigned(::prost::alloc::vec::Vec<u8>),
+        /// A withdrawal is durable with the device's actor: the device, 16 bytes.
+        #[prost(bytes, tag = "4")]
+        Withdrawn(::prost::alloc::vec::Vec<u8>),
+        /// The device has what its server assigned last.
+        #[prost(message, tag = "5")]
+        Acknowledged(super::AcknowledgedInput),
+        /// The device says something of the workload.
+        #[prost(message, tag = "6")]
+        Reported(super::ReportedInput),
+        /// The device connected, or its connection is gone.
+        #[prost(message, tag = "7")]
+        Presence(super::PresenceInput),
+        /// Another rollout took this one's place.
+        #[prost(message, tag = "8")]
+        Superseded(super::SupersededInput),
+        /// The device is of the fleet no more: the device, 16 bytes.
+        #[prost(bytes, tag = "9")]
+        Gone(::prost::alloc::vec::Vec<u8>),
+    }
+}
+impl ::prost::Name for RolloutInput {
+    const NAME: &'static str = "RolloutInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.RolloutInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.RolloutInput".into()
+    }
+}
+/// Carry a plan out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartRolloutInput {
+    /// Who waits for the answer, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// Who starts it, as an access id.
+    #[prost(string, tag = "2")]
+    pub caller_id: ::prost::alloc::string::String,
+    /// The plan, by its place in the recording.
+    #[prost(uint32, tag = "3")]
+    pub plan: u32,
+}
+impl ::prost::Name for StartRolloutInput {
+    const NAME: &'static str = "StartRolloutInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.StartRolloutInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.StartRolloutInput".into()
+    }
+}
+/// Take it back wherever it has not ended.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbortRolloutInput {
+    /// Who waits for the answer, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// Why, or who.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for AbortRolloutInput {
+    const NAME: &'static str = "AbortRolloutInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.AbortRolloutInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.AbortRolloutInput".into()
+    }
+}
+/// The device has what its server assigned last.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgedInput {
+    /// The device, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub local_id: ::prost::alloc::vec::Vec<u8>,
+    /// The rollout that stands there for the workload, 10 bytes; empty where none does.
+    #[prost(bytes = "vec", tag = "2")]
+    pub rollout_id: ::prost::alloc::vec::Vec<u8>,
+    /// The try that stands there.
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+}
+impl ::prost::Name for AcknowledgedInput {
+    const NAME: &'static str = "AcknowledgedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.AcknowledgedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.AcknowledgedInput".into()
+    }
+}
+/// The device says something of the workload.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReportedInput {
+    /// The device, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub local_id: ::prost::alloc::vec::Vec<u8>,
+    /// What it says, each field under its name in the device's document (`phase`).
+    #[prost(message, repeated, tag = "2")]
+    pub fields: ::prost::alloc::vec::Vec<ReportField>,
+}
+impl ::prost::Name for ReportedInput {
+    const NAME: &'static str = "ReportedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ReportedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ReportedInput".into()
+    }
+}
+/// One field of what a device says of a workload.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportField {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its value.
+    #[prost(oneof = "report_field::Value", tags = "2, 3, 4")]
+    pub value: ::core::option::Option<report_field::Value>,
+}
+/// Nested message and enum types in `ReportField`.
+pub mod report_field {
+    /// Its value.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        /// Text.
+        #[prost(string, tag = "2")]
+        Text(::prost::alloc::string::String),
+        /// Bytes.
+        #[prost(bytes, tag = "3")]
+        Content(::prost::alloc::vec::Vec<u8>),
+        /// A number.
+        #[prost(sint64, tag = "4")]
+        Integer(i64),
+    }
+}
+impl ::prost::Name for ReportField {
+    const NAME: &'static str = "ReportField";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ReportField".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ReportField".into()
+    }
+}
+/// The device connected, or its connection is gone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceInput {
+    /// The device, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub local_id: ::prost::alloc::vec::Vec<u8>,
+    /// Since when it cannot be reached; absent when it can.
+    #[prost(message, optional, tag = "2")]
+    pub offline_since: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for PresenceInput {
+    const NAME: &'static str = "PresenceInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.PresenceInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.PresenceInput".into()
+    }
+}
+/// Another rollout's assignment has taken the place of this one's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SupersededInput {
+    /// The device, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub local_id: ::prost::alloc::vec::Vec<u8>,
+    /// The other rollout, 10 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub by_rollout_id: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for SupersededInput {
+    const NAME: &'static str = "SupersededInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.SupersededInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.SupersededInput".into()
+    }
+}

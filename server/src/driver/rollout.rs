@@ -4,26 +4,33 @@ use std::sync::Arc;
 
 use fleetd_actors::device::Input as DeviceInput;
 use fleetd_actors::driver::Driver;
-use fleetd_actors::rollout::{Effect, Record, Rollout};
+use fleetd_actors::flight::Recorded as _;
+use fleetd_actors::rollout::{Effect, Input, Record, Rollout};
 use fleetd_sync_core::commit::Mutation;
 use fleetd_sync_core::id::RolloutId;
+use fleetd_sync_core::machine::Turn;
 use fleetd_sync_core::time::Now;
 
 use crate::node::{Later, Shared};
 use crate::record;
+use crate::record::rollout_flight::RolloutRecorder;
 
 /// The driver of one rollout's actor.
 pub struct RolloutDriver {
     shared: Arc<Shared>,
     later: Later,
     rollout: RolloutId,
+    recorder: Arc<RolloutRecorder>,
 }
 
 impl RolloutDriver {
-    /// Makes the driver.
+    /// Makes the driver of a rollout that was loaded.
     #[must_use]
-    pub const fn new(shared: Arc<Shared>, later: Later, rollout: RolloutId) -> Self {
-        Self { shared, later, rollout }
+    pub fn new(shared: Arc<Shared>, later: Later, machine: &Rollout) -> Self {
+        let rollout = machine.id();
+        let recorder = shared.flights.of(rollout);
+        recorder.loaded(machine.snapshot());
+        Self { shared, later, rollout, recorder }
     }
 }
 
@@ -38,6 +45,14 @@ impl Driver<Rollout> for RolloutDriver {
                 mutations.extend(self.shared.rollout_answers.take_receipt(*operation));
             }
         }
+    }
+
+    fn witness_step(&mut self, now: Now, input: Option<&Input>) {
+        self.recorder.step(now, input);
+    }
+
+    fn witness_turn(&mut self, machine: &Rollout, turn: &Turn<Record, Effect>) {
+        self.recorder.witness(machine, turn);
     }
 
     fn start(&mut self, _now: Now, effect: Effect) {

@@ -42,7 +42,12 @@ pub fn put_plan(plan: &Plan, created_at: Wall, created_by: &str) -> Mutation {
 }
 
 fn put_header(header: &RolloutHeader) -> Mutation {
-    let record = stored::RolloutRecord {
+    let (key, value) = (header.rollout.as_bytes().to_vec(), header_record(header).encode_to_vec());
+    Mutation::Put { space: Space::Rollout, key, value }
+}
+
+pub(super) fn header_record(header: &RolloutHeader) -> stored::RolloutRecord {
+    stored::RolloutRecord {
         rollout_id: header.rollout.as_bytes().to_vec(),
         plan_id: header.plan.as_bytes().to_vec(),
         state: state(header.phase).into(),
@@ -52,8 +57,7 @@ fn put_header(header: &RolloutHeader) -> Mutation {
         ended_at: header.ended_at.map(timestamp),
         is_open: header.is_open,
         ..stored::RolloutRecord::default()
-    };
-    Mutation::Put { space: Space::Rollout, key: header.rollout.as_bytes().to_vec(), value: record.encode_to_vec() }
+    }
 }
 
 /// The key under which a device's progress in a rollout lies; all of a rollout share its first bytes.
@@ -92,7 +96,10 @@ pub fn decode_plan_attempt(bytes: &[u8]) -> Result<(ArtifactDigest, u32), ReadRe
 /// # Errors
 /// [`ReadRecordError`] when it is none.
 pub fn decode_header(bytes: &[u8]) -> Result<RolloutHeader, ReadRecordError> {
-    let record = stored::RolloutRecord::decode(bytes)?;
+    read_header(stored::RolloutRecord::decode(bytes)?)
+}
+
+pub(super) fn read_header(record: stored::RolloutRecord) -> Result<RolloutHeader, ReadRecordError> {
     let state = RolloutState::try_from(record.state).unwrap_or_default();
     Ok(RolloutHeader {
         rollout: field(RolloutId::from_slice(&record.rollout_id), "rollout_id")?,
@@ -111,7 +118,10 @@ pub fn decode_header(bytes: &[u8]) -> Result<RolloutHeader, ReadRecordError> {
 /// # Errors
 /// [`ReadRecordError`] when it is no such record.
 pub fn decode_progress(bytes: &[u8]) -> Result<(LocalId, DeviceProgress), ReadRecordError> {
-    let record = stored::AssignmentRecord::decode(bytes)?;
+    read_progress(&stored::AssignmentRecord::decode(bytes)?)
+}
+
+pub(super) fn read_progress(record: &stored::AssignmentRecord) -> Result<(LocalId, DeviceProgress), ReadRecordError> {
     let local = field(LocalId::from_slice(&record.local_id), "local_id")?;
     let owed = match record.owed.as_str() {
         "assign" => Owed::Assign,
@@ -149,7 +159,11 @@ const fn phase(state: RolloutState) -> Option<RolloutPhase> {
     }
 }
 
-fn encode_progress(rollout: RolloutId, device: LocalId, progress: &DeviceProgress) -> stored::AssignmentRecord {
+pub(super) fn encode_progress(
+    rollout: RolloutId,
+    device: LocalId,
+    progress: &DeviceProgress,
+) -> stored::AssignmentRecord {
     let owed = match progress.owed {
         Owed::Nothing => "",
         Owed::Assign => "assign",

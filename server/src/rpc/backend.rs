@@ -27,9 +27,11 @@ use crate::access::AccessTokens;
 use crate::answers::Answers;
 use crate::commit::commit;
 use crate::edge::authenticate::Caller;
+use crate::examine::Premises;
 use crate::node::{Node, Shared};
 use crate::receipt::receipt;
 use crate::record;
+use crate::support::Part;
 
 /// Time in which an actor must have answered.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +43,23 @@ pub struct Introduction {
     pub server_id: KeyId,
     /// Where devices find it, the best first: goes into enrolment tokens.
     pub addresses: Vec<ServerAddress>,
+    /// Where it is; `None` where that is no machine of its own.
+    pub premises: Option<Premises>,
+}
+
+impl Introduction {
+    /// How it was started, for those who help from afar.
+    pub(super) fn configuration(&self) -> Part {
+        let premises = self.premises.as_ref();
+        let value = serde_json::json!({
+            "serverId": self.server_id.to_string(),
+            "advertised": self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "data": premises.map(|premises| premises.data.display().to_string()),
+            "apiAddress": premises.map(|premises| premises.api_address.to_string()),
+            "syncAddress": premises.map(|premises| premises.sync_address.to_string()),
+        });
+        Part::json("config", &value)
+    }
 }
 
 /// What every service asks.

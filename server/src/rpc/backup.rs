@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::backend::Backend;
 use super::call_error::CallError;
 use super::follower::{Messages, StreamEnd, stream};
-use crate::backup::{Sources, write};
+use crate::backup::{Sources, taken, write};
 
 /// Bytes of one message.
 const PART_BYTES: usize = 256 << 10;
@@ -38,14 +38,20 @@ impl BackupService for Backups {
         let backend = Arc::clone(&self.backend);
         Ok(Response::new(stream(|outlet| async move {
             let (sender, mut parts) = mpsc::channel(PARTS);
-            let writing = tokio::task::spawn_blocking(move || copy(&backend, sender));
+            let (copied, at) = (Arc::clone(&backend), backend.now());
+            let writing = tokio::task::spawn_blocking(move || copy(&copied, sender));
             while let Some(content) = parts.recv().await {
                 let sent = tokio::time::timeout(STALLED_AFTER, outlet.send(backup::ReadBackupResponse { content }));
                 // Whoever sleeps is taken for gone; the file has no end then, and is no backup.
                 sent.await.map_err(|_| StreamEnd::Gone)??;
             }
             let written = writing.await.map_err(|error| CallError::Internal { cause: error.to_string() })?;
-            written.map_err(StreamEnd::from)
+            written.map_err(StreamEnd::from)?;
+            // The caller has all of it: where the note is lost, the doctor only asks for another backup.
+            if let Err(error) = backend.commit(vec![taken(at)]).await {
+                tracing::warn!(?error, "that a backup was taken is not noted");
+            }
+            Ok(())
         })))
     }
 }

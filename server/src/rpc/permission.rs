@@ -20,7 +20,7 @@ const ADMIN: Permission = Permission::Needs(Role::Admin);
 type Methods = &'static [(&'static str, Permission)];
 
 /// Every RPC that this server serves.
-const SERVICES: [(&str, Methods); 13] = [
+const SERVICES: [(&str, Methods); 14] = [
     ("fleetd.registration.v1.RegistrationService", &[("GetFleet", OPEN), ("RegisterDevice", OPEN)]),
     (
         "fleetd.enrolment.v1.EnrolmentService",
@@ -83,6 +83,8 @@ const SERVICES: [(&str, Methods); 13] = [
     ),
     // All that the server keeps leaves it, but for its keys.
     ("fleetd.backup.v1.BackupService", &[("ReadBackup", ADMIN)]),
+    // Where things lie on the server's machine, and what its rollouts did with each device.
+    ("fleetd.support.v1.SupportService", &[("ExamineServer", ADMIN), ("ReadSupportBundle", ADMIN)]),
     ("fleetd.trust.v1.TrustService", &[("GetTrust", VIEWER), ("AddRootRecord", ADMIN), ("RevokeKey", ADMIN)]),
     ("grpc.health.v1.Health", &[("Check", OPEN), ("Watch", OPEN)]),
     ("grpc.reflection.v1.ServerReflection", &[("ServerReflectionInfo", VIEWER)]),

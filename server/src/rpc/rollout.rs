@@ -4,6 +4,8 @@ mod planning;
 mod standing;
 mod watch;
 
+use std::sync::Arc;
+
 use fleetd_actors::rollout;
 use fleetd_actors::rollout::plan::Plan;
 use fleetd_proto::fleetd::rollout::v1 as api;
@@ -56,7 +58,7 @@ impl Rollouts {
         let _turn = self.backend.planning.lock().await;
         planning::check_start(&self.backend, &plan).await?;
         let rollout = RolloutId::random(&mut self.backend.shared().entropy());
-        let (caller, plan) = (caller.id.to_string(), Box::new(plan));
+        let (caller, plan) = (caller.id.to_string(), Arc::new(plan));
         self.ask(rollout, |operation| rollout::Input::Start { operation, caller, plan }).await?;
         Ok(Standing::load(&self.backend, rollout)?.rollout())
     }

@@ -118,6 +118,7 @@ impl World {
         let introduction = Introduction {
             server_id: keys.server_id(),
             addresses: vec!["fleet.example:4433".parse().expect("an address")],
+            premises: None,
         };
         let backend = Backend::new(node.clone(), Arc::clone(&tokens), introduction, Arc::new(store.clone()));
         let authenticator = Arc::clone(&tokens);

@@ -552,7 +552,7 @@ fn start(
     reply: Box<dyn FnOnce(Result<(), rollout::RolloutError>) + Send>,
 ) {
     let operation = server.shared.rollout_answers.open(reply);
-    let input = rollout::Input::Start { operation, caller: "scenario".to_owned(), plan: Box::new(plan) };
+    let input = rollout::Input::Start { operation, caller: "scenario".to_owned(), plan: Arc::new(plan) };
     server.actors.rollouts.send(&rollout, input);
 }
 

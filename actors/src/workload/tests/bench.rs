@@ -12,6 +12,7 @@ use fleetd_sync_core::trust::{
 };
 
 use super::super::*;
+use crate::flight::Recorded as _;
 use crate::report::Exit;
 
 fn key(name: &str) -> SecretKey {

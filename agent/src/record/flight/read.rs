@@ -167,7 +167,7 @@ impl Frame {
 
 fn mark(mark: stored::FlightMark) -> Mark {
     Mark {
-        phase: mark.phase,
+        phase: mark.phase.into(),
         records: usize::try_from(mark.records).unwrap_or(usize::MAX),
         effects: usize::try_from(mark.effects).unwrap_or(usize::MAX),
         wakes_at: mark.wakes_at_ns.map(Monotonic),

@@ -171,7 +171,7 @@ fn flight() -> WorkloadFlight {
         wall: Wall(-i64::try_from(at).unwrap()),
         quality: qualities[at % 4],
     };
-    let mark = Mark { phase: "up".to_owned(), records: 1, effects: 2, wakes_at: Some(Monotonic(0)) };
+    let mark = Mark { phase: "up".into(), records: 1, effects: 2, wakes_at: Some(Monotonic(0)) };
     let marks = [None, Some(mark.clone()), Some(Mark { wakes_at: None, ..mark })];
     let inputs = std::iter::once(None).chain(inputs().into_iter().map(Some));
     let steps: Vec<_> =

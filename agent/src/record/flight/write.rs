@@ -61,7 +61,7 @@ fn step(step: &Step<Input>, rosters: &mut Rosters) -> stored::FlightStep {
 
 fn mark(mark: &Mark) -> stored::FlightMark {
     stored::FlightMark {
-        phase: mark.phase.clone(),
+        phase: mark.phase.to_string(),
         records: u32::try_from(mark.records).unwrap_or(u32::MAX),
         effects: u32::try_from(mark.effects).unwrap_or(u32::MAX),
         wakes_at_ns: nanoseconds(mark.wakes_at),
