@@ -122,6 +122,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// Where the first start put the root's key.
+    #[must_use]
+    pub fn root_key_path(&self) -> &str {
+        &self.root_key_path
+    }
+
     /// Kills the server with SIGKILL.
     ///
     /// # Errors

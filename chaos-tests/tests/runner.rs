@@ -4,6 +4,7 @@
 mod agent;
 mod backup;
 mod bad_input;
+mod clone;
 mod demo;
 mod device;
 mod doctor;
@@ -14,4 +15,5 @@ mod rehearsal;
 mod server;
 mod store;
 mod support;
+mod trust;
 mod waiting;

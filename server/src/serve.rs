@@ -20,6 +20,7 @@ use fleetd_sync_core::enrolment::{ParseAddressError, ServerAddress};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{BootId, FleetId};
 use fleetd_sync_core::time::Clock;
+use fleetd_sync_core::trust::RootChain;
 use fleetd_sync_store::disk::{DiskStore, Profile, quarantine};
 pub use fleetd_sync_store::open_error::OpenStoreError;
 use fleetd_sync_store::open_error::open_or_put_aside;
@@ -91,8 +92,8 @@ pub struct Announcement {
     pub is_new_fleet: bool,
     /// Where the root's key lies, or lay before somebody moved it.
     pub root_key_path: PathBuf,
-    /// Whether it still lies there.
-    pub has_root_key: bool,
+    /// What became of it.
+    pub root_key: RootKey,
     /// The fleet's CA, in PEM.
     pub ca_certificate_pem: String,
     /// A new admin's token for the operator on this machine, when there was none that counts.
@@ -232,6 +233,25 @@ pub async fn serve(
     result
 }
 
+/// What became of the root key that the first start made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootKey {
+    /// It lies with the server's keys: whoever takes the server takes the fleet.
+    Here,
+    /// It lies there, and the root has other keys by now.
+    Spent,
+    /// Somebody moved it away.
+    Away,
+}
+
+fn root_key(keys: &Keys, chain: &RootChain) -> RootKey {
+    match keys.root() {
+        Some(key) if chain.newest().body().keys.contains(&key.public()) => RootKey::Here,
+        Some(_) => RootKey::Spent,
+        None => RootKey::Away,
+    }
+}
+
 /// What a server was made of, before it runs.
 struct Parts {
     ports: Ports,
@@ -279,7 +299,7 @@ async fn run(
         fleet: keys.fleet(),
         is_new_fleet: keys.is_new_fleet(),
         root_key_path: keys.root_path(),
-        has_root_key: keys.root().is_some(),
+        root_key: root_key(&keys, &node.shared.trust().chain),
         ca_certificate_pem: node.shared.identity.certificates.certificate_pem(),
         admin_token,
         quarantined,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use etcetera::BaseStrategy as _;
 use fleetd_server::keys::OpenKeysError;
-use fleetd_server::serve::{Announcement, ServeError, ServeOptions, serve};
+use fleetd_server::serve::{Announcement, RootKey, ServeError, ServeOptions, serve};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -109,6 +109,11 @@ fn tell(output: &Output, announcement: &Announcement) -> Result<(), CommandError
         "fleetId": announcement.fleet.to_string(),
         "isNewFleet": announcement.is_new_fleet,
         "rootKeyPath": announcement.root_key_path.display().to_string(),
+        "rootKey": match announcement.root_key {
+            RootKey::Here => "here",
+            RootKey::Spent => "spent",
+            RootKey::Away => "away",
+        },
         "contextName": context,
         "quarantined": announcement.quarantined.as_ref().map(|path| path.display().to_string()),
     });
@@ -130,13 +135,17 @@ fn render(announcement: &Announcement, context: Option<&str>) -> String {
         advertised.join(", ")
     ));
     let root = announcement.root_key_path.display();
-    if announcement.has_root_key {
-        text.push_str(&format!("root key   {root}\n"));
-        text.push_str(&format!(
-            "           only `fleetd trust` needs it: mv '{root}' to a medium that you lock away\n"
-        ));
-    } else {
-        text.push_str("root key   was moved away, as it should be\n");
+    match announcement.root_key {
+        RootKey::Here => {
+            text.push_str(&format!("root key   {root}\n"));
+            text.push_str(&format!(
+                "           only `fleetd trust` needs it: mv '{root}' to a medium that you lock away\n"
+            ));
+        }
+        RootKey::Spent => {
+            text.push_str(&format!("root key   {root} is of no use any more, the root has other keys: rm '{root}'\n"))
+        }
+        RootKey::Away => text.push_str("root key   was moved away, as it should be\n"),
     }
     if let Some(context) = context {
         text.push_str(&format!("logged in  as context {context}\n"));

@@ -1,27 +1,33 @@
 //! `trust`: whose word counts in the fleet.
 //!
-//! A root record is drafted and signed here: the root's secret key is read from its file and never sent anywhere.
+//! A root record is drafted and signed here: the root's secret key is read from its file and never sent anywhere. Where the
+//! root has several keys, on machines of their own, the draft travels as a file: [`record_file`].
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+mod delegate;
+pub mod draft;
+pub mod record_file;
+mod rotate;
+mod sign;
+mod submit;
 
 use clap::{Args, Subcommand, ValueEnum};
 use fleetd_proto::fleetd::trust::v1::{
-    AddRootRecordRequest, GetTrustRequest, GetTrustResponse, RevocationKind, RevokeKeyRequest, Trust as TrustMessage,
+    GetTrustRequest, GetTrustResponse, RevocationKind, RevokeKeyRequest, Trust as TrustMessage,
 };
 use fleetd_sync_core::id::{FleetId, KeyId};
-use fleetd_sync_core::key::{PublicKey, SecretKey};
-use fleetd_sync_core::name::{LabelValue, WorkloadName};
-use fleetd_sync_core::trust::{Change, Rank, Role, RootChain, RootRecord, Sites};
+use fleetd_sync_core::trust::RootChain;
 
 use super::{Session, login, wording};
 use crate::client::json::json as message_json;
 use crate::client::request_id;
 use crate::confirm::Confirm;
 use crate::error::CommandError;
-use crate::exit::Exit;
-use crate::key_file;
 use crate::output::{Moment, table};
+
+pub use delegate::{Delegate, RoleName};
+pub use rotate::Rotate;
+pub use sign::Sign;
+pub use submit::Submit;
 
 /// Whose word counts in the fleet.
 #[derive(Debug, Subcommand)]
@@ -34,53 +40,14 @@ Examples:
     Show,
     /// Give a key a role, by a root record that is signed here
     Delegate(Delegate),
+    /// Give the root other keys, by a root record that its old and its new keys sign
+    Rotate(Rotate),
+    /// Sign a draft of a root record, on a machine that needs no network
+    Sign(Sign),
+    /// Send a root record that enough keys have signed to the server
+    Submit(Submit),
     /// Revoke a key; it cannot be undone
     Revoke(Revoke),
-}
-
-/// The roles that a root gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RoleName {
-    /// Sign releases of the named workloads
-    Release,
-    /// Write desired state
-    Authority,
-    /// Issue certificates
-    Ca,
-    /// Sign bundles
-    Bundle,
-    /// Sign beacons of the time
-    Time,
-    /// Sign that devices move to another fleet's servers
-    Drain,
-}
-
-/// Give a key a role, by a root record that is signed here.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  fleetd trust delegate ci.pub --role release --workload coffee --root root.key
-  fleetd trust delegate ci.pub --role release --workload coffee --workload grinder --root a.key --root b.key
-  fleetd trust delegate site.pub --role authority --site rig-7 --rank 50 --root root.key")]
-pub struct Delegate {
-    /// The public key's file
-    #[arg(value_name = "PUBLIC_KEY")]
-    pub key: PathBuf,
-    /// What it may do
-    #[arg(long, value_enum)]
-    pub role: RoleName,
-    /// A workload whose releases it may sign, for the role release (repeat for more)
-    #[arg(long = "workload", value_name = "NAME", required_if_eq("role", "release"))]
-    pub workloads: Vec<WorkloadName>,
-    /// A site that it may write for, for the role authority (repeat for more; all when left out)
-    #[arg(long = "site", value_name = "SITE")]
-    pub sites: Vec<LabelValue>,
-    /// How much its word weighs, for the role authority
-    #[arg(long, default_value_t = Rank::SITE.0)]
-    pub rank: u8,
-    /// A secret key of the root, as many as must sign (`serve` printed where the first one lies)
-    #[arg(long = "root", value_name = "PATH", required = true)]
-    pub roots: Vec<PathBuf>,
 }
 
 /// How a key came to count no more.
@@ -126,6 +93,9 @@ impl Trust {
                 show(session, answer.trust)
             }
             Self::Delegate(command) => command.run(session).await,
+            Self::Rotate(command) => command.run(session).await,
+            Self::Sign(command) => command.run(session),
+            Self::Submit(command) => command.run(session).await,
             Self::Revoke(command) => command.run(session).await,
         }
     }
@@ -146,78 +116,6 @@ pub fn chain(fleet: FleetId, answer: &GetTrustResponse) -> Result<RootChain, Com
             .caused_by(&error)
             .next_command("fleetd doctor")
     })
-}
-
-impl Delegate {
-    async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
-        let key = key_file::read_public(&self.key)?;
-        let roots = self.roots.iter().map(|path| key_file::read_secret(path)).collect::<Result<Vec<_>, _>>()?;
-        let client = session.client().await?;
-        let chain = chain(client.fleet(), &client.get_trust(GetTrustRequest {}).await?)?;
-        let record = sign_next(&chain, key, self.role(&chain, &key), &roots)?;
-        let request = AddRootRecordRequest { request_id: request_id(), root_record: record.encode() };
-        let answer = client.add_root_record(request).await?;
-        let version = record.body().version;
-        session.output.note(&format!("{} is {} from root record {version} on", key.id(), self.role(&chain, &key)));
-        show(session, answer.trust)
-    }
-
-    /// The role that is asked for. Workloads are added to those that the key has.
-    fn role(&self, chain: &RootChain, key: &PublicKey) -> Role {
-        match self.role {
-            RoleName::Release => {
-                let mut workloads: BTreeSet<WorkloadName> = self.workloads.iter().cloned().collect();
-                let present = chain.newest().body().delegations.get(&key.id()).map(|delegation| &delegation.role);
-                if let Some(Role::Release { workloads: present }) = present {
-                    workloads.extend(present.iter().cloned());
-                }
-                Role::Release { workloads }
-            }
-            RoleName::Authority => {
-                let sites =
-                    if self.sites.is_empty() { Sites::All } else { Sites::Only(self.sites.iter().cloned().collect()) };
-                Role::Authority { rank: Rank(self.rank), sites }
-            }
-            RoleName::Ca => Role::CertificateAuthority,
-            RoleName::Bundle => Role::Bundle,
-            RoleName::Time => Role::Time,
-            RoleName::Drain => Role::Drain,
-        }
-    }
-}
-
-/// Drafts the root record that gives `role` to `key`, and signs it with `roots`.
-///
-/// # Errors
-/// When no root may say so, or too few of the root's keys sign.
-pub fn sign_next(
-    chain: &RootChain,
-    key: PublicKey,
-    role: Role,
-    roots: &[SecretKey],
-) -> Result<RootRecord, CommandError> {
-    let draft = chain.draft_next([Change::Delegate { key, role }]).map_err(|error| {
-        CommandError::new("trust.draft", "the root cannot say that").caused_by(&error).next_command("fleetd trust show")
-    })?;
-    let body = chain.newest().body();
-    for root in roots {
-        if !body.keys.contains(&root.public()) {
-            let keys: Vec<String> = body.keys.iter().map(|key| key.id().to_string()).collect();
-            return Err(CommandError::new("trust.not_root", format!("{} is no key of this fleet's root", root.id()))
-                .cause(format!("the root of {} has {}", chain.fleet(), keys.join(", ")))
-                .next_command("name the root key's file that `fleetd serve` printed with --root"));
-        }
-    }
-    let signers: BTreeSet<KeyId> = roots.iter().map(SecretKey::id).collect();
-    if signers.len() < usize::from(body.threshold) {
-        return Err(CommandError::new(
-            "trust.threshold",
-            format!("{} of the root's keys must sign, and {} did", body.threshold, signers.len()),
-        )
-        .next_command("repeat --root for each of them")
-        .exit(Exit::Usage));
-    }
-    Ok(roots.iter().fold(draft, |record, root| record.sign(root)))
 }
 
 impl Revoke {

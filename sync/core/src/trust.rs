@@ -13,8 +13,8 @@ mod record;
 mod role;
 mod roster;
 
-pub use armour::{Armoured, ReadArmourError, read_armour};
-pub use chain::{ExtendError, Extension, LoadChainError, RootChain};
-pub use record::{Change, DraftError, ReadRecordError, RootBody, RootRecord};
+pub use armour::{Armoured, ReadArmourError, read_all_armour, read_armour};
+pub use chain::{ExtendError, Extension, LoadChainError, RootChain, SignatureCount, SignerCount};
+pub use record::{Change, DraftError, OtherRecord, ReadRecordError, RootBody, RootRecord};
 pub use role::{Delegation, Rank, Revocation, Role, Sites};
 pub use roster::{Authority, ReleaseKey, Roster, RosterParts, Standing, Statement, deny_path, revoke_path};

@@ -105,19 +105,38 @@ pub trait Armoured: Sized {
 /// [`ReadArmourError`] when there is none, it is damaged, or it holds something else.
 pub fn read_armour<T: Armoured>(text: &str) -> Result<T, ReadArmourError> {
     let label = T::LABEL;
+    if let Some((block, _)) = next_block(text, label)? {
+        return T::from_armour_bytes(&block);
+    }
+    let found = text.split_once("-----BEGIN ").and_then(|(_, after)| after.split_once("-----"));
+    Err(match found {
+        Some((found, _)) => ReadArmourError::Kind { label, found: found.chars().take(LINE_CHARS).collect() },
+        None => ReadArmourError::Missing { label },
+    })
+}
+
+/// Reads every block of its kind in `text`, in order; other text around them is ignored.
+///
+/// # Errors
+/// [`ReadArmourError`] when one is damaged, or holds something else.
+pub fn read_all_armour<T: Armoured>(text: &str) -> Result<Vec<T>, ReadArmourError> {
+    let (mut all, mut rest) = (Vec::new(), text);
+    while let Some((block, after)) = next_block(rest, T::LABEL)? {
+        all.push(T::from_armour_bytes(&block)?);
+        rest = after;
+    }
+    Ok(all)
+}
+
+/// The bytes of the next block of that kind, and the text behind it.
+fn next_block<'a>(text: &'a str, label: &'static str) -> Result<Option<(Vec<u8>, &'a str)>, ReadArmourError> {
     let (begin, end) = (format!("-----BEGIN FLEETD {label}-----"), format!("-----END FLEETD {label}-----"));
-    let Some((_, after)) = text.split_once(&begin) else {
-        let found = text.split_once("-----BEGIN ").and_then(|(_, after)| after.split_once("-----"));
-        return Err(match found {
-            Some((found, _)) => ReadArmourError::Kind { label, found: found.chars().take(LINE_CHARS).collect() },
-            None => ReadArmourError::Missing { label },
-        });
-    };
-    let (content, _) = after.split_once(&end).ok_or(ReadArmourError::Checksum { label })?;
+    let Some((_, after)) = text.split_once(&begin) else { return Ok(None) };
+    let (content, after) = after.split_once(&end).ok_or(ReadArmourError::Checksum { label })?;
     let digits: String = content.split_ascii_whitespace().collect();
     let bytes = BASE64.decode(digits.as_bytes()).map_err(|source| ReadArmourError::Damaged { label, source })?;
     match bytes.split_last_chunk::<CHECKSUM_BYTES>() {
-        Some((bytes, sum)) if *sum == checksum(bytes) => T::from_armour_bytes(bytes),
+        Some((bytes, sum)) if *sum == checksum(bytes) => Ok(Some((bytes.to_vec(), after))),
         _ => Err(ReadArmourError::Checksum { label }),
     }
 }

@@ -1,6 +1,6 @@
 //! The chain of root records: each vouched for by the one before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{Change, DraftError, ReadRecordError, RootRecord};
 use super::role::Revocation;
@@ -111,6 +111,26 @@ pub enum LoadChainError {
     },
 }
 
+/// Who has signed a record, of the keys of one root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignerCount {
+    /// How many must.
+    pub threshold: u8,
+    /// Who has; whether the signatures are good, [`RootChain::extend`] says.
+    pub signed: BTreeSet<KeyId>,
+    /// Who could.
+    pub unsigned: BTreeSet<KeyId>,
+}
+
+/// Who has signed a record, and who could.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignatureCount {
+    /// Of the keys of the root that it follows.
+    pub former: SignerCount,
+    /// Of its own keys.
+    pub own: SignerCount,
+}
+
 /// The root records of one fleet, from the first to the newest known. It only goes forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootChain {
@@ -177,6 +197,18 @@ impl RootChain {
     /// [`DraftError`] when it asks for what no root may say.
     pub fn draft_next(&self, changes: impl IntoIterator<Item = Change>) -> Result<RootRecord, DraftError> {
         self.newest().draft_next(changes, &self.revocations(), |key| self.generation_floor(key))
+    }
+
+    /// Says who has signed a record that would follow, and who could.
+    #[must_use]
+    pub fn count_signatures(&self, record: &RootRecord) -> SignatureCount {
+        let signers: BTreeSet<KeyId> = record.signers().collect();
+        let count = |by: &RootRecord| {
+            let keys = by.body().keys.iter().map(PublicKey::id);
+            let (signed, unsigned) = keys.partition(|key| signers.contains(key));
+            SignerCount { threshold: by.body().threshold, signed, unsigned }
+        };
+        SignatureCount { former: count(self.newest()), own: count(record) }
     }
 
     /// Loads a chain from the bytes of its records, in order.

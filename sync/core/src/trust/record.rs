@@ -110,6 +110,11 @@ pub enum DraftError {
     },
 }
 
+/// Two records do not say the same, so that the signatures of one mean nothing under the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the two root records do not say the same")]
+pub struct OtherRecord;
+
 /// What changes from one record to the next.
 #[expect(clippy::large_enum_variant, reason = "a few live for a moment, when people change the root")]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -392,6 +397,18 @@ impl RootRecord {
     pub fn sign(mut self, key: &SecretKey) -> Self {
         self.signatures.insert(key.id(), key.sign(Domain::Root, &self.body.encode()));
         self
+    }
+
+    /// Adds the signatures of a copy that somebody else has signed.
+    ///
+    /// # Errors
+    /// [`OtherRecord`] when the two do not say the same.
+    pub fn join(mut self, copy: Self) -> Result<Self, OtherRecord> {
+        if self.body != copy.body {
+            return Err(OtherRecord);
+        }
+        self.signatures.extend(copy.signatures);
+        Ok(self)
     }
 
     /// What the record says.

@@ -3,8 +3,8 @@
 use fleetd_sync_core::id::FleetId;
 use fleetd_sync_core::key::{PublicKey, SecretKey};
 use fleetd_sync_core::trust::{
-    Armoured, Change, DraftError, ExtendError, Extension, LoadChainError, ReadArmourError, ReadRecordError, Revocation,
-    Role, RootChain, RootRecord, read_armour,
+    Armoured, Change, DraftError, ExtendError, Extension, LoadChainError, OtherRecord, ReadArmourError,
+    ReadRecordError, Revocation, Role, RootChain, RootRecord, read_all_armour, read_armour,
 };
 
 use super::world::{central_role, chain, first_record, key, public, release_role};
@@ -50,6 +50,33 @@ fn the_next_record_needs_a_threshold_of_the_old_keys_and_of_its_own() {
     let next = chain.draft_next([]).unwrap();
     assert!(matches!(chain.extend(next.clone().sign(&key("root"))), Err(ExtendError::Threshold { by: 2, .. })));
     assert_eq!(chain.extend(next.sign(&key("c")).sign(&key("b"))), Ok(Extension::Extended));
+}
+
+#[test]
+fn copies_of_a_draft_that_were_signed_apart_make_one_record() {
+    let mut chain = chain();
+    let rotate = Change::Rotate { keys: public(&["a", "b"]), threshold: 2 };
+    let draft = chain.draft_next([rotate]).unwrap();
+    let count = chain.count_signatures(&draft.clone().sign(&key("a")));
+    assert!(count.former.signed.is_empty() && count.former.unsigned.contains(&key("root").id()));
+    assert_eq!((count.own.threshold, count.own.signed.len(), count.own.unsigned.len()), (2, 1, 1));
+
+    let whole = draft.clone().sign(&key("a")).join(draft.clone().sign(&key("b"))).unwrap();
+    let whole = whole.join(draft.clone().sign(&key("root"))).unwrap();
+    let other = chain.draft_next([]).unwrap().sign(&key("root"));
+    assert_eq!(draft.join(other), Err(OtherRecord), "a signature counts for what was signed");
+    assert_eq!(chain.extend(whole), Ok(Extension::Extended));
+}
+
+#[test]
+fn all_blocks_of_a_text_are_read_and_a_cut_one_is_noticed() {
+    let chain = chain();
+    let records = [chain.newest().clone(), extended(&chain, vec![])];
+    let text: String = records.iter().map(|record| format!("words\n{}", record.to_armour())).collect();
+    assert_eq!(read_all_armour::<RootRecord>(&text).unwrap(), records);
+    assert_eq!(read_all_armour::<RootRecord>("words").unwrap(), []);
+    let cut = &text[..text.len() - 40];
+    assert!(matches!(read_all_armour::<RootRecord>(cut), Err(ReadArmourError::Checksum { .. })));
 }
 
 #[test]
