@@ -11,6 +11,7 @@
 pub mod command;
 pub mod record;
 mod recovery;
+mod renewal;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -126,6 +127,8 @@ pub struct Connected {
     pub key: PublicKey,
     /// What its certificate is good for.
     pub grade: Grade,
+    /// The certificate's last date.
+    pub certificate_not_after: Wall,
     /// This run of the server, for its Hello.
     pub boot: BootId,
     /// How far this server's store of the device's logs has come.
@@ -309,6 +312,7 @@ impl Machine for Device {
     fn handle_timeout(&mut self, now: Now, turn: &mut DeviceTurn) {
         self.pay_debts(now, turn);
         self.on_session_timeout(now, turn);
+        self.ask_to_renew(now, turn);
         self.on_returning_timeout(now, turn);
     }
 

@@ -266,12 +266,18 @@ class Device:
 
     async def renew(self, connection):
         """Gets a new certificate in place of one that has expired (4.3)."""
-        connection.send(CONTROL, csr_request=wire.CsrRequest(csr_der=self.csr()))
+        self.ask_for_certificate(connection)
         answer = await self.answer(connection, "certificate_response")
-        if answer.WhichOneof("outcome") != "chain":
-            raise Closed(Close.DONE, f"{answer.refused.code}: {answer.refused.message}")
-        self.take_certificates(answer.chain.certificates_der)
-        raise Closed(Close.REDIAL, "there is a new certificate")
+        self.on_certificate(answer)
+        raise Closed(Close.DONE, f"{answer.refused.code}: {answer.refused.message}")
+
+    def ask_for_certificate(self, connection):
+        connection.send(CONTROL, csr_request=wire.CsrRequest(csr_der=self.csr()))
+
+    def on_certificate(self, answer):
+        if answer.WhichOneof("outcome") == "chain":
+            self.take_certificates(answer.chain.certificates_der)
+            raise Closed(Close.REDIAL, "there is a new certificate")
 
     async def answer(self, connection, kind):
         while (frame := await connection.receive()).WhichOneof("kind") != kind:
@@ -302,6 +308,10 @@ class Device:
                 connection.send(CONTROL, pong=wire.Pong(nonce=frame.ping.nonce))
             case "retry_after":
                 self.on_retry_after(frame.retry_after)
+            case "renewal_due":
+                self.ask_for_certificate(connection)
+            case "certificate_response":
+                self.on_certificate(frame.certificate_response)
             case "artifact_tree" | "artifact_groups" | "artifact_refused" as kind:
                 self.on_artifact(connection, kind, getattr(frame, kind))
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use fleetd_sync_core::id::{ConnectionId, LocalId};
 use fleetd_sync_core::session::Grade;
 use fleetd_sync_core::time::Wall;
+use fleetd_sync_transport::link::PeerIdentity;
 
 /// One open connection of a device.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Connection {
     pub device: LocalId,
     /// Where the device is.
     pub address: SocketAddr,
+    /// The last date of the certificate that it showed.
+    pub certificate_not_after: Wall,
     /// Since when.
     pub since: Wall,
     /// When it was last heard.
@@ -37,9 +40,10 @@ pub struct ConnectionTable {
 
 impl ConnectionTable {
     /// Adds a connection that proved to be a device's.
-    pub fn insert(&self, connection: ConnectionId, device: LocalId, address: SocketAddr, now: Wall) {
+    pub fn insert(&self, connection: ConnectionId, peer: &PeerIdentity, address: SocketAddr, now: Wall) {
         let mut open = self.lock();
-        let entry = Connection { device, address, since: now, heard_at: now, grade: None };
+        let (device, certificate_not_after) = (peer.device, peer.not_after);
+        let entry = Connection { device, address, certificate_not_after, since: now, heard_at: now, grade: None };
         open.by_connection.insert(connection, entry);
         open.by_device.insert(device, connection);
     }

@@ -54,13 +54,21 @@ fn on_device(node: &Node, connection: ConnectionId, peer: &PeerIdentity, address
     let now = shared.seams.clock.now();
     match event {
         LinkEvent::Up { .. } => {
-            shared.connections.insert(connection, device, address, now.wall);
+            shared.connections.insert(connection, peer, address, now.wall);
             let grade = if peer.expired { Grade::RenewOnly } else { Grade::Full };
             let log_positions = record::log::positions(shared.seams.store.as_ref(), device).unwrap_or_default();
             let (key, boot) = (peer.key, shared.identity.boot);
             // Held until it is sent, so that no newer trust, of which the device's actor is told, comes before it.
             let trust = shared.trust.read().unwrap_or_else(PoisonError::into_inner);
-            let connected = Connected { connection, key, grade, boot, log_positions, trust: Arc::clone(&trust) };
+            let connected = Connected {
+                connection,
+                key,
+                grade,
+                certificate_not_after: peer.not_after,
+                boot,
+                log_positions,
+                trust: Arc::clone(&trust),
+            };
             node.actors.devices.send(&device, DeviceInput::Connected(Box::new(connected)));
             drop(trust);
         }

@@ -283,8 +283,7 @@ impl Keys {
         CertificateAuthority::new(self.fleet(), &self.certificate_authority)
     }
 
-    /// Issues the server's own certificate anew, and says as whom the server listens: at each start, and again when
-    /// [`fleetd_sync_transport::identity::is_renewal_due`] says so. The server
+    /// Issues the server's own certificate anew, and says as whom the server listens. The server
     /// believes devices of its own CA; a caller whose root chain names older CAs adds their certificates.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod runner {
     mod quic;
     mod regression;
     mod rehearsal;
+    mod renewal;
     mod report;
     mod seam;
     mod shrink;

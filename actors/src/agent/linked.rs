@@ -24,11 +24,13 @@ pub(super) struct Linked {
     session: Session,
     /// Stands in for the device's replica while it does not know its fleet.
     unenrolled: Option<Box<Replica>>,
+    /// Until when the server may take to answer a request for a new certificate.
+    renewal: Option<Monotonic>,
 }
 
 impl Linked {
     pub(super) fn poll_timeout(&self) -> Option<Monotonic> {
-        self.session.poll_timeout()
+        self.session.poll_timeout().into_iter().chain(self.renewal).min()
     }
 }
 
@@ -57,7 +59,7 @@ impl Agent {
         let mut out = Vec::new();
         let Some(replica) = self.replica.as_ref().or(unenrolled.as_deref()) else { return };
         let session = Session::open(now.monotonic, opening, replica, &mut out);
-        self.linked = Some(Linked { connection, session, unenrolled });
+        self.linked = Some(Linked { connection, session, unenrolled, renewal: None });
         self.carry_out(now, out, turn);
     }
 
@@ -94,6 +96,7 @@ impl Agent {
             linked.session.handle_timeout(now.monotonic, &mut out);
         }
         self.carry_out(now, out, turn);
+        self.on_renewal_timeout(now, turn);
     }
 
     pub(super) fn on_stop(&mut self, now: Now, turn: &mut AgentTurn) {
@@ -131,7 +134,7 @@ impl Agent {
                 Output::RootAlarm { version } => {
                     turn.effect(Effect::Warn(format!("there are two root records of version {version}")));
                 }
-                Output::Welcomed(grade) => self.on_welcomed(connection, grade, turn),
+                Output::Welcomed(grade) => self.on_welcomed(now, connection, grade, turn),
                 Output::Changed(DocumentId::Trust) => {
                     self.settle_trust(turn);
                     changed = true;
@@ -178,18 +181,18 @@ impl Agent {
         self.settle_trust(turn);
     }
 
-    fn on_welcomed(&mut self, connection: ConnectionId, grade: Grade, turn: &mut AgentTurn) {
+    fn on_welcomed(&mut self, now: Now, connection: ConnectionId, grade: Grade, turn: &mut AgentTurn) {
         let mut out = Vec::new();
         self.dialler.on_welcomed(connection, grade, &mut out);
         self.dial(out, turn);
-        let csr = self.identity.csr.clone();
-        let message = match grade {
-            Grade::Enroll => self.registration(csr),
-            Grade::RenewOnly => Some(Message::Renew(Renew { csr, facts: None })),
-            Grade::Full => None,
-        };
-        if let Some(message) = message {
-            turn.effect(Effect::Send { connection, class: Class::Control, message });
+        match grade {
+            Grade::Enroll => {
+                if let Some(message) = self.registration(self.identity.csr.clone()) {
+                    turn.effect(Effect::Send { connection, class: Class::Control, message });
+                }
+            }
+            Grade::RenewOnly => self.ask_for_certificate(now, turn),
+            Grade::Full => {}
         }
     }
 
@@ -209,6 +212,7 @@ impl Agent {
         match message {
             Message::Registered(registered) => self.on_registered(now, registered, turn),
             Message::Renewed(renewed) => self.on_renewed(now, renewed, turn),
+            Message::RenewalDue => self.ask_for_certificate(now, turn),
             other => turn.effect(Effect::Deliver(other)),
         }
     }
@@ -244,18 +248,52 @@ impl Agent {
         }
     }
 
+    /// Asks for a new certificate for the key that the device has, unless an answer is on its way.
+    fn ask_for_certificate(&mut self, now: Now, turn: &mut AgentTurn) {
+        let csr = self.identity.csr.clone();
+        let Some(linked) = self.linked.as_mut().filter(|linked| linked.renewal.is_none()) else { return };
+        linked.renewal = Some(now.monotonic + limit::RENEWAL_TIMEOUT);
+        let (connection, message) = (linked.connection, Message::Renew(Renew { csr, facts: None }));
+        turn.effect(Effect::Send { connection, class: Class::Control, message });
+    }
+
     fn on_renewed(&mut self, now: Now, renewed: Renewed, turn: &mut AgentTurn) {
+        if let Some(linked) = &mut self.linked {
+            linked.renewal = None;
+        }
         match (renewed, &mut self.record.membership) {
             (Renewed::Issued { certificates: new }, Membership::Enrolled { certificates, .. }) => {
                 *certificates = new;
                 self.persist(turn);
+                // The new one is shown at once: if the server takes it amiss, the old one's time is not over yet.
                 self.close(now, CloseCode::Redial, turn);
             }
             (Renewed::Refused(refusal), _) => {
                 turn.effect(Effect::Warn(format!("no new certificate: {}", refusal.message)));
+                self.give_up_renewal(now, CloseCode::Done, turn);
             }
             (Renewed::Issued { .. }, _) => {}
         }
+    }
+
+    fn on_renewal_timeout(&mut self, now: Now, turn: &mut AgentTurn) {
+        let Some(linked) = &mut self.linked else { return };
+        if linked.renewal.is_some_and(|until| until <= now.monotonic) {
+            linked.renewal = None;
+            turn.effect(Effect::Warn("no new certificate: the server did not answer".to_owned()));
+            self.give_up_renewal(now, CloseCode::Timeout, turn);
+        }
+    }
+
+    /// A session that is for nothing but a new certificate ends without one, and the device comes again. Any other goes
+    /// on: the server asks again.
+    fn give_up_renewal(&mut self, now: Now, code: CloseCode, turn: &mut AgentTurn) {
+        let Some(linked) = self.linked.as_ref().filter(|linked| linked.session.grade() == Some(Grade::RenewOnly))
+        else {
+            return;
+        };
+        self.dialler.on_retry_after(linked.connection, limit::RENEWAL_TIMEOUT);
+        self.close(now, code, turn);
     }
 
     /// Now that the fleet is known, the device has documents.

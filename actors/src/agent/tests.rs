@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use fleetd_sync_core::codec;
 use fleetd_sync_core::id::{DeviceId, FleetId};
+use fleetd_sync_core::limit;
+use fleetd_sync_core::session::message::{Refusal, Renewed};
 use fleetd_sync_core::session::{Opening, Output, ServerEvidence, ServerSide, Session, Side};
 use fleetd_sync_core::time::{ClockQuality, Wall};
 use fleetd_sync_core::trust::{Change, Rank, Role, Sites};
@@ -123,9 +125,14 @@ impl World {
 
     /// Joins it with a server, and lets the two talk. Answers with how the device ended it, if it did.
     fn meet(&mut self, server: &Fleet) -> Option<CloseCode> {
+        self.meet_as(server, Grade::Full).1
+    }
+
+    /// The same, with a server that judges the certificate so.
+    fn meet_as(&mut self, server: &Fleet, grade: Grade) -> (ConnectionId, Option<CloseCode>) {
         let connection = self.dial();
         let chain = Arc::new(server.chain.clone());
-        let side = Side::Server(ServerSide { chain, grade: Grade::Full });
+        let side = Side::Server(ServerSide { chain, grade });
         let opening = Opening { boot: BootId::from_bytes([9; 16]), log_positions: Vec::new(), side };
         let mut entropy = Entropy::from_seed([6; 32]);
         let mut replica = Replica::new(server.chain.fleet(), Some(server.authority.clone()), &mut entropy);
@@ -146,7 +153,7 @@ impl World {
             }) {
                 self.effects = said;
                 self.input(Input::Down { connection, end: LinkEnd::Closed(code) });
-                return Some(code);
+                return (connection, Some(code));
             }
             let mut answers = Vec::new();
             for effect in said {
@@ -160,7 +167,21 @@ impl World {
                 }
             }
         }
-        None
+        (connection, None)
+    }
+
+    /// The requests for a new certificate since it was asked last.
+    fn asks(&mut self) -> usize {
+        let said = std::mem::take(&mut self.effects);
+        let renews = said.iter().filter(|effect| matches!(effect, Effect::Send { message: Message::Renew(_), .. }));
+        renews.count()
+    }
+
+    fn closed(&mut self) -> Option<CloseCode> {
+        std::mem::take(&mut self.effects).into_iter().find_map(|effect| match effect {
+            Effect::Close { code, .. } => Some(code),
+            _ => None,
+        })
     }
 
     fn status(&mut self) -> AgentStatus {
@@ -317,4 +338,58 @@ fn a_clock_that_went_back_is_not_trusted_and_lowers_no_floor() {
     (world.now.wall, world.now.quality) = (Wall(0), ClockQuality::None);
     world.input(Input::Facts(Facts::new()));
     assert_eq!(noted(&world).len(), 1);
+}
+
+#[test]
+fn a_device_that_gets_no_new_certificate_comes_again() {
+    let fleet = Fleet::new(1);
+    let busy = || Refusal { code: "enrolment.busy".to_owned(), message: "ask again".to_owned() };
+    for answer in [None, Some(Message::Renewed(Renewed::Refused(busy())))] {
+        let mut world = World::enrolled(&fleet, Some(fleet.chain.clone()), None);
+        let (connection, ended) = world.meet_as(&fleet, Grade::RenewOnly);
+        assert_eq!(ended, None);
+        let expected = match answer {
+            Some(message) => {
+                world.input(Input::Message { connection, message });
+                CloseCode::Done
+            }
+            None => {
+                world.wait();
+                CloseCode::Timeout
+            }
+        };
+        assert_eq!(world.closed(), Some(expected));
+        world.input(Input::Down { connection, end: LinkEnd::Closed(expected) });
+        let (at, next) = (world.now.wall, world.status().next_dial_at.expect("it dials again"));
+        assert!(next - at >= limit::RENEWAL_TIMEOUT && next - at <= limit::RENEWAL_TIMEOUT * 2, "{:?}", next - at);
+        assert_eq!(world.meet(&fleet), None);
+    }
+}
+
+#[test]
+fn a_device_that_is_asked_to_renew_asks_once_and_shows_the_new_certificate_at_once() {
+    let fleet = Fleet::new(1);
+    let mut world = World::enrolled(&fleet, Some(fleet.chain.clone()), None);
+    let (connection, _) = world.meet_as(&fleet, Grade::Full);
+    assert_eq!(world.asks(), 0, "it does not judge dates itself");
+    for _ in 0..3 {
+        world.input(Input::Message { connection, message: Message::RenewalDue });
+    }
+    assert_eq!(world.asks(), 1);
+    let refused = Refusal { code: "enrolment.busy".to_owned(), message: "ask again".to_owned() };
+    world.input(Input::Message { connection, message: Message::Renewed(Renewed::Refused(refused)) });
+    assert_eq!(world.closed(), None, "the old one is still good");
+    world.input(Input::Message { connection, message: Message::RenewalDue });
+    assert_eq!(world.asks(), 1, "and it asks when it is asked again");
+    let certificates = vec![vec![4]];
+    world.records.clear();
+    world.input(Input::Message { connection, message: Message::Renewed(Renewed::Issued { certificates }) });
+    let kept = world.records.iter().any(|record| match record {
+        Record::Agent(record) => {
+            matches!(&record.membership, Membership::Enrolled { certificates, .. } if *certificates == [vec![4]])
+        }
+        _ => false,
+    });
+    assert!(kept);
+    assert_eq!(world.closed(), Some(CloseCode::Redial));
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{ConnectionId, OperationId};
 use fleetd_sync_core::planted::{Bug, is_planted};
-use fleetd_sync_core::session::{CloseCode, Grade, Message, Opening, Output, ServerSide, Session, Side};
+use fleetd_sync_core::session::{Class, CloseCode, Grade, Message, Opening, Output, ServerSide, Session, Side};
 use fleetd_sync_core::time::{Monotonic, Now};
 
 use super::record::Membership;
+use super::renewal::Renewal;
 use super::{Connected, Device, DeviceTurn, Effect, RolloutNews};
 
 /// The device's connection, and its session on it.
@@ -16,11 +17,18 @@ use super::{Connected, Device, DeviceTurn, Effect, RolloutNews};
 pub(super) struct Serving {
     pub(super) connection: ConnectionId,
     session: Session,
+    renewal: Renewal,
 }
 
 impl Serving {
     pub(super) fn poll_timeout(&self) -> Option<Monotonic> {
-        self.session.poll_timeout()
+        let renewal = self.is_met().then(|| self.renewal.poll_timeout());
+        self.session.poll_timeout().into_iter().chain(renewal).min()
+    }
+
+    /// Whether both ends have what the other had, and the device gets all that there is for it.
+    fn is_met(&self) -> bool {
+        self.session.is_live() && self.session.grade() == Some(Grade::Full)
     }
 }
 
@@ -42,7 +50,8 @@ impl Device {
         let opening = Opening { boot: connected.boot, log_positions: connected.log_positions, side };
         let mut out = Vec::new();
         let session = Session::open(now.monotonic, opening, &self.replica, &mut out);
-        self.serving = Some(Serving { connection, session });
+        let renewal = Renewal::new(now, self.local, connected.certificate_not_after);
+        self.serving = Some(Serving { connection, session, renewal });
         turn.effect(Effect::Serve { connection, grade: connected.grade });
         self.carry_out(now, out, turn);
     }
@@ -81,6 +90,15 @@ impl Device {
         self.carry_out(now, out, turn);
     }
 
+    /// Asks a device whose certificate has lasted half of its time to renew it.
+    pub(super) fn ask_to_renew(&mut self, now: Now, turn: &mut DeviceTurn) {
+        let Some(serving) = self.serving.as_mut().filter(|serving| serving.is_met()) else { return };
+        if serving.renewal.is_due(now) {
+            let (connection, class) = (serving.connection, Class::Control);
+            turn.effect(Effect::Send { connection, class, message: Message::RenewalDue });
+        }
+    }
+
     /// Asks the device whether it is there; false when it is not connected.
     pub(super) fn probe(&mut self, now: Now, operation: OperationId, turn: &mut DeviceTurn) -> bool {
         let Some(serving) = &mut self.serving else { return false };
@@ -93,9 +111,7 @@ impl Device {
 
     /// Says whether this server may write the device's lane: what it has said has reached this server.
     pub(super) fn may_mint(&self) -> bool {
-        self.serving
-            .as_ref()
-            .is_some_and(|serving| serving.session.is_live() && serving.session.grade() == Some(Grade::Full))
+        self.serving.as_ref().is_some_and(Serving::is_met)
     }
 
     pub(super) fn serves(&self, connection: ConnectionId) -> bool {
@@ -198,6 +214,7 @@ impl Device {
         self.tell_reports(turn);
         self.read_actual(now, turn);
         self.mint(now, turn);
+        self.ask_to_renew(now, turn);
     }
 
     fn on_fork(&mut self, now: Now, turn: &mut DeviceTurn) {

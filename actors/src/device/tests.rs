@@ -62,7 +62,9 @@ impl World {
     fn connected(&mut self, connection: ConnectionId) -> Connected {
         let (key, boot) = (self.key.public(), BootId::random(&mut self.entropy));
         let trust = Arc::clone(&self.device.trust);
-        Connected { connection, key, grade: Grade::Full, boot, log_positions: Vec::new(), trust }
+        let certificate_not_after = Wall(0) + limit::DEVICE_CERTIFICATE_LIFETIME;
+        let grade = Grade::Full;
+        Connected { connection, key, grade, certificate_not_after, boot, log_positions: Vec::new(), trust }
     }
 
     fn operation(&mut self) -> OperationId {

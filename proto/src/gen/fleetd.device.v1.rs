@@ -155,10 +155,10 @@ impl ::prost::Name for Hold {
 /// The certificate that a device connects with.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceCertificate {
-    /// Its serial number in hexadecimal digits.
+    /// Its serial number in hexadecimal digits; empty where the server does not keep it.
     #[prost(string, tag = "1")]
     pub serial: ::prost::alloc::string::String,
-    /// Since when it is valid.
+    /// Since when it is valid; absent where it always was: a device's clock may show any date.
     #[prost(message, optional, tag = "2")]
     pub not_before: ::core::option::Option<::prost_types::Timestamp>,
     /// After when the server accepts it only to be renewed.
@@ -280,7 +280,7 @@ pub struct Explanation {
     /// What happened, the newest first.
     #[prost(message, repeated, tag = "12")]
     pub events: ::prost::alloc::vec::Vec<DeviceEvent>,
-    /// The certificate that it last showed.
+    /// The certificate that it showed on its present connection; absent when it has none.
     #[prost(message, optional, tag = "21")]
     pub certificate: ::core::option::Option<DeviceCertificate>,
     /// Since when its present connection lasts; absent when it has none.

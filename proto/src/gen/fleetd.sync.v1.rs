@@ -5,7 +5,7 @@ pub struct Frame {
     /// What it says. A kind that is not known is ignored.
     #[prost(
         oneof = "frame::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub kind: ::core::option::Option<frame::Kind>,
 }
@@ -62,6 +62,9 @@ pub mod frame {
         /// The new certificate. It is rare, so that two bytes of tag do no harm.
         #[prost(message, tag = "16")]
         CertificateResponse(super::CertificateResponse),
+        /// The device's certificate has lasted half of its time.
+        #[prost(message, tag = "17")]
+        RenewalDue(super::RenewalDue),
     }
 }
 impl ::prost::Name for Frame {
@@ -576,6 +579,20 @@ impl ::prost::Name for Refused {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.sync.v1.Refused".into()
+    }
+}
+/// A server asks a device to ask for a new certificate, since the one that it showed has lasted half of its time. A device
+/// that does not know the frame renews once its certificate has run out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewalDue {}
+impl ::prost::Name for RenewalDue {
+    const NAME: &'static str = "RenewalDue";
+    const PACKAGE: &'static str = "fleetd.sync.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.sync.v1.RenewalDue".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.sync.v1.RenewalDue".into()
     }
 }
 /// A device asks for a new certificate for the same key.

@@ -102,7 +102,10 @@ impl Devices {
             events: looked.events(events_max),
             reasons,
             // Certificates are not kept: a device shows one with each connection.
-            certificate: None,
+            certificate: connection.as_ref().map(|connection| device::DeviceCertificate {
+                not_after: Some(timestamp(connection.certificate_not_after)),
+                ..device::DeviceCertificate::default()
+            }),
             connected_at: connection.as_ref().map(|connection| timestamp(connection.since)),
             address: connection.as_ref().map(|connection| connection.address.to_string()).unwrap_or_default(),
             // A device that is connected has been sent every root record.

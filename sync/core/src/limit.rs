@@ -55,6 +55,15 @@ pub const EARLY_PUSHES_MAX: usize = 16;
 pub const CERTIFICATE_BYTES_MAX: usize = 4 << 10;
 /// Certificates in one chain: leaf, a site's CA, the fleet's CA, and one to spare.
 pub const CERTIFICATES_MAX: usize = 4;
+/// Time for which a device's certificate is issued. It may pass unnoticed: an expired one can still be renewed.
+pub const DEVICE_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Time over which devices whose certificates were issued on one day are asked to renew them: a fleet that enrolled at
+/// once does not come back at once.
+pub const RENEWAL_SPREAD: Duration = Duration::from_secs(21 * 24 * 60 * 60);
+/// Pause before a connected device is asked again to renew its certificate: a server that was busy has had its day.
+pub const RENEWAL_ASKED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time in which a server answers a request for a new certificate, before the device dials again.
+pub const RENEWAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of what a device says about itself.
 pub const FACTS_BYTES_MAX: usize = 4 << 10;
 /// Connections that may be in their handshake at once.

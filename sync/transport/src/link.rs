@@ -20,6 +20,7 @@ use bytes::Bytes;
 use fleetd_sync_core::id::{ConnectionId, LocalId};
 use fleetd_sync_core::key::{PublicKey, SecretKey};
 use fleetd_sync_core::session::{Class, CloseCode};
+use fleetd_sync_core::time::Wall;
 
 /// Carries frames between nodes.
 pub trait Link: Send + Sync + 'static {
@@ -112,7 +113,9 @@ pub struct PeerIdentity {
     pub device: LocalId,
     /// Its key, whose hash the local id is.
     pub key: PublicKey,
-    /// Whether the certificate's last day has passed.
+    /// Its certificate's last date.
+    pub not_after: Wall,
+    /// Whether that has passed.
     pub expired: bool,
 }
 

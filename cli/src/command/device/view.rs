@@ -152,6 +152,10 @@ pub fn explanation(explanation: &Explanation, now: Moment) -> String {
         wording::or_dash(&explanation.address),
         explanation.trust_version
     ));
+    if let Some(certificate) = &explanation.certificate {
+        let until = wording::moment(certificate.not_after.as_ref()).absolute();
+        text.push_str(&format!("certificate until {until}, renewed by itself from its half-life on\n"));
+    }
     for lane in explanation.lanes.iter().filter(|lane| !lane.parked.is_empty()) {
         text.push_str(&format!("lane {} of {} is {}\n", lane.lane, lane.document, lane.parked));
     }

@@ -38,6 +38,9 @@ pub enum Message {
     Renew(Renew),
     /// The server's answer to it.
     Renewed(Renewed),
+    /// The device's certificate has lasted half of its time: the device should ask for a new one. Only servers judge
+    /// dates, so a device does not know by itself.
+    RenewalDue,
     /// A device asks for a part of an artifact.
     ArtifactWant(ArtifactWant),
     /// Groups of an artifact, in order.
@@ -74,6 +77,7 @@ impl Message {
             | Self::Registered(_)
             | Self::Renew(_)
             | Self::Renewed(_)
+            | Self::RenewalDue
             | Self::RetryAfter(_)
             | Self::Ping(_)
             | Self::Pong(_) => Class::Control,

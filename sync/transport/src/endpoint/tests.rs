@@ -30,8 +30,9 @@ async fn a_device_and_a_server_know_each_other_by_their_certificates() {
     assert!(verify_server(&ServerEvidence { authorities: &foreign_fleet, fleet: other.id, ..evidence }).is_err());
     assert!(verify_server(&ServerEvidence { authorities: &foreign_key, ..evidence }).is_err());
     let (server, peer, mut heard) = world.accepted().await;
-    let identity = PeerIdentity { device: fleet.device.id().into(), key: fleet.device.public(), expired: false };
-    assert_eq!(peer, Peer::Device(identity.clone()));
+    let Peer::Device(identity) = peer else { panic!("{peer:?}") };
+    assert_eq!((identity.device, identity.key), (fleet.device.id().into(), fleet.device.public()));
+    assert!(!identity.expired);
     assert!(matches!(heard.next().await, LinkEvent::Up { peer, .. } if peer == Peer::Device(identity)));
     world.dialling.send(device, Class::Control, text("hello")).unwrap();
     assert_eq!(heard.frame().await, (Class::Control, text("hello")));

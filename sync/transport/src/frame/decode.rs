@@ -49,6 +49,7 @@ pub(super) fn message(kind: Kind) -> Decoded<Message> {
             stream: log_stream(&frame.stream, &frame.boot, frame.stamp)?,
             sequence: frame.seq_through,
         }),
+        Kind::RenewalDue(wire::RenewalDue {}) => Message::RenewalDue,
         Kind::RetryAfter(frame) => Message::RetryAfter(duration("retry_after.delay", frame.delay)?),
         Kind::Ping(frame) => Message::Ping(frame.nonce),
         Kind::Pong(frame) => Message::Pong(frame.nonce),

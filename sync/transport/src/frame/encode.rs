@@ -46,6 +46,7 @@ pub(super) fn kind(message: &Message) -> Kind {
             let wire::LogPosition { stream, boot, stamp, seq_through } = log_position(position);
             Kind::LogAck(wire::LogAck { stream, boot, stamp, seq_through })
         }
+        Message::RenewalDue => Kind::RenewalDue(wire::RenewalDue {}),
         Message::RetryAfter(pause) => Kind::RetryAfter(wire::RetryAfter { delay: Some(duration(*pause)) }),
         Message::Ping(nonce) => Kind::Ping(wire::Ping { nonce: *nonce }),
         Message::Pong(nonce) => Kind::Pong(wire::Pong { nonce: *nonce }),

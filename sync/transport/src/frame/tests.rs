@@ -97,6 +97,7 @@ fn every_message() -> Vec<Message> {
         Message::ArtifactRefused(ArtifactRefused { digest, reason: ArtifactRefusal::Busy }),
         Message::LogPush(log_push),
         Message::LogAck(position()),
+        Message::RenewalDue,
         Message::RetryAfter(Duration::from_secs(90)),
         Message::Ping(u64::MAX),
         Message::Pong(1),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::FleetId;
 use fleetd_sync_core::key::{PublicKey, SecretKey};
+use fleetd_sync_core::limit::DEVICE_CERTIFICATE_LIFETIME;
 use fleetd_sync_core::time::Wall;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -14,8 +15,6 @@ use rcgen::{
 
 use super::leaf::{Role, spiffe_name};
 
-/// Time for which a device's certificate is issued. It may pass unnoticed: an expired one can still be renewed.
-pub const DEVICE_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Time for which a server's certificate is issued; it issues its own anew while it runs.
 pub const SERVER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 

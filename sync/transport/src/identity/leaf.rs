@@ -210,6 +210,7 @@ pub fn certificate_not_after(der: &[u8]) -> Result<Wall, ReadCertificateError> {
     Ok(Leaf::read(der)?.not_after)
 }
 
+<<<<<<< HEAD
 /// The fleet that a server's certificate names, and its last date. Whether that is true is another question.
 ///
 /// # Errors
@@ -225,6 +226,8 @@ pub fn is_renewal_due(not_after: Wall, lifetime: Duration, now: Wall) -> bool {
     now + lifetime / 3 >= not_after
 }
 
+=======
+>>>>>>> 3283bf1 (wip)
 /// Reads who a device is from the chain that it showed in a handshake that [`super::server_tls`] accepted.
 ///
 /// # Errors
@@ -232,7 +235,12 @@ pub fn is_renewal_due(not_after: Wall, lifetime: Duration, now: Wall) -> bool {
 pub fn peer_identity(chain: &[CertificateDer<'_>], now: Wall) -> Result<PeerIdentity, ReadCertificateError> {
     let leaf = chain.first().ok_or(ReadCertificateError::Missing)?;
     let leaf = Leaf::read(leaf)?.of_role(Role::Device)?;
-    Ok(PeerIdentity { device: leaf.key.id().into(), key: leaf.key, expired: now > leaf.not_after })
+    Ok(PeerIdentity {
+        device: leaf.key.id().into(),
+        key: leaf.key,
+        not_after: leaf.not_after,
+        expired: now > leaf.not_after,
+    })
 }
 
 /// Checks that a certificate is a server's of `fleet`, issued by one of `authorities`: those that the newest root

@@ -1,11 +1,11 @@
 //! Certificates: asked for, issued, read and judged.
 
 use fleetd_sync_core::id::{FleetId, LocalId};
+use fleetd_sync_core::limit::DEVICE_CERTIFICATE_LIFETIME;
 use fleetd_sync_core::time::Wall;
 use fleetd_sync_transport::identity::{
-    CertificateAuthority, DEVICE_CERTIFICATE_LIFETIME, ReadCertificateError, ReadRequestError, VerifyServerError,
-    certificate_key, certificate_not_after, grade_peer, is_renewal_due, peer_identity, signing_request,
-    verify_server_leaf, verify_signing_request,
+    CertificateAuthority, ReadCertificateError, ReadRequestError, VerifyServerError, certificate_key,
+    certificate_not_after, grade_peer, peer_identity, signing_request, verify_server_leaf, verify_signing_request,
 };
 use fleetd_sync_transport::link::{Peer, PeerIdentity};
 use rustls::pki_types::CertificateDer;
@@ -65,15 +65,13 @@ fn a_certificate_says_who_the_device_is_and_whether_it_has_expired() {
     let identity = device(&authority("ca"), "device");
     let chain: Vec<CertificateDer<'_>> = identity.certificates.iter().map(|der| der.as_slice().into()).collect();
     let local_id = LocalId::from(key("device").id());
-    let expected = |expired| PeerIdentity { device: local_id, key: key("device").public(), expired };
+    let not_after = certificate_not_after(&identity.certificates[0]).unwrap();
+    let expected = |expired| PeerIdentity { device: local_id, key: key("device").public(), not_after, expired };
     assert_eq!(peer_identity(&chain, NOW), Ok(expected(false)));
     assert_eq!(peer_identity(&chain, Wall(0)), Ok(expected(false)));
     assert_eq!(peer_identity(&chain, NOW + FIVE_YEARS), Ok(expected(true)));
     assert_eq!(peer_identity(&[], NOW), Err(ReadCertificateError::Missing));
-    let not_after = certificate_not_after(&identity.certificates[0]).unwrap();
     assert_eq!(not_after, NOW + DEVICE_CERTIFICATE_LIFETIME);
-    assert!(!is_renewal_due(not_after, DEVICE_CERTIFICATE_LIFETIME, NOW));
-    assert!(is_renewal_due(not_after, DEVICE_CERTIFICATE_LIFETIME, NOW + DEVICE_CERTIFICATE_LIFETIME * 7 / 10));
 }
 
 #[test]
