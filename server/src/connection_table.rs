@@ -108,12 +108,15 @@ impl ConnectionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fleetd_sync_core::key::SecretKey;
 
     #[test]
     fn a_connection_that_was_given_up_reaches_nobody_and_is_whose_it_was_until_it_ends() {
         let (table, connection) = (ConnectionTable::default(), ConnectionId::from_bytes([1; 8]));
-        let device = LocalId::from_bytes([2; 16]);
-        table.insert(connection, device, "127.0.0.1:1".parse().unwrap(), Wall(0));
+        let key = SecretKey::from_bytes([2; 32]).public();
+        let peer = PeerIdentity { device: key.id().into(), key, not_after: Wall(1), expired: false };
+        let device = peer.device;
+        table.insert(connection, &peer, "127.0.0.1:1".parse().unwrap(), Wall(0));
         assert!(table.of_device(device).is_none(), "no actor has taken it");
         table.serve(connection, Grade::Full);
         assert!(table.of_device(device).is_some());

@@ -126,10 +126,10 @@ pub async fn look_at_folder(premises: &Premises, clock_now: &Arc<dyn Clock>, ent
     let mut findings = vec![clock(now, None, None, ClockDuty::Judges)];
     let (of_keys, keys) = keys(&premises.keys());
     findings.extend(of_keys);
-    let expected = keys.as_ref().and_then(|keys| {
+    let expected = keys.as_ref().map(|keys| {
         findings.push(roles(keys));
         let chain = keys.trust_file().read().ok().map(|kept| kept.chain);
-        Some(Expected { fleet: keys.fleet(), chain, trust_version_min: 0 })
+        Expected { fleet: keys.fleet(), chain, trust_version_min: 0 }
     });
     findings.push(disk(&premises.data));
     let (of_sync, runs) = sync_port(premises.sync_address, expected.as_ref(), clock_now, entropy).await;

@@ -1,9 +1,10 @@
 //! When devices were last heard, after a server that ended without a word.
 
 use fleetd_server::presence::{Presence, take_up};
-use fleetd_sync_core::id::{ConnectionId, LocalId};
+use fleetd_sync_core::id::ConnectionId;
 use fleetd_sync_core::session::Grade;
 use fleetd_sync_core::time::Clock as _;
+use fleetd_sync_transport::link::PeerIdentity;
 use serde_json::{Value, json};
 
 use super::world::{World, device_key, text};
@@ -16,9 +17,10 @@ async fn last_heard(world: &World, name: &str) -> Value {
 }
 
 fn connect(world: &World, number: u8, seed: u8) -> ConnectionId {
-    let (connection, device) = (ConnectionId::from_bytes([number; 8]), LocalId::from(device_key(seed).id()));
+    let (connection, key) = (ConnectionId::from_bytes([number; 8]), device_key(seed).public());
     let (connections, now) = (&world.node.shared.connections, world.clock.now().wall);
-    connections.insert(connection, device, "127.0.0.1:1".parse().expect("an address"), now);
+    let peer = PeerIdentity { device: key.id().into(), key, not_after: now, expired: false };
+    connections.insert(connection, &peer, "127.0.0.1:1".parse().expect("an address"), now);
     connections.serve(connection, Grade::Full);
     connection
 }

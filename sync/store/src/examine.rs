@@ -164,6 +164,11 @@ fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} {name}") } else { format!("{}.{tenths} {name}", bytes / divisor) }
 }
 
+/// What the operating system counts in `u64` here and in `u32` on devices of 32 bits.
+fn wide(count: impl Into<u64>) -> u64 {
+    count.into()
+}
+
 /// Looks at the disk under a folder: whether it can be written, and whether it has room. Looks at the nearest folder
 /// above where there is none yet.
 #[must_use]
@@ -180,13 +185,13 @@ pub fn room(check: &'static str, folder: &Path, room: Room) -> Finding {
         );
         return Finding::fail(check, format!("{shown} lies on a disk that is mounted for reading only"), remedy);
     }
-    let free_bytes = u64::from(status.blocks_available()).saturating_mul(u64::from(status.fragment_size()));
+    let free_bytes = wide(status.blocks_available()).saturating_mul(wide(status.fragment_size()));
     let bigger = format!("du -xh {path} | sort -h | tail; then remove what nobody needs, or give it a larger disk");
     let have = format!("{} are free at {shown}, and {} {}", size(free_bytes), room.what_for, size(room.needed_bytes));
     if free_bytes < room.needed_bytes {
         return Finding::fail(check, have, bigger);
     }
-    let (files, free_files) = (u64::from(status.files()), u64::from(status.files_available()));
+    let (files, free_files) = (wide(status.files()), wide(status.files_available()));
     // A file system that makes inodes as it goes says that it has none at all.
     if files > 0 && free_files < FREE_FILES_MIN {
         let found = format!("{shown} lies on a disk with room for {free_files} more files, of {files}");

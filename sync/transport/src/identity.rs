@@ -25,12 +25,8 @@ mod verifier;
 
 pub use authority::{CertificateAuthority, IssueError, IssuedCertificate, SERVER_CERTIFICATE_LIFETIME, ServerName};
 pub use leaf::{
-<<<<<<< HEAD
     ReadCertificateError, VerifyServerError, certificate_key, certificate_not_after, is_renewal_due, peer_identity,
     server_claim, verify_server_leaf,
-=======
-    ReadCertificateError, VerifyServerError, certificate_key, certificate_not_after, peer_identity, verify_server_leaf,
->>>>>>> 3283bf1 (wip)
 };
 pub use request::{ReadRequestError, SigningRequestError, signing_request, verify_signing_request};
 pub use tls::{

@@ -103,7 +103,7 @@ pub enum Peer {
     /// A device without a certificate.
     Anonymous,
     /// A device with a certificate from one of our CAs.
-    Device(PeerIdentity),
+    Device(Box<PeerIdentity>),
 }
 
 /// What a device's certificate says.

@@ -6,10 +6,10 @@ use fleetd_actors::agent::record::{AgentRecord, Membership};
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::finding::Finding;
 use fleetd_sync_core::key::{PublicKey, SecretKey};
+use fleetd_sync_core::limit::DEVICE_CERTIFICATE_LIFETIME;
 use fleetd_sync_core::time::{ClockFloor, Now};
 use fleetd_sync_core::trust::RootChain;
 use fleetd_sync_transport::examine::{Remedies, certificate};
-use fleetd_sync_transport::identity::DEVICE_CERTIFICATE_LIFETIME;
 use fleetd_sync_transport::reach::Expected;
 
 use super::AGENT_MAKES_IT;

@@ -194,7 +194,6 @@ async fn a_store_that_is_damaged_or_from_a_newer_program_says_so() {
 struct Small(std::path::PathBuf);
 
 impl Small {
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
     fn mount(folder: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(folder).unwrap();
         let options = format!("size=1m,mode=0700,{options}");

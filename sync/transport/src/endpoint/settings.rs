@@ -127,5 +127,5 @@ pub(super) fn peer(joined: &quinn::Connection, now: Wall) -> Result<Peer, String
     if chain.is_empty() {
         return Ok(Peer::Anonymous);
     }
-    identity::peer_identity(&chain, now).map(Peer::Device).map_err(|error| error.to_string())
+    identity::peer_identity(&chain, now).map(|peer| Peer::Device(Box::new(peer))).map_err(|error| error.to_string())
 }

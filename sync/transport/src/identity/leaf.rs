@@ -210,7 +210,6 @@ pub fn certificate_not_after(der: &[u8]) -> Result<Wall, ReadCertificateError> {
     Ok(Leaf::read(der)?.not_after)
 }
 
-<<<<<<< HEAD
 /// The fleet that a server's certificate names, and its last date. Whether that is true is another question.
 ///
 /// # Errors
@@ -220,14 +219,13 @@ pub fn server_claim(der: &[u8]) -> Result<(FleetId, Wall), ReadCertificateError>
     Ok((leaf.fleet, leaf.not_after))
 }
 
-/// Says whether two thirds of the time for which a certificate was issued are over.
+/// Says whether two thirds of the time for which a certificate was issued are over: a device that was there is asked to
+/// renew it well before.
 #[must_use]
 pub fn is_renewal_due(not_after: Wall, lifetime: Duration, now: Wall) -> bool {
     now + lifetime / 3 >= not_after
 }
 
-=======
->>>>>>> 3283bf1 (wip)
 /// Reads who a device is from the chain that it showed in a handshake that [`super::server_tls`] accepted.
 ///
 /// # Errors

@@ -147,7 +147,7 @@ pub fn grade_peer(certificates: &[Vec<u8>], authorities: &[Vec<u8>], now: Wall) 
     verifier
         .verify_client_cert(leaf, intermediates, any_date)
         .map_err(|error| GradePeerError::Refused { cause: error.to_string() })?;
-    Ok(Peer::Device(peer_identity(&chain, now)?))
+    Ok(Peer::Device(Box::new(peer_identity(&chain, now)?)))
 }
 
 fn device_verifier(authorities: &[Vec<u8>]) -> Result<DeviceOrNobody, TlsError> {

@@ -197,7 +197,7 @@ fn a_clock_is_judged_by_what_is_known_to_have_passed_and_by_the_servers_certific
 fn a_certificate_is_missing_a_keys_own_due_or_over() {
     let (fleet, mut entropy) = (Fleet::new(1), Entropy::from_seed([3; 32]));
     let (key, other) = (SecretKey::generate(&mut entropy), SecretKey::generate(&mut entropy));
-    let lifetime = identity::DEVICE_CERTIFICATE_LIFETIME;
+    let lifetime = limit::DEVICE_CERTIFICATE_LIFETIME;
     let issued = fleet.authority.issue_device(&key.public(), BUILD_FLOOR, &mut entropy).unwrap().chain;
     let remedies = examine::Remedies { unusable: "enrol again", expired: "connect it" };
     let look = |chain: &[Vec<u8>], key: &SecretKey, after: Duration| {

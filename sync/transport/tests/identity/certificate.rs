@@ -5,7 +5,8 @@ use fleetd_sync_core::limit::DEVICE_CERTIFICATE_LIFETIME;
 use fleetd_sync_core::time::Wall;
 use fleetd_sync_transport::identity::{
     CertificateAuthority, ReadCertificateError, ReadRequestError, VerifyServerError, certificate_key,
-    certificate_not_after, grade_peer, peer_identity, signing_request, verify_server_leaf, verify_signing_request,
+    certificate_not_after, grade_peer, is_renewal_due, peer_identity, signing_request, verify_server_leaf,
+    verify_signing_request,
 };
 use fleetd_sync_transport::link::{Peer, PeerIdentity};
 use rustls::pki_types::CertificateDer;
@@ -72,6 +73,8 @@ fn a_certificate_says_who_the_device_is_and_whether_it_has_expired() {
     assert_eq!(peer_identity(&chain, NOW + FIVE_YEARS), Ok(expected(true)));
     assert_eq!(peer_identity(&[], NOW), Err(ReadCertificateError::Missing));
     assert_eq!(not_after, NOW + DEVICE_CERTIFICATE_LIFETIME);
+    assert!(!is_renewal_due(not_after, DEVICE_CERTIFICATE_LIFETIME, NOW));
+    assert!(is_renewal_due(not_after, DEVICE_CERTIFICATE_LIFETIME, NOW + DEVICE_CERTIFICATE_LIFETIME * 7 / 10));
 }
 
 #[test]
