@@ -67,8 +67,8 @@ macro_rules! define_name {
                 if length == 0 || length > $length_max {
                     return Err(ParseNameError::Length { what: $what, length, length_max: $length_max });
                 }
-                let allowed: fn(usize, char) -> bool = $allowed;
-                match text.chars().enumerate().find(|(position, character)| !allowed(*position, *character)) {
+                let allowed: fn(&str, usize, char) -> bool = $allowed;
+                match text.chars().enumerate().find(|(position, character)| !allowed(text, *position, *character)) {
                     Some((position, character)) => Err(ParseNameError::Character {
                         what: $what,
                         text: text.to_owned(),
@@ -99,7 +99,7 @@ define_name!(
     /// A workload's name (`coffee`): also a folder on every device.
     WorkloadName, "workload name", limit::WORKLOAD_NAME_CHARS_MAX,
     "use a-z, 0-9 and '-', starting with a letter",
-    |position, character| match character {
+    |_, position, character| match character {
         'a'..='z' => true,
         '0'..='9' | '-' => position > 0,
         _ => false,
@@ -109,13 +109,13 @@ define_name!(
     /// A release's version (`1.8.0`, `2026-11-22.3+g1a2b`): compared for equality only.
     Version, "version", limit::VERSION_CHARS_MAX,
     "use letters, digits and '.', '-', '_', '+', starting with a letter or digit",
-    |position, character| character.is_ascii_alphanumeric() || (position > 0 && ".-_+".contains(character))
+    |_, position, character| character.is_ascii_alphanumeric() || (position > 0 && ".-_+".contains(character))
 );
 define_name!(
     /// What a server calls a device (`brisk-otter`).
     DeviceName, "device name", limit::DEVICE_NAME_CHARS_MAX,
     "use a-z, 0-9 and '-', starting with a letter",
-    |position, character| match character {
+    |_, position, character| match character {
         'a'..='z' => true,
         '0'..='9' | '-' => position > 0,
         _ => false,
@@ -125,19 +125,24 @@ define_name!(
     /// The key of a label (`site`, `example.com/rack`).
     LabelKey, "label key", limit::LABEL_CHARS_MAX,
     "use letters, digits and '.', '-', '_', '/', starting with a letter or digit",
-    |position, character| character.is_ascii_alphanumeric() || (position > 0 && ".-_/".contains(character))
+    |_, position, character| character.is_ascii_alphanumeric() || (position > 0 && ".-_/".contains(character))
 );
 define_name!(
     /// The value of a label.
     LabelValue, "label value", limit::LABEL_CHARS_MAX,
     "use letters, digits and '.', '-', '_'",
-    |_, character| character.is_ascii_alphanumeric() || ".-_".contains(character)
+    |_, _, character| character.is_ascii_alphanumeric() || ".-_".contains(character)
 );
 define_name!(
     /// A platform that an artifact is for (`linux/arm64`), or `any`.
     Platform, "platform", limit::PLATFORM_CHARS_MAX,
     "use a-z, 0-9, '_' and one '/'",
-    |_, character| matches!(character, 'a'..='z' | '0'..='9' | '_' | '/')
+    |text, position, character| match character {
+        'a'..='z' | '0'..='9' | '_' => true,
+        // What comes before has been found to be of one byte each.
+        '/' => text.find('/') == Some(position),
+        _ => false,
+    }
 );
 
 impl WorkloadName {
@@ -178,6 +183,13 @@ mod tests {
         }
         assert!("coffee-2".parse::<WorkloadName>().is_ok());
         assert!("..".parse::<Version>().is_err());
+    }
+
+    #[test]
+    fn a_platform_has_one_slash_at_most() {
+        assert!("linux/arm64".parse::<Platform>().is_ok() && "any".parse::<Platform>().is_ok());
+        let refused = "linux//arm64".parse::<Platform>();
+        assert!(matches!(refused, Err(ParseNameError::Character { character: '/', position: 6, .. })), "{refused:?}");
     }
 
     #[test]
