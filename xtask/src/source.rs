@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Folders that hold nothing written by hand.
-const FOLDERS_SKIPPED: [&str; 3] = [".git", "target", "node_modules"];
+const FOLDERS_SKIPPED: [&str; 4] = [".git", "target", "node_modules", "__fuzz__"];
 
 /// Rust that a tool writes: it is held to its own rules.
 const GENERATED: &str = "proto/src/gen/";

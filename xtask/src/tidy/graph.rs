@@ -46,7 +46,7 @@ const PURE: [(&str, &[&str]); 2] = [
 ];
 
 /// What a pure crate may use for its tests besides.
-const PURE_TESTS: [&str; 2] = ["expect-test", "proptest"];
+const PURE_TESTS: [&str; 3] = ["bolero", "expect-test", "proptest"];
 
 /// What `fleetd-actors` may use behind its feature `shell`, and only there.
 const SHELL: [&str; 3] = ["ractor", "tokio", "tracing"];
