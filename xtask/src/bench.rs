@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: the numbers of the design, measured on a release build of this tree.
 //!
-//! A row is `{name, value, unit, target, met}`. Speeds are per second of processor time, which other work on the
+//! A row is `{name, value, unit, target, met}`, and `peers` where others were measured beside it. Speeds are per second of processor time, which other work on the
 //! machine changes little. Nothing here is a test: a row that misses its target is printed as a miss, and the command
 //! fails only when something could not be measured.
 
+mod fleet;
 mod sim;
 
 use clap::ValueEnum;
@@ -12,6 +13,8 @@ use serde::Serialize;
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
+    /// Server and agent: memory, processor time and bytes, beside peers.
+    Main,
     /// The simulator: events, memory, handshakes and seeds.
     Sim,
 }
@@ -40,6 +43,38 @@ struct Row {
     unit: &'static str,
     target: String,
     met: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    peers: Vec<Peer>,
+}
+
+/// The same number of somebody else's software, measured by the same run.
+#[derive(Clone, Debug, Serialize)]
+struct Peer {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<f64>,
+    /// Why there is no value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<String>,
+}
+
+impl Peer {
+    fn measured(name: &str, value: f64) -> Self {
+        Self { name: name.to_owned(), value: Some(value), skipped: None }
+    }
+
+    fn skipped(name: &str, reason: &anyhow::Error) -> Self {
+        Self { name: name.to_owned(), value: None, skipped: Some(format!("{reason:#}")) }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.value, &self.skipped) {
+            (Some(value), _) => write!(f, "{}: {}", self.name, rounded(value)),
+            (None, reason) => write!(f, "{}: skipped, {}", self.name, reason.as_deref().unwrap_or("no value")),
+        }
+    }
 }
 
 impl Row {
@@ -48,7 +83,7 @@ impl Row {
             Target::AtLeast(least) => format!(">= {}", rounded(least)),
             Target::AtMost(most) => format!("<= {}", rounded(most)),
         };
-        Self { name, value, unit, target: told, met: target.is_met(value) }
+        Self { name, value, unit, target: told, met: target.is_met(value), peers: Vec::new() }
     }
 }
 
@@ -63,10 +98,12 @@ pub(crate) fn run(what: What, only: &[String], is_json: bool) -> anyhow::Result<
         } else {
             let verdict = if row.met { "met" } else { "MISSED" };
             println!("{:<22} {:>12} {:<28} {:>14}  {verdict}", row.name, rounded(row.value), row.unit, row.target);
+            row.peers.iter().for_each(|peer| println!("{:<22} {peer}", ""));
         }
         Ok(())
     };
     match what {
+        What::Main => fleet::run(only, &mut { print }),
         What::Sim => sim::run(only, &mut { print }),
     }
 }

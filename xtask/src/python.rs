@@ -36,24 +36,32 @@ pub(crate) fn run(shell: &Shell) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Makes the virtual environment, unless it is there with these very packages.
+/// Makes the virtual environment of the examples, unless it is there with these very packages.
 fn prepare(shell: &Shell) -> anyhow::Result<()> {
+    prepare_environment(shell, ENVIRONMENT, REQUIREMENTS)
+}
+
+/// Makes a virtual environment, unless it is there with these very packages.
+///
+/// # Errors
+/// When there is no Python, or a package cannot be had.
+pub(crate) fn prepare_environment(shell: &Shell, environment: &str, requirements: &str) -> anyhow::Result<()> {
     let (major, minor) = VERSION_MIN;
     let version = format!("import sys; sys.exit(sys.version_info < ({major}, {minor}))");
     let is_new_enough = cmd!(shell, "python3 -c {version}").quiet().ignore_stderr().run().is_ok();
     anyhow::ensure!(is_new_enough, "there is no python3 of {major}.{minor} or newer");
-    let wanted = shell.read_file(REQUIREMENTS)?;
-    let note = format!("{ENVIRONMENT}/requirements.txt");
+    let wanted = shell.read_file(requirements)?;
+    let note = format!("{environment}/requirements.txt");
     if shell.read_file(&note).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    shell.remove_path(ENVIRONMENT)?;
-    let made = cmd!(shell, "python3 -m venv {ENVIRONMENT}").run();
+    shell.remove_path(environment)?;
+    let made = cmd!(shell, "python3 -m venv {environment}").run();
     made.context("python3 makes no virtual environment; install python3-venv")?;
     let options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"];
-    cmd!(shell, "{ENVIRONMENT}/bin/pip install {options...} --requirement {REQUIREMENTS}")
+    cmd!(shell, "{environment}/bin/pip install {options...} --requirement {requirements}")
         .run()
-        .with_context(|| format!("pip cannot install the packages of {REQUIREMENTS}"))?;
+        .with_context(|| format!("pip cannot install the packages of {requirements}"))?;
     // Last, so that an installation that was cut off is done again.
     shell.write_file(&note, wanted)?;
     Ok(())
