@@ -27,7 +27,7 @@ use fleetd_sync_core::trust::{ExtendError, Extension, Revocation, RootChain, Roo
 #[derive(Clone, Debug)]
 pub struct Trust {
     /// The root chain.
-    pub chain: RootChain,
+    pub chain: Arc<RootChain>,
     /// What chain and document together say of keys.
     pub roster: Arc<Roster>,
     /// The trust document's envelopes, for devices that lack them.
@@ -226,7 +226,7 @@ impl Authority {
     #[must_use]
     pub fn trust(&self) -> Arc<Trust> {
         let (roster, envelopes) = (Arc::new(self.roster()), self.envelopes().collect());
-        Arc::new(Trust { chain: self.chain.clone(), roster, envelopes })
+        Arc::new(Trust { chain: Arc::new(self.chain.clone()), roster, envelopes })
     }
 
     fn roster(&self) -> Roster {

@@ -142,7 +142,7 @@ fn a_lost_store_starts_with_the_whole_chain_and_takes_no_second_record_of_a_vers
     chain.extend(world.next(&first)).unwrap();
     let copy = KeptTrust { chain: chain.clone(), envelopes: Vec::new() };
     let mut authority = world.load(&first, Vec::new(), &copy);
-    assert_eq!(authority.trust().chain, chain);
+    assert_eq!(*authority.trust().chain, chain);
     let (records, effects) = start(&mut authority);
     assert_eq!(records, [Record::Root(Box::new(chain.newest().clone()))], "the store gets it back");
     assert!(kept(&effects).is_none(), "the copy has it");

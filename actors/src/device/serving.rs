@@ -46,7 +46,7 @@ impl Device {
         if let Some(former) = self.serving.take() {
             turn.effect(Effect::Close { connection: former.connection, code: CloseCode::Replaced });
         }
-        let side = Side::Server(ServerSide { chain: Arc::new(self.trust.chain.clone()), grade: connected.grade });
+        let side = Side::Server(ServerSide { chain: Arc::clone(&self.trust.chain), grade: connected.grade });
         let opening = Opening { boot: connected.boot, log_positions: connected.log_positions, side };
         let mut out = Vec::new();
         let session = Session::open(now.monotonic, opening, &self.replica, &mut out);
@@ -135,7 +135,7 @@ impl Device {
     pub(super) fn push_trust(&mut self, now: Now, turn: &mut DeviceTurn) {
         let Some(serving) = &mut self.serving else { return };
         let mut out = Vec::new();
-        let chain = Arc::new(self.trust.chain.clone());
+        let chain = Arc::clone(&self.trust.chain);
         serving.session.on_chain_extended(&chain, &mut out);
         serving.session.on_local_change(DocumentId::Trust, &self.trust.envelopes, &mut out);
         self.carry_out(now, out, turn);

@@ -25,7 +25,7 @@ fn trust(entropy: &mut Entropy) -> (Arc<Trust>, SecretKey) {
     let first = RootRecord::draft([root.public()].into(), 1, roles).unwrap().sign(&root);
     let chain = RootChain::found(first.body().fleet, first).unwrap();
     let roster = Arc::new(Roster::new(&chain, []));
-    (Arc::new(Trust { chain, roster, envelopes: Vec::new() }), authority)
+    (Arc::new(Trust { chain: Arc::new(chain), roster, envelopes: Vec::new() }), authority)
 }
 
 fn world() -> World {

@@ -177,7 +177,7 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when the authority refuses.
     pub fn delegate_release_key(&mut self, workload: WorkloadName) -> Result<(), ScenarioError> {
-        let chain = self.serving()?.shared.trust().chain.clone();
+        let chain = Arc::clone(&self.serving()?.shared.trust().chain);
         let workloads = BTreeSet::from([workload]);
         let change = Change::Delegate { key: self.release_key.public(), role: Role::Release { workloads } };
         let record = Box::new(chain.draft_next([change]).map_err(failed)?.sign(&self.root));

@@ -11,7 +11,7 @@ use fleetd_server::trust_file::memory::MemoryTrustFile;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::BootId;
 use fleetd_sync_core::key::SecretKey;
-use fleetd_sync_core::trust::{Rank, Role, RootRecord, Sites};
+use fleetd_sync_core::trust::{Rank, Role, RootChain, RootRecord, Sites};
 use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_store::open_error::{OpenStoreError, open_or_put_aside};
 use fleetd_sync_transport::identity::{CertificateAuthority, key_pkcs8};
@@ -184,7 +184,7 @@ impl SimulatedServer {
     /// Takes the revocations out of the copy of trust beside its keys, as who restores the keys from a backup does.
     pub fn forget_revocations(&self) {
         if let Some(node) = self.node() {
-            let chain = node.shared.trust().chain.clone();
+            let chain = RootChain::clone(&node.shared.trust().chain);
             self.trust_file.restore(KeptTrust { chain, envelopes: Vec::new() });
         }
     }

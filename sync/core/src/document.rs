@@ -11,7 +11,8 @@ use crate::limit;
 #[derive(Clone, Debug)]
 pub struct Document {
     id: DocumentId,
-    lanes: BTreeMap<KeyId, Lane>,
+    /// Boxed, since a map sets room for eleven aside where most documents have one.
+    lanes: BTreeMap<KeyId, Box<Lane>>,
 }
 
 impl Document {
@@ -29,13 +30,13 @@ impl Document {
 
     /// Its lanes, in the order of their writers' ids.
     pub fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        self.lanes.values()
+        self.lanes.values().map(|lane| &**lane)
     }
 
     /// One lane, if something was written in it.
     #[must_use]
     pub fn lane(&self, writer: KeyId) -> Option<&Lane> {
-        self.lanes.get(&writer)
+        self.lanes.get(&writer).map(|lane| &**lane)
     }
 
     /// Says whether `writer` has a lane, or could be given one.
@@ -46,15 +47,15 @@ impl Document {
 
     /// The lane of `writer`, begun if it is not there. Its caller has looked at [`Document::has_room_for`].
     pub(crate) fn begin(&mut self, writer: KeyId) -> &mut Lane {
-        self.lanes.entry(writer).or_insert_with(|| Lane::new(self.id, writer))
+        self.lanes.entry(writer).or_insert_with(|| Box::new(Lane::new(self.id, writer)))
     }
 
     /// Puts a lane back that was taken out, or in.
     pub(crate) fn put(&mut self, lane: Lane) {
-        self.lanes.insert(lane.writer(), lane);
+        self.lanes.insert(lane.writer(), Box::new(lane));
     }
 
     pub(crate) fn remove(&mut self, writer: KeyId) -> Option<Lane> {
-        self.lanes.remove(&writer)
+        self.lanes.remove(&writer).map(|lane| *lane)
     }
 }

@@ -26,7 +26,7 @@ impl Far {
         let path = "fact/platform".parse().unwrap();
         let fact = Op::Set { path, value: Value::Text("linux/arm64".to_owned()) };
         let _ = replica.write(Now::default(), DocumentId::Actual(local), vec![fact]).unwrap();
-        Self { replica, chain: trust.chain.clone(), session: None, pushed: 0 }
+        Self { replica, chain: RootChain::clone(&trust.chain), session: None, pushed: 0 }
     }
 
     fn take(&mut self, message: Message) -> Vec<Message> {

@@ -1,6 +1,7 @@
 //! Who may write which lane: what trust says, as lanes need it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::envelope::DocumentId;
 use crate::id::{KeyId, LocalId};
@@ -20,18 +21,20 @@ pub struct AuthorityWriter {
     pub sites: Sites,
 }
 
-/// Who may write which lane.
+/// Who may write which lane. What is the same for every device of a fleet is shared: a server has one of these for each
+/// device that is connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writers {
     /// The authorities, by their keys' ids.
-    pub authorities: BTreeMap<KeyId, AuthorityWriter>,
-    /// The devices' keys. A node that is a device need not name itself.
-    pub devices: BTreeMap<LocalId, PublicKey>,
+    pub authorities: Arc<BTreeMap<KeyId, AuthorityWriter>>,
+    /// The devices' keys, boxed since a map sets room for eleven aside where most have one. A node that is a device need
+    /// not name itself.
+    pub devices: BTreeMap<LocalId, Box<PublicKey>>,
     /// The sites of devices, for authorities that write for some sites only. A device that is not named here
     /// has none.
     pub sites: BTreeMap<LocalId, LabelValue>,
     /// The keys whose lanes are void.
-    pub revoked: BTreeSet<KeyId>,
+    pub revoked: Arc<BTreeSet<KeyId>>,
     /// The version of the newest root record.
     pub trust_version: u64,
 }
@@ -49,7 +52,7 @@ impl Writers {
                 .get(&lane)
                 .filter(|authority| self.reaches(&authority.sites, device))
                 .map(|authority| &authority.key),
-            DocumentId::Actual(device) if KeyId::from(device) == lane => self.devices.get(&device),
+            DocumentId::Actual(device) if KeyId::from(device) == lane => self.devices.get(&device).map(|key| &**key),
             DocumentId::Actual(_) => None,
         };
         let key = key.ok_or(Refusal::ForeignLane { document, lane })?;

@@ -1,6 +1,7 @@
 //! What the root chain and the trust document together say of every key.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::chain::RootChain;
 use super::role::{Rank, Revocation, Role, Sites};
@@ -105,6 +106,15 @@ pub struct Roster {
     release_keys: BTreeMap<KeyId, ReleaseKey>,
     revoked: BTreeMap<KeyId, Revocation>,
     denied: BTreeMap<ArtifactDigest, String>,
+    /// What [`Roster::writers`] gives to each who asks.
+    shared: SharedWriters,
+}
+
+/// What is the same in the [`Writers`] of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct SharedWriters {
+    authorities: Arc<BTreeMap<KeyId, AuthorityWriter>>,
+    revoked: Arc<BTreeSet<KeyId>>,
 }
 
 impl Roster {
@@ -120,10 +130,11 @@ impl Roster {
             release_keys: BTreeMap::new(),
             revoked: chain.revocations(),
             denied: BTreeMap::new(),
+            shared: SharedWriters::default(),
         };
         roster.take_delegations(chain);
         roster.take_statements(statements);
-        roster
+        roster.share()
     }
 
     /// Takes what the chain says, and what the trust document that a replica holds.
@@ -159,23 +170,35 @@ impl Roster {
             release_keys: parts.release_keys.into_iter().map(|key| (key.key.id(), key)).collect(),
             revoked: parts.revoked,
             denied: parts.denied,
+            shared: SharedWriters::default(),
         }
+        .share()
+    }
+
+    /// Notes what all who ask for writers get, once it is known.
+    fn share(mut self) -> Self {
+        let writer = |authority: &Authority| AuthorityWriter {
+            key: authority.key,
+            rank: authority.rank,
+            sites: authority.sites.clone(),
+        };
+        let authorities = self.authorities.iter().map(|(key, authority)| (*key, writer(authority))).collect();
+        self.shared = SharedWriters {
+            authorities: Arc::new(authorities),
+            revoked: Arc::new(self.revoked.keys().copied().collect()),
+        };
+        self
     }
 
     /// Who may write which lane, for [`Replica::set_writers`]. A node that is a device names no devices; a node
     /// without authorities of single sites names no sites.
     #[must_use]
     pub fn writers(&self, devices: BTreeMap<LocalId, PublicKey>, sites: BTreeMap<LocalId, LabelValue>) -> Writers {
-        let writer = |authority: &Authority| AuthorityWriter {
-            key: authority.key,
-            rank: authority.rank,
-            sites: authority.sites.clone(),
-        };
         Writers {
-            authorities: self.authorities.iter().map(|(key, authority)| (*key, writer(authority))).collect(),
-            devices,
+            authorities: Arc::clone(&self.shared.authorities),
+            devices: devices.into_iter().map(|(device, key)| (device, Box::new(key))).collect(),
             sites,
-            revoked: self.revoked.keys().copied().collect(),
+            revoked: Arc::clone(&self.shared.revoked),
             trust_version: self.version,
         }
     }

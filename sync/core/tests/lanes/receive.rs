@@ -1,5 +1,7 @@
 //! What may enter a lane, and what is refused, counted and harmless.
 
+use std::sync::Arc;
+
 use fleetd_sync_core::codec::{self, DecodeEnvelopeError};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::{Body, Envelope, Kind, Need, Op, Position, Previous};
@@ -237,7 +239,7 @@ fn revoking_a_key_voids_its_lanes_whatever_the_order_seen() {
     let (fleet, mut server, mut agent) = pair();
     server.write(fleet.desired(), vec![set(RELEASE, "1.0")]);
     let mut revoking = fleet.writers();
-    revoking.revoked.insert(fleet.central.id());
+    Arc::make_mut(&mut revoking.revoked).insert(fleet.central.id());
 
     let mut late = agent.clone();
     push(&server, &mut late);
@@ -261,7 +263,7 @@ fn a_void_lane_makes_room_for_a_ninth() {
     for key in &keys {
         let mut authority = central.clone();
         authority.key = key.public();
-        writers.authorities.insert(key.id(), authority);
+        Arc::make_mut(&mut writers.authorities).insert(key.id(), authority);
     }
     let _ = agent.replica.set_writers(writers.clone());
     let openers = keys.iter().map(|key| codec::seal(first_opener(&fleet, key, vec![set("a", "1")]), key));
@@ -270,7 +272,7 @@ fn a_void_lane_makes_room_for_a_ninth() {
     assert!(matches!(outcomes[limit::DOCUMENT_LANES_MAX], Outcome::Refused(Refusal::Lanes { .. })));
 
     let (revoked, ninth) = (&keys[3], &keys[limit::DOCUMENT_LANES_MAX]);
-    writers.revoked.insert(revoked.id());
+    Arc::make_mut(&mut writers.revoked).insert(revoked.id());
     let _ = agent.replica.set_writers(writers);
     let opener = codec::seal(first_opener(&fleet, ninth, vec![set("a", "1")]), ninth);
     assert_eq!(agent.receive(&opener.bytes).outcome, Outcome::Applied);

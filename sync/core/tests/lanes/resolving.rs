@@ -1,5 +1,7 @@
 //! Which authority's word a device follows.
 
+use std::sync::Arc;
+
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::{Op, Value};
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, RolloutId};
@@ -181,7 +183,7 @@ fn the_holds_and_lifts_of_a_void_lane_do_not_count() {
     push(&world.central, &mut device);
     push(&world.second, &mut device);
     let mut writers = world.fleet.writers();
-    writers.revoked.insert(world.fleet.second.id());
+    Arc::make_mut(&mut writers.revoked).insert(world.fleet.second.id());
     device.set_writers(writers);
     let holds = device.replica.resolve(world.fleet.local()).holds;
     assert_eq!(holds.iter().map(|hold| hold.id).collect::<Vec<_>>(), [hold_id(1)]);

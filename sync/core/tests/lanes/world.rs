@@ -1,6 +1,6 @@
 //! Nodes with disks, and the exchange that two of them have when they meet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleetd_sync_core::commit::Mutation;
@@ -67,14 +67,14 @@ impl Fleet {
         let authority =
             |key: &SecretKey, rank| (key.id(), AuthorityWriter { key: key.public(), rank, sites: Sites::All });
         Writers {
-            authorities: BTreeMap::from([
+            authorities: Arc::new(BTreeMap::from([
                 authority(&self.central, Rank::CENTRAL),
                 authority(&self.second, Rank::CENTRAL),
                 authority(&self.site, Rank::SITE),
-            ]),
-            devices: BTreeMap::from([(self.local(), self.device.public())]),
+            ])),
+            devices: BTreeMap::from([(self.local(), Box::new(self.device.public()))]),
             sites: BTreeMap::new(),
-            revoked: BTreeSet::new(),
+            revoked: Arc::default(),
             trust_version: 1,
         }
     }

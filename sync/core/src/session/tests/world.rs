@@ -71,10 +71,10 @@ pub(super) fn writers(chain: &RootChain, device: &SecretKey) -> Writers {
         .authorities()
         .map(|(id, authority)| (id, AuthorityWriter { key: authority.key, rank: authority.rank, sites: Sites::All }));
     Writers {
-        authorities: authorities.collect(),
-        devices: BTreeMap::from([(device.id().into(), device.public())]),
+        authorities: Arc::new(authorities.collect()),
+        devices: BTreeMap::from([(device.id().into(), Box::new(device.public()))]),
         sites: BTreeMap::new(),
-        revoked: BTreeSet::new(),
+        revoked: Arc::default(),
         trust_version: chain.version(),
     }
 }

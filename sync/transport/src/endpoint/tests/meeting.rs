@@ -53,8 +53,11 @@ impl Rooted {
         }
         let key = self.authority.public();
         let _ = replica.set_writers(Writers {
-            authorities: BTreeMap::from([(key.id(), AuthorityWriter { key, rank: Rank::CENTRAL, sites: Sites::All })]),
-            devices: BTreeMap::from([(local, self.fleet.device.public())]),
+            authorities: Arc::new(BTreeMap::from([(
+                key.id(),
+                AuthorityWriter { key, rank: Rank::CENTRAL, sites: Sites::All },
+            )])),
+            devices: BTreeMap::from([(local, Box::new(self.fleet.device.public()))]),
             trust_version: 1,
             ..Writers::default()
         });
