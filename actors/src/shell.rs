@@ -4,6 +4,7 @@
 //! comes back as a message and releases the turn's effects. When a commit fails, or a machine's assertion does, the
 //! actor stops with everything that it had queued, and its supervisor loads it again from the store.
 
+mod parking;
 mod post;
 mod slot;
 mod supervisor;
@@ -23,6 +24,7 @@ use crate::driver::Driver;
 use crate::engine::REST_AFTER;
 use crate::release_queue::TurnNumber;
 use crate::spawn::{Load, Spawn, Spawned};
+use parking::Parking;
 use post::PostOffice;
 pub use post::{Disarm, Post};
 use slot::Slot;
@@ -42,6 +44,7 @@ struct Shared {
     commit: Arc<dyn Commit>,
     post: PostOffice,
     supervisor: ActorRef<SupervisorMessage>,
+    parking: Parking,
 }
 
 /// The engine of the product: every actor is a ractor actor on the tokio runtime.
@@ -91,11 +94,12 @@ impl ShellEngine {
         post: PostOffice,
     ) -> Result<Self, StartEngineError> {
         let supervisor = supervisor::start().await.map_err(|error| StartEngineError { cause: error.to_string() })?;
-        Ok(Self { shared: Arc::new(Shared { clock, commit, post, supervisor }) })
+        Ok(Self { shared: Arc::new(Shared { clock, commit, post, supervisor, parking: Parking::new() }) })
     }
 
     /// Stops every actor, without waiting for what they have open: the store has all that counts.
     pub fn stop(&self) {
+        self.shared.parking.close();
         self.shared.supervisor.stop(None);
     }
 }
@@ -154,6 +158,12 @@ impl<M: Machine, D: Driver<M>> Actor for ShellActor<M, D> {
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let slot = Arc::clone(&state.slot);
+        if let Some(cell) = slot.unpark() {
+            let last_input = slot.shared.clock.now().monotonic;
+            state.loaded = Some(Loaded { cell: *cell, armed: None, last_input, rest_asked: false, taken: 0 });
+            state.ask_for_rest(&myself);
+            return Ok(());
+        }
         slot.shared.commit.reloaded(&slot.key);
         let (machine, driver) = (slot.load)(&slot.address())?;
         let now = slot.shared.clock.now();
@@ -233,12 +243,36 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         let now = self.slot.shared.clock.now();
         let Some(loaded) = &mut self.loaded else { return };
         loaded.rest_asked = false;
-        let quiet = now.monotonic.since(loaded.last_input);
-        if quiet >= REST_AFTER && loaded.cell.is_idle() && self.slot.rest(myself, loaded.taken) {
-            myself.stop(None);
-            return;
+        if now.monotonic.since(loaded.last_input) >= REST_AFTER && self.end_for_now(myself) {
+            return myself.stop(None);
         }
         self.ask_for_rest(myself);
+    }
+
+    /// Lets an actor that is idle be forgotten, and one that only waits give up its mailbox and its task; says whether
+    /// it ends.
+    fn end_for_now(&mut self, myself: &ActorRef<ShellMessage<M::Input>>) -> bool {
+        let Some(loaded) = self.loaded.take() else { return false };
+        if loaded.cell.is_idle() && self.slot.rest(myself, loaded.taken) {
+            return true;
+        }
+        if !self.may_park(&loaded) {
+            self.loaded = Some(loaded);
+            return false;
+        }
+        let Loaded { cell, armed, last_input, rest_asked, taken } = loaded;
+        match self.slot.park(myself, taken, Box::new(cell)) {
+            Ok(()) => true,
+            Err(cell) => {
+                self.loaded = Some(Loaded { cell: *cell, armed, last_input, rest_asked, taken });
+                false
+            }
+        }
+    }
+
+    /// In a simulation nothing is gained by it, and its queue would be one event longer on this engine than on bare cells.
+    fn may_park(&self, loaded: &Loaded<M, D>) -> bool {
+        loaded.cell.is_waiting() && !loaded.cell.is_idle() && matches!(self.slot.shared.post, PostOffice::AtOnce)
     }
 
     /// Submits what a turn left to store, arms the timer that the machine now wants, and lets it rest later.
@@ -269,10 +303,11 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
 
     /// Sees to it that somebody asks whether an actor that is idle now may rest.
     fn ask_for_rest(&mut self, myself: &ActorRef<ShellMessage<M::Input>>) {
-        let Some(loaded) = &mut self.loaded else { return };
-        if loaded.rest_asked || !loaded.cell.is_idle() {
+        let Some(loaded) = &self.loaded else { return };
+        if loaded.rest_asked || !(loaded.cell.is_idle() || self.may_park(loaded)) {
             return;
         }
+        let Some(loaded) = &mut self.loaded else { return };
         loaded.rest_asked = true;
         let quiet = self.slot.shared.clock.now().monotonic.since(loaded.last_input);
         // An input that is on its way keeps the actor: whoever asks then asks again, and not at once.

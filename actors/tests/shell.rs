@@ -11,6 +11,7 @@ use fleetd_actors::spawn::{Load, Spawn};
 use fleetd_sync_core::commit::{ActorKey, Batch, Commit, CommitError, Completion, Mutation, Space};
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::time::{Clock, ClockQuality, Monotonic, Now, Wall};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Time as the paused runtime has it.
@@ -69,6 +70,8 @@ struct Sum {
     total: u64,
     announced_after_load: bool,
     due: Option<Monotonic>,
+    /// What no store knows.
+    remembered: u64,
 }
 
 #[derive(Debug)]
@@ -77,6 +80,8 @@ enum Input {
     Peek,
     Panic,
     Later(Duration),
+    Remember(u64),
+    Recall,
 }
 
 impl Machine for Sum {
@@ -94,6 +99,11 @@ impl Machine for Sum {
             Input::Peek => turn.effect(format!("peek {}", self.total)),
             Input::Panic => panic!("a broken invariant"),
             Input::Later(wait) => self.due = Some(now.monotonic + wait),
+            Input::Remember(number) => {
+                self.remembered = number;
+                turn.effect(format!("remembers {number}"));
+            }
+            Input::Recall => turn.effect(format!("recalls {}", self.remembered)),
         }
     }
 
@@ -113,11 +123,12 @@ impl Machine for Sum {
     }
 
     fn is_idle(&self) -> bool {
-        true
+        self.remembered == 0
     }
 }
 
-struct Announce(mpsc::UnboundedSender<String>);
+/// It knows its own address, as drivers of the product do.
+struct Announce(mpsc::UnboundedSender<String>, #[expect(dead_code, reason = "it is held")] Address<Input>);
 
 impl Driver<Sum> for Announce {
     fn store(&mut self, record: u64, mutations: &mut Vec<Mutation>) {
@@ -148,9 +159,10 @@ async fn world() -> World {
     let engine = ShellEngine::start(clock, store).await.unwrap();
     let (announce, heard) = mpsc::unbounded_channel();
     let stored = Arc::clone(&commit);
-    let load: Load<Sum, Announce> = Arc::new(move |_| {
+    let load: Load<Sum, Announce> = Arc::new(move |address| {
         let total = stored.durable.lock().unwrap().last().copied().unwrap_or(0);
-        Ok((Sum { total, announced_after_load: false, due: None }, Announce(announce.clone())))
+        let sum = Sum { total, announced_after_load: false, due: None, remembered: 0 };
+        Ok((sum, Announce(announce.clone(), address.clone())))
     });
     let spawned = engine.spawn(ActorKey::only("sum"), false, load);
     World { commit, engine, address: spawned.address, is_loaded: spawned.is_loaded, heard }
@@ -240,6 +252,44 @@ async fn an_idle_actor_rests_and_wakes_with_the_next_input() {
     world.hears("loaded 0").await;
     world.hears("peek 0").await;
     world.engine.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_only_waits_keeps_what_it_knows_and_nothing_that_runs() {
+    let mut world = world().await;
+    world.address.send(Input::Remember(7));
+    world.hears("loaded 0").await;
+    world.hears("remembers 7").await;
+    let running = Handle::current().metrics().num_alive_tasks();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!((world.is_loaded)());
+    assert!(Handle::current().metrics().num_alive_tasks() < running, "it has a task still");
+    for _ in 0..2 {
+        world.address.send(Input::Recall);
+        world.hears("recalls 7").await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+    }
+    // One that fails has what the store has, as ever.
+    world.address.send(Input::Panic);
+    world.hears("loaded 0").await;
+    world.address.send(Input::Recall);
+    world.hears("recalls 0").await;
+    world.engine.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_engine_lets_go_of_actors_that_only_wait() {
+    let mut world = world().await;
+    let held = Arc::downgrade(&world.commit);
+    world.address.send(Input::Remember(7));
+    world.hears("loaded 0").await;
+    world.hears("remembers 7").await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    world.engine.stop();
+    assert!(!(world.is_loaded)());
+    drop(world);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(held.upgrade().is_none(), "somebody holds the store for ever");
 }
 
 #[tokio::test(start_paused = true)]

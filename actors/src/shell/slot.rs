@@ -11,6 +11,7 @@ use super::post::Disarm;
 use super::supervisor::{Respawn, SupervisorMessage};
 use super::{Shared, Shell, ShellMessage};
 use crate::address::{Address, Taken};
+use crate::cell::Cell;
 use crate::driver::Driver;
 use crate::spawn::Load;
 
@@ -57,7 +58,7 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
     }
 
     pub(super) fn is_loaded(&self) -> bool {
-        self.lock().incarnation.is_some()
+        self.lock().incarnation.is_some() || self.shared.parking.has(&self.key)
     }
 
     /// Loads the actor if it rests.
@@ -76,6 +77,33 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// Lets the actor end and keeps its cell for the next incarnation, unless an input is on its way to it; then the cell
+    /// comes back.
+    ///
+    /// # Errors
+    /// The cell, when the actor goes on.
+    pub(super) fn park(
+        &self,
+        actor: &ActorRef<ShellMessage<M::Input>>,
+        taken: u64,
+        cell: Box<Cell<M, D>>,
+    ) -> Result<(), Box<Cell<M, D>>> {
+        let mut present = self.lock();
+        match &present.incarnation {
+            Some(incarnation) if incarnation.actor.get_id() == actor.get_id() && incarnation.sent == taken => {
+                self.shared.parking.park(&self.key, cell)?;
+                present.incarnation = None;
+                Ok(())
+            }
+            Some(_) | None => Err(cell),
+        }
+    }
+
+    /// Takes what an earlier incarnation has left for this one.
+    pub(super) fn unpark(&self) -> Option<Box<Cell<M, D>>> {
+        self.shared.parking.unpark(&self.key)
     }
 
     /// The incarnation that an input is queued for: it is dropped with the queue of that one.
