@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fleetd_actors::shell::ShellEngine;
 use fleetd_agent::artifact_files::memory::MemoryArtifactFiles;
 use fleetd_agent::disk::memory::MemoryDisk;
+use fleetd_agent::facts::PLATFORM;
 use fleetd_agent::identity_files::memory::MemoryIdentityFiles;
 use fleetd_agent::identity_store::IdentityStore;
 use fleetd_agent::install::memory::MemoryInstaller;
@@ -114,7 +115,7 @@ impl Device {
             },
             boot: BootId::random(&mut entropy),
             platform: surroundings.platform.clone(),
-            facts: BTreeMap::from([("os.type".to_owned(), "linux".to_owned())]),
+            facts: BTreeMap::from([(PLATFORM.to_owned(), surroundings.platform.to_string())]),
             token: Some(surroundings.token.clone()),
             addresses: Vec::new(),
             spool_bytes_max: limit::SPOOL_BYTES_MAX,

@@ -33,9 +33,9 @@ const SWUPDATE: &str = "swupdate";
 /// `agent_rss`, `agent_shims`, `agent_binary`, `agent_flash_day`.
 pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     cmd!(bench.shell, "cargo build --profile small --package fleetd-agent --bin fleetd-agent").run()?;
-    let mib = f64::from(1 << 20);
+    let (megabyte, mebibyte) = (1e6, f64::from(1 << 20));
     #[expect(clippy::cast_precision_loss, reason = "a file has fewer than 52 bits of bytes")]
-    let size = fs::metadata(root().join(AGENT))?.len() as f64 / mib;
+    let size = fs::metadata(root().join(AGENT))?.len() as f64 / mebibyte;
     let server = Server::found(&bench.workshop, "agent")?;
     let device = Device::prepare(&bench.workshop, &server)?;
     let agent = device.run(&[])?;
@@ -45,17 +45,17 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     ensure!(shims.len() >= WORKLOADS.len(), "only {} of the workloads run", shims.len());
     let (pss, shims_pss) = (agent.memory_bytes("Pss")?, pss_of_agents(&shims)?);
     agent.end()?;
-    let mut memory = Row::new("agent_rss", pss / mib, "MiB PSS, 3 workloads", Target::AtMost(10.0));
+    let mut memory = Row::new("agent_rss", pss / megabyte, "MB PSS, 3 workloads", Target::AtMost(10.0));
     memory.peers.push(match swupdate(bench) {
-        Ok((name, bytes)) => Peer::measured(&name, bytes / mib),
+        Ok((name, bytes)) => Peer::measured(&name, bytes / megabyte),
         Err(error) => Peer::skipped(SWUPDATE, &error),
     });
     let written = device.bytes_written()?;
     Ok(vec![
         memory,
-        Row::new("agent_shims", shims_pss / mib, "MiB PSS, all 3 shims", Target::AtMost(10.0)),
+        Row::new("agent_shims", shims_pss / megabyte, "MB PSS, all 3 shims", Target::AtMost(10.0)),
         Row::new("agent_binary", size, "MiB, profile small", Target::AtMost(8.0)),
-        Row::new("agent_flash_day", written / mib, "MiB/day, told from 6 hours", Target::AtMost(1.0)),
+        Row::new("agent_flash_day", written / megabyte, "MB/day, told from 6 hours", Target::AtMost(1.0)),
     ])
 }
 

@@ -59,9 +59,15 @@ impl Paid {
 pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let mut server = Server::found(&bench.workshop, "idle")?;
     let mut devices = server.devices("devices", MANY, &[])?;
-    let cpu = server.process()?.cpu_seconds()?;
-    devices.live(MANY, PATIENCE)?;
-    let enrolled_per_second = f64::from(MANY) / (server.process()?.cpu_seconds()? - cpu);
+    let coming = |devices: &mut Clients| -> anyhow::Result<f64> {
+        let before = server.process()?.cpu_seconds()?;
+        devices.live(MANY, PATIENCE)?;
+        Ok(server.process()?.cpu_seconds()? - before)
+    };
+    let first = coming(&mut devices)?;
+    devices.ask("stop")?;
+    // With its certificate each has come once more, which is no part of how it got that.
+    let enrolled_per_second = f64::from(MANY) / (first - coming(&mut devices)?);
     // They come back to a server that has done nothing yet, and so to one that keeps nothing of how they enrolled.
     let before = devices.ask("stop")?.traffic;
     server.restart()?;
@@ -72,13 +78,13 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let ours = Paid::measure(server.process()?, &mut devices)?;
     let carried = ours.after.datagram_bytes() - ours.before.datagram_bytes();
     drop((devices, server));
-    let kib = ours.bytes_per_connection / 1024.0;
-    let per_hour = carried / 1024.0 / f64::from(MANY) * 3600.0 / WATCHED.as_secs_f64();
+    let kilobytes = ours.bytes_per_connection / 1000.0;
+    let per_hour = carried / 1000.0 / f64::from(MANY) * 3600.0 / WATCHED.as_secs_f64();
     let mut rows = [
-        Row::new("ram_per_idle_device", kib, "KiB, 1,000 to 5,000", Target::AtMost(34.0)),
+        Row::new("ram_per_idle_device", kilobytes, "KB, 1,000 to 5,000", Target::AtMost(34.0)),
         Row::new("connected_per_core", ours.connections_per_core, "devices", Target::AtLeast(50_000.0)),
         Row::new("enroll_per_cpu_second", enrolled_per_second, "devices", Target::AtLeast(1000.0)),
-        Row::new("idle_bytes_nat", per_hour, "KiB/device-hour", Target::AtMost(19.0)),
+        Row::new("idle_bytes_nat", per_hour, "KB/device-hour", Target::AtMost(19.0)),
         Row::new("reconnect_bytes", greeting, "B, the longer way", Target::AtMost(48.0)),
     ];
     for broker in Broker::ALL {
@@ -91,7 +97,7 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             Err(error) => Peer::skipped(broker.package(), error),
         };
         let [ram, connected, ..] = &mut rows;
-        ram.peers.push(told(|paid| paid.bytes_per_connection / 1024.0));
+        ram.peers.push(told(|paid| paid.bytes_per_connection / 1000.0));
         connected.peers.push(told(|paid| paid.connections_per_core));
     }
     let polling = goosebit::measure(bench, ARTIFACT_BYTES);
@@ -118,6 +124,6 @@ pub(super) fn lan(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let before = devices.ask("look")?.traffic.datagram_bytes();
     std::thread::sleep(KEEP_ALIVE_LAN);
     let carried = devices.ask("look")?.traffic.datagram_bytes() - before;
-    let per_hour = carried / 1024.0 / f64::from(ON_LAN) * 3600.0 / KEEP_ALIVE_LAN.as_secs_f64();
-    Ok(vec![Row::new("idle_bytes_lan", per_hour, "KiB/device-hour", Target::AtMost(2.0))])
+    let per_hour = carried / 1000.0 / f64::from(ON_LAN) * 3600.0 / KEEP_ALIVE_LAN.as_secs_f64();
+    Ok(vec![Row::new("idle_bytes_lan", per_hour, "KB/device-hour", Target::AtMost(2.0))])
 }
