@@ -7,9 +7,13 @@
 //! keys/server.key      the server's own, in its certificate
 //! keys/fleet.root      the first root record, which names the fleet
 //! keys/fleet.trust     the whole root chain and all revocations, replaced with each: see [`crate::trust_file`]
+//! keys/ca.crt          the CA's certificate, for tools that are not ours; follows from its key
+//! keys/browser.crt     for users of browsers to import, with its key beside it; made anew if it is lost
 //! ```
-//! The first start makes all but the last, the record after the keys. A start that was cut off is completed by the next
+//! The first start makes the keys, and the record after them. A start that was cut off is completed by the next
 //! one with the keys that are already there; no key is ever overwritten. There is none here that could sign a release.
+
+mod certificates;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -24,9 +28,10 @@ use fleetd_sync_core::time::Wall;
 use fleetd_sync_core::trust::{
     Armoured, DraftError, ExtendError, Rank, ReadArmourError, Role, RootChain, RootRecord, Roster, Sites, read_armour,
 };
-use fleetd_sync_transport::identity::{CertificateAuthority, IssueError, ServerName, key_pkcs8};
+use fleetd_sync_transport::identity::{BrowserIdentity, CertificateAuthority, IssueError, ServerName, key_pkcs8};
 use fleetd_sync_transport::link::ListenIdentity;
 
+pub use self::certificates::PublishError;
 use crate::trust_file::disk::DiskTrustFile;
 
 const ROOT: &str = "root.key";
@@ -301,6 +306,17 @@ impl Keys {
             key_pkcs8: key_pkcs8(&self.server),
             authorities: vec![authority.certificate().to_vec()],
         })
+    }
+
+    /// Writes what others import to believe this server, and says as whom it meets browsers: as what it kept, or made
+    /// anew if that serves no more. No fleet knows that key, and nothing is lost with it but that users import another
+    /// certificate.
+    ///
+    /// # Errors
+    /// [`PublishError`] when a certificate cannot be made or written.
+    pub fn publish(&self, names: &[ServerName], now: Wall) -> Result<BrowserIdentity, PublishError> {
+        certificates::publish_authority(&self.directory, &self.certificate_authority()?.certificate_pem())?;
+        certificates::open_or_make(&self.directory, names, now)
     }
 
     /// Checks that the root still gives these keys the roles that the server uses them in.

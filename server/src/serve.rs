@@ -41,7 +41,7 @@ use crate::edge::authenticate::{Authenticator as _, Role};
 use crate::edge::limit::Limits;
 use crate::edge::{self, Api, OpenApiError};
 use crate::examine::Premises;
-use crate::keys::{Keys, OpenKeysError, RoleError};
+use crate::keys::{Keys, OpenKeysError, PublishError, RoleError};
 use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
 use crate::presence::{self, Presence, TakeUpPresenceError};
 use crate::rpc::backend::{Backend, Introduction};
@@ -190,6 +190,15 @@ pub enum ServeError {
     },
 }
 
+impl From<PublishError> for ServeError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Keep(error) => Self::Keys(error),
+            PublishError::Make(error) => Self::Certificate(error),
+        }
+    }
+}
+
 /// The ports of a server, taken before anything is made.
 struct Ports {
     api: TcpListener,
@@ -289,6 +298,7 @@ async fn run(
     keys.check_roles(&node.shared.trust().roster)?;
 
     let listen_identity = keys.listen_identity(&ports.names, clock.now().wall, entropy)?;
+    let browser_identity = keys.publish(&ports.names, clock.now().wall)?;
     let listener = node.listen(&options.sync_address.to_string(), listen_identity.clone())?;
     let advertised = advertised(&options.advertise, listener.as_ref())?;
     let admin_token = own_token(&tokens, &options.own_tokens, entropy).await?;
@@ -309,7 +319,7 @@ async fn run(
     let shared = Arc::clone(&node.shared);
     let backend = Backend::new(node, Arc::clone(&tokens), introduction, Arc::clone(&store) as _);
     let api = Api::open(routes(&backend), tokens, Limits::default(), help(&announcement)).await?;
-    let tls = api_server_tls(&listen_identity)?;
+    let tls = api_server_tls(&listen_identity, &browser_identity)?;
     announce(announcement);
     let presence = tokio::spawn(presence.run());
     let mut failure = None;

@@ -13,17 +13,19 @@
 //! - A server checks a device's certificate in the handshake, if it has one ([`server_tls`]), but never its dates:
 //!   [`peer_identity`] says whether it has expired.
 //! - A client of the API is pinned to the fleet's CA ([`api_client_tls`]); what name or address it dialled does not
-//!   matter.
+//!   matter. Browsers, which cannot judge Ed25519, get a certificate of their own ([`BrowserIdentity`]).
 //!
 //! No session is ever resumed: a resumed one would outlive a revocation.
 
 mod authority;
+mod browser;
 mod leaf;
 mod request;
 mod tls;
 mod verifier;
 
 pub use authority::{CertificateAuthority, IssueError, IssuedCertificate, SERVER_CERTIFICATE_LIFETIME, ServerName};
+pub use browser::{BROWSER_CERTIFICATE_LIFETIME, BrowserIdentity, ReadBrowserIdentityError};
 pub use leaf::{
     ReadCertificateError, VerifyServerError, certificate_key, certificate_not_after, is_renewal_due, peer_identity,
     server_claim, verify_server_leaf,

@@ -19,9 +19,9 @@ const PAGES: &str = "docs/errors/";
 const WORDS: [&str; 2] = ["interrupted", "usage"];
 
 /// What looks like a code and is none: names of files by their ends, and fields of requests by their beginnings.
-const FILE_ENDS: [&str; 14] = [
-    ".groups", ".json", ".key", ".log", ".new", ".out", ".part", ".pub", ".root", ".sh", ".so", ".sock", ".toml",
-    ".trust",
+const FILE_ENDS: [&str; 15] = [
+    ".crt", ".groups", ".json", ".key", ".log", ".new", ".out", ".part", ".pub", ".root", ".sh", ".so", ".sock",
+    ".toml", ".trust",
 ];
 const FIELDS: [&str; 3] = ["facts.", "signed_manifest.", "targets."];
 /// Codes that end as files do.

@@ -165,13 +165,7 @@ impl CertificateAuthority {
         let mut parameters = self.parameters(Role::Server, key, now + SERVER_CERTIFICATE_LIFETIME, entropy)?;
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         for name in names {
-            parameters.subject_alt_names.push(match name {
-                ServerName::Ip(address) => SanType::IpAddress(*address),
-                ServerName::Dns(name) => {
-                    let error = |_| IssueError::Name { name: name.clone() };
-                    SanType::DnsName(name.as_str().try_into().map_err(error)?)
-                }
-            });
+            parameters.subject_alt_names.push(alternative_name(name)?);
         }
         self.issue(&parameters, key, now + SERVER_CERTIFICATE_LIFETIME)
     }
@@ -189,9 +183,7 @@ impl CertificateAuthority {
         parameters.subject_alt_names = vec![SanType::URI(name.try_into()?)];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // Valid from the beginning of time: an issuer whose clock has not been set is believed all the same.
-        parameters.not_before = rcgen::date_time_ymd(1970, 1, 1);
-        let since_1970 = Duration::from_millis(u64::try_from(not_after.0).unwrap_or(0)).min(YEARS_MAX);
-        parameters.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
+        set_validity(&mut parameters, Wall(0), not_after);
         let mut serial: [u8; SERIAL_BYTES] = entropy.bytes();
         if let Some(first) = serial.first_mut() {
             // Positive, and of the same length whatever was drawn.
@@ -215,6 +207,24 @@ impl CertificateAuthority {
 
 /// The last year that a certificate's date can name is 9999.
 const YEARS_MAX: Duration = Duration::from_secs(8000 * 365 * 24 * 60 * 60);
+
+/// Sets the dates between which a certificate is valid.
+pub(super) fn set_validity(parameters: &mut CertificateParams, not_before: Wall, not_after: Wall) {
+    let since_1970 = |date: Wall| Duration::from_millis(u64::try_from(date.0).unwrap_or(0)).min(YEARS_MAX);
+    parameters.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_1970(not_before);
+    parameters.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_1970(not_after);
+}
+
+/// A name as certificates have it.
+pub(super) fn alternative_name(name: &ServerName) -> Result<SanType, IssueError> {
+    Ok(match name {
+        ServerName::Ip(address) => SanType::IpAddress(*address),
+        ServerName::Dns(name) => {
+            let error = |_| IssueError::Name { name: name.clone() };
+            SanType::DnsName(name.as_str().try_into().map_err(error)?)
+        }
+    })
+}
 
 /// The name of a CA, which stands as issuer in what it issues.
 pub(super) fn issuer_name(key: &PublicKey) -> String {

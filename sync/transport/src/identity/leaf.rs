@@ -149,7 +149,7 @@ impl Leaf {
     }
 }
 
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, ReadCertificateError> {
+pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, ReadCertificateError> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(ReadCertificateError::Malformed),

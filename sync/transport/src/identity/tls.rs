@@ -11,9 +11,11 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 
+use super::browser::BrowserIdentity;
 use super::leaf::{ReadCertificateError, certificate_key, peer_identity, trust_anchor};
 use super::verifier::{DeviceOrNobody, PossessionOnly, ServerOfFleet};
 use super::{ALPN, ALPN_API, key_pkcs8};
@@ -98,18 +100,38 @@ pub fn server_tls(identity: &ListenIdentity) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// Settings for the API port: the same certificate, for clients that prove themselves by a token.
+/// Settings for the API port: the same certificate, for clients that prove themselves by a token, and another one for
+/// those that do not know Ed25519.
 ///
 /// # Errors
-/// [`TlsError`] when the server's identity cannot be used.
-pub fn api_server_tls(identity: &ListenIdentity) -> Result<ServerConfig, TlsError> {
-    let builder =
-        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?.with_no_client_auth();
-    let chain = owned(&identity.certificates);
-    let mut config = builder.with_single_cert(chain, private_key(identity.key_pkcs8.clone()))?;
+/// [`TlsError`] when the server's identity or the browsers' cannot be used.
+pub fn api_server_tls(identity: &ListenIdentity, browser: &BrowserIdentity) -> Result<ServerConfig, TlsError> {
+    let provider = provider();
+    let key = private_key(identity.key_pkcs8.clone());
+    let of_fleet = CertifiedKey::from_der(owned(&identity.certificates), key, &provider)?;
+    let for_browsers = CertifiedKey::from_der(vec![browser.certificate().clone()], browser.key(), &provider)?;
+    let by_algorithm = ByAlgorithm { of_fleet: Arc::new(of_fleet), for_browsers: Arc::new(for_browsers) };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(by_algorithm));
     forbid_resumption(&mut config);
     config.alpn_protocols = ALPN_API.map(<[u8]>::to_vec).to_vec();
     Ok(config)
+}
+
+/// Chooses the server's certificate by what a client can judge.
+#[derive(Debug)]
+struct ByAlgorithm {
+    of_fleet: Arc<CertifiedKey>,
+    for_browsers: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for ByAlgorithm {
+    fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let knows_ed25519 = client.signature_schemes().contains(&SignatureScheme::ED25519);
+        Some(Arc::clone(if knows_ed25519 { &self.of_fleet } else { &self.for_browsers }))
+    }
 }
 
 /// Settings for a client of the API that knows its fleet and the fleet's CAs.

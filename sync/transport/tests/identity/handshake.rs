@@ -1,13 +1,19 @@
 //! Handshakes between real TLS ends, in memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetd_sync_core::id::LocalId;
 use fleetd_sync_transport::identity::{
-    api_client_tls, api_first_contact_tls, api_server_tls, device_tls, peer_identity, server_tls, verify_server_leaf,
+    BrowserIdentity, ServerName, api_client_tls, api_first_contact_tls, api_server_tls, device_tls, peer_identity,
+    server_tls, verify_server_leaf,
 };
 use fleetd_sync_transport::link::{DialIdentity, ListenIdentity};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+};
 
 use super::world::{FIVE_YEARS, NOW, authority, device, fleet, key, server, server_chain};
 
@@ -112,7 +118,7 @@ fn no_session_is_ever_resumed() {
 
 #[test]
 fn a_client_of_the_api_is_pinned_to_its_fleet() {
-    let api = || api_server_tls(&server()).unwrap();
+    let api = || api_server_tls(&server(), &for_browsers()).unwrap();
     let ca = authority("ca").key();
     let (client, _) = shake(api_client_tls(fleet(), [ca]).unwrap(), api()).unwrap();
     assert_eq!(client.alpn_protocol(), Some(&b"h2"[..]));
@@ -122,6 +128,45 @@ fn a_client_of_the_api_is_pinned_to_its_fleet() {
     let (client, _) = shake(api_first_contact_tls().unwrap(), api()).unwrap();
     let leaf = client.peer_certificates().unwrap().first().unwrap();
     assert_eq!(verify_server_leaf(leaf, [ca], fleet()), Ok(key("server").id()));
+}
+
+fn for_browsers() -> BrowserIdentity {
+    BrowserIdentity::generate(&[ServerName::of_host("10.9.8.7")], NOW).unwrap()
+}
+
+/// The date of these tests, for an end that judges dates.
+#[derive(Debug)]
+struct Today;
+
+impl TimeProvider for Today {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(NOW.0).unwrap())))
+    }
+}
+
+/// A client that judges names and dates, knows no Ed25519, and believes `imported`.
+fn browser(imported: &CertificateDer<'static>) -> ClientConfig {
+    let mut provider = rustls::crypto::ring::default_provider();
+    let known = provider.signature_verification_algorithms.mapping.iter();
+    let known = known.filter(|(scheme, _)| *scheme != SignatureScheme::ED25519).copied().collect::<Vec<_>>();
+    provider.signature_verification_algorithms.mapping = Box::leak(known.into_boxed_slice());
+    let mut roots = RootCertStore::empty();
+    roots.add(imported.clone()).unwrap();
+    ClientConfig::builder_with_details(Arc::new(provider), Arc::new(Today))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+#[test]
+fn a_browser_gets_a_certificate_that_it_can_judge_and_nobody_else_does() {
+    let shown = for_browsers();
+    let (client, _) = shake(browser(shown.certificate()), api_server_tls(&server(), &shown).unwrap()).unwrap();
+    assert_eq!(client.peer_certificates(), Some(&[shown.certificate().clone()][..]));
+    let other = for_browsers();
+    assert!(shake(browser(other.certificate()), api_server_tls(&server(), &shown).unwrap()).is_err());
+    assert!(verify_server_leaf(shown.certificate(), [authority("ca").key()], fleet()).is_err());
 }
 
 #[test]
