@@ -6,6 +6,7 @@
 //!
 //! Where to start reading: [`Connect::answer`], then [`unary`] and [`stream`]. The protocol: <https://connectrpc.com/docs/protocol>.
 
+mod compression;
 mod frame;
 mod get;
 mod message;
@@ -16,17 +17,20 @@ mod stream;
 mod unary;
 
 use axum::body::Body;
+use axum::middleware::from_fn;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use prost_reflect::{DescriptorError, DescriptorPool, MethodDescriptor};
 use tonic::service::Routes;
 use tonic::{Code, Status};
+use tonic_reflection::pb;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceExt as _;
 use tower::util::MapResponseLayer;
 
 pub use self::protocol::{Encoding, Protocol};
 pub use self::reflection::with_reflection;
+use crate::edge::deadline;
 use crate::rpc::help::Help;
 
 /// What a client may send, told to those who sent something else.
@@ -38,7 +42,11 @@ const ACCEPT_POST: &str = "application/json, application/proto, application/conn
 /// # Errors
 /// [`DescriptorError`] when the committed descriptors are no valid set, which a test excludes.
 pub fn schemas() -> Result<DescriptorPool, DescriptorError> {
-    DescriptorPool::decode(fleetd_proto::DESCRIPTORS)
+    let mut pool = DescriptorPool::decode(fleetd_proto::DESCRIPTORS)?;
+    for reflection in [pb::v1::FILE_DESCRIPTOR_SET, pb::v1alpha::FILE_DESCRIPTOR_SET] {
+        pool.decode_file_descriptor_set(reflection)?;
+    }
+    Ok(pool)
 }
 
 /// Services, reachable by gRPC, gRPC-Web and Connect.
@@ -58,7 +66,12 @@ impl Connect {
         let explaining = help.clone();
         // Within gRPC-Web, which puts trailers where they are not seen any more.
         let explain = MapResponseLayer::new(move |answer| explaining.explain_answer(answer));
-        let grpc = routes.prepare().into_axum_router().layer(explain).layer(GrpcWebLayer::new());
+        let grpc = routes
+            .prepare()
+            .into_axum_router()
+            .layer(explain)
+            .layer(from_fn(deadline::keep))
+            .layer(GrpcWebLayer::new());
         Self { schemas, grpc, message_bytes_max, help }
     }
 
@@ -74,15 +87,24 @@ impl Connect {
         if let Err(status) = check_version(request.headers()) {
             return self.refuse(protocol, &status);
         }
+        if let Some(allowed) = methods_instead(request.method(), &method) {
+            return refusal::method_not_allowed(allowed);
+        }
+        if method.is_client_streaming() && method.is_server_streaming() && request.version() < Version::HTTP_2 {
+            let text = "this RPC sends and receives at the same time, which needs HTTP/2";
+            return self.refuse(protocol, &Status::unimplemented(text));
+        }
         let is_stream = method.is_client_streaming() || method.is_server_streaming();
         match protocol {
             Protocol::Unary(encoding) if !is_stream => self.answer_unary(&method, encoding, request).await,
             Protocol::Get if !is_stream => self.answer_get(&method, request).await,
             Protocol::Stream(encoding) if is_stream => self.answer_stream(&method, encoding, request).await,
-            Protocol::Get => refusal::method_not_allowed(),
-            Protocol::Unary(_) | Protocol::Stream(_) | Protocol::Grpc | Protocol::GrpcWeb | Protocol::Unknown => {
-                refusal::unsupported_media_type(ACCEPT_POST)
-            }
+            Protocol::Get
+            | Protocol::Unary(_)
+            | Protocol::Stream(_)
+            | Protocol::Grpc
+            | Protocol::GrpcWeb
+            | Protocol::Unknown => refusal::unsupported_media_type(ACCEPT_POST),
         }
     }
 
@@ -132,6 +154,16 @@ impl Connect {
     }
 }
 
+/// Names the methods of HTTP by which an RPC can be called, unless this is one: a read is got or posted, anything else
+/// is posted.
+fn methods_instead(http: &http::Method, method: &MethodDescriptor) -> Option<&'static str> {
+    let may_be_got = unary::is_read(method) && !method.is_client_streaming() && !method.is_server_streaming();
+    if http == http::Method::POST || (may_be_got && http == http::Method::GET) {
+        return None;
+    }
+    Some(if may_be_got { "GET, POST" } else { "POST" })
+}
+
 /// Gives each value of a drained header map its name, which only the first value of a name comes with.
 fn carry_name(
     last: &mut Option<HeaderName>,
@@ -169,19 +201,12 @@ fn is_answer_metadata(name: &HeaderName) -> bool {
     !name.as_str().starts_with("grpc-") && *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH
 }
 
-/// Refuses what this server does not speak: another version of Connect, or compressed messages.
+/// Refuses another version of Connect.
 fn check_version(headers: &HeaderMap) -> Result<(), Status> {
     if let Some(version) = headers.get("connect-protocol-version")
         && version != "1"
     {
         return Err(Status::invalid_argument(format!("connect-protocol-version is {version:?}, this server speaks 1")));
-    }
-    for name in ["content-encoding", "connect-content-encoding"] {
-        if let Some(encoding) = headers.get(name)
-            && encoding != "identity"
-        {
-            return Err(Status::unimplemented(format!("{name} is {encoding:?}, this server takes identity")));
-        }
     }
     Ok(())
 }
@@ -218,16 +243,13 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_compression_are_refused() {
-        let check = |name: &'static str, value: &'static str| {
+    fn other_versions_are_refused() {
+        let check = |value: &'static str| {
             let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_static(value));
+            headers.insert("connect-protocol-version", HeaderValue::from_static(value));
             check_version(&headers).map_err(|status| status.code())
         };
-        assert_eq!(check("connect-protocol-version", "1"), Ok(()));
-        assert_eq!(check("connect-protocol-version", "2"), Err(Code::InvalidArgument));
-        assert_eq!(check("content-encoding", "identity"), Ok(()));
-        assert_eq!(check("content-encoding", "gzip"), Err(Code::Unimplemented));
-        assert_eq!(check("connect-content-encoding", "br"), Err(Code::Unimplemented));
+        assert_eq!(check("1"), Ok(()));
+        assert_eq!(check("2"), Err(Code::InvalidArgument));
     }
 }

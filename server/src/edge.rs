@@ -6,8 +6,10 @@
 //! Where to start reading: [`Api::answer`] for one request, [`serve`] for the port.
 
 pub mod authenticate;
-mod deadline;
+mod cross_origin;
+pub(crate) mod deadline;
 pub mod limit;
+mod linger;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -36,10 +38,11 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use self::authenticate::{AdmitError, Admitted, Authenticator, admit};
+use self::deadline::Deadline;
 use self::limit::Limits;
 use crate::connect::{Connect, Protocol, schemas, with_reflection};
 use crate::rpc::help::{Help, page_for};
-use crate::rpc::{admission_status, permission};
+use crate::rpc::{PACKED, admission_status, permission};
 
 /// What clients and servers agree on in the handshake, the better one first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -86,18 +89,38 @@ impl Api {
         for service in permission::services() {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
-        let routes = with_reflection(routes.add_service(health_service), permission::services())?;
+        let routes =
+            with_reflection(routes.add_service(health_service.accept_compressed(PACKED)), permission::services())?;
         let connect = Connect::new(schemas()?, routes, limits.message_bytes_max, help);
         Ok(Self { connect, authenticator, health, limits })
     }
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Body>) -> Response {
-        if let Some(page) = page_for(&request) {
-            return page;
+        if let Some(answer) = cross_origin::preflight(&request) {
+            return answer;
         }
+        let is_of_page = cross_origin::is_of_page(request.headers());
+        let mut response = match page_for(&request) {
+            Some(page) => page,
+            None => self.answer_rpc(request).await,
+        };
+        if is_of_page {
+            cross_origin::open_to_page(response.headers_mut());
+        }
+        response
+    }
+
+    /// Answers a call, within its deadline.
+    async fn answer_rpc(&self, mut request: Request<Body>) -> Response {
         let protocol = Protocol::of(request.method(), request.headers());
-        let deadline = deadline::of(request.headers());
+        let deadline = match deadline::of(request.headers()) {
+            Ok(deadline) => deadline,
+            Err(error) => return self.connect.refuse(protocol, &Status::invalid_argument(error.to_string())),
+        };
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(Deadline(deadline));
+        }
         let answer = AssertUnwindSafe(self.answer_admitted(protocol, request)).catch_unwind();
         let answered = match deadline {
             Some(deadline) => timeout(deadline, answer).await,
@@ -109,7 +132,7 @@ impl Api {
                 tracing::error!("a request's handler panicked");
                 self.connect.refuse(protocol, &Status::internal("the server failed on this request"))
             }
-            Err(_) => self.connect.refuse(protocol, &Status::deadline_exceeded("the deadline has passed")),
+            Err(_) => self.connect.refuse(protocol, &deadline::passed()),
         }
     }
 
@@ -211,7 +234,7 @@ impl Connection {
         let service = service_fn(|request: Request<Incoming>| {
             has_asked.store(true, Ordering::Relaxed);
             let api = self.api.clone();
-            let mut request = request.map(Body::new);
+            let mut request = linger::taken(request);
             request.extensions_mut().insert(info.clone());
             async move { Ok::<_, Infallible>(api.answer(request).await) }
         });

@@ -42,6 +42,7 @@ use fleetd_proto::fleetd::rollout::v1::rollout_service_server::RolloutServiceSer
 use fleetd_proto::fleetd::support::v1::support_service_server::SupportServiceServer;
 use fleetd_proto::fleetd::trust::v1::trust_service_server::TrustServiceServer;
 use fleetd_sync_core::limit;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
 pub use self::admission::admission_status;
@@ -49,6 +50,17 @@ use self::backend::Backend;
 
 /// The longest answer: a thousand devices with their workloads.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// How messages of gRPC and gRPC-Web may be packed. Not by zstd: its unpacker takes as much memory as a stranger's
+/// message asks for.
+pub(crate) const PACKED: CompressionEncoding = CompressionEncoding::Gzip;
+
+/// Lets a service take packed messages, and pack its answers to those who take them.
+macro_rules! packed {
+    ($service:expr) => {
+        $service.accept_compressed(PACKED).send_compressed(PACKED)
+    };
+}
 
 /// Every service of the API, before `backend`.
 #[must_use]
@@ -58,21 +70,21 @@ pub fn routes(backend: &Arc<Backend>) -> Routes {
     let rollouts = RolloutServiceServer::new(rollout::Rollouts::new(backend()));
     let mut routes = Routes::builder();
     routes
-        .add_service(RegistrationServiceServer::new(registration::Registrations::new(backend())))
-        .add_service(EnrolmentServiceServer::new(enrolment::Enrolments::new(backend())))
-        .add_service(devices.max_encoding_message_size(ANSWER_BYTES_MAX))
-        .add_service(ArtifactServiceServer::new(artifact::Artifacts::new(backend())))
-        .add_service(ReleaseServiceServer::new(release::Releases::new(backend())))
-        .add_service(
+        .add_service(packed!(RegistrationServiceServer::new(registration::Registrations::new(backend()))))
+        .add_service(packed!(EnrolmentServiceServer::new(enrolment::Enrolments::new(backend()))))
+        .add_service(packed!(devices.max_encoding_message_size(ANSWER_BYTES_MAX)))
+        .add_service(packed!(ArtifactServiceServer::new(artifact::Artifacts::new(backend()))))
+        .add_service(packed!(ReleaseServiceServer::new(release::Releases::new(backend()))))
+        .add_service(packed!(
             rollouts
                 .max_decoding_message_size(limit::PLAN_DOCUMENT_BYTES_MAX)
-                .max_encoding_message_size(ANSWER_BYTES_MAX),
-        )
-        .add_service(LogServiceServer::new(log::Logs::new(backend())))
-        .add_service(AccessServiceServer::new(access::Access::new(backend())))
-        .add_service(BackupServiceServer::new(backup::Backups::new(backend())))
-        .add_service(SupportServiceServer::new(support::SupportDesk::new(backend())))
-        .add_service(TrustServiceServer::new(trust::TrustRoot::new(backend())));
+                .max_encoding_message_size(ANSWER_BYTES_MAX)
+        ))
+        .add_service(packed!(LogServiceServer::new(log::Logs::new(backend()))))
+        .add_service(packed!(AccessServiceServer::new(access::Access::new(backend()))))
+        .add_service(packed!(BackupServiceServer::new(backup::Backups::new(backend()))))
+        .add_service(packed!(SupportServiceServer::new(support::SupportDesk::new(backend()))))
+        .add_service(packed!(TrustServiceServer::new(trust::TrustRoot::new(backend()))));
     routes.routes()
 }
 

@@ -5,5 +5,7 @@ mod connect;
 mod guard;
 mod help;
 mod limit;
+mod method;
+mod origin;
 mod protocol;
 mod service;

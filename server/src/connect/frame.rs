@@ -6,11 +6,13 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use tonic::Status;
 
+use super::compression::{Compression, UnpackError};
+
 /// Bytes before a message: its flags and its length.
 const HEADER_BYTES: usize = 5;
 
 /// The flag of a message that is compressed, in gRPC as in Connect.
-const COMPRESSED: u8 = 0b01;
+pub(crate) const COMPRESSED: u8 = 0b01;
 
 /// The flag of the message that ends a stream of Connect.
 pub(crate) const END_STREAM: u8 = 0b10;
@@ -32,9 +34,12 @@ pub(crate) enum ReadFrameError {
         /// What was there of it, its header included.
         length: usize,
     },
-    /// A message is compressed.
-    #[error("a message is compressed, which was not agreed on")]
+    /// A message is compressed, and no header says how.
+    #[error("a message is compressed, and no header says how")]
     Compressed,
+    /// A message cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     /// The body cannot be read to its end.
     #[error("the body cannot be read")]
     Body(Box<Status>),
@@ -45,8 +50,8 @@ impl ReadFrameError {
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::TooLong { .. } => Status::resource_exhausted(self.to_string()),
-            Self::Truncated { .. } => Status::invalid_argument(self.to_string()),
-            Self::Compressed => Status::unimplemented(self.to_string()),
+            Self::Truncated { .. } | Self::Compressed => Status::invalid_argument(self.to_string()),
+            Self::Unpack(error) => error.status(),
             Self::Body(status) => Status::clone(status),
         }
     }
@@ -57,7 +62,7 @@ impl ReadFrameError {
 pub(crate) struct Frame {
     /// The flags but for the one of compression.
     pub(crate) flags: u8,
-    /// The message.
+    /// The message, unpacked.
     pub(crate) message: Bytes,
 }
 
@@ -76,13 +81,20 @@ pub(crate) struct Frames {
     body: Body,
     buffer: BytesMut,
     length_max: usize,
+    compression: Compression,
     trailers: HeaderMap,
 }
 
 impl Frames {
-    /// Reads `body`, whose messages may have `length_max` bytes each.
+    /// Reads `body`, whose messages may have `length_max` bytes each, packed or not.
     pub(crate) fn new(body: Body, length_max: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), length_max, trailers: HeaderMap::new() }
+        let compression = Compression::Identity;
+        Self { body, buffer: BytesMut::new(), length_max, compression, trailers: HeaderMap::new() }
+    }
+
+    /// Unpacks those messages that say that they are packed.
+    pub(crate) fn packed_by(self, compression: Compression) -> Self {
+        Self { compression, ..self }
     }
 
     /// The trailers, once the body has ended.
@@ -120,14 +132,18 @@ impl Frames {
         if length > self.length_max {
             return Err(ReadFrameError::TooLong { length, length_max: self.length_max });
         }
-        if flags & COMPRESSED != 0 {
+        if flags & COMPRESSED != 0 && self.compression == Compression::Identity {
             return Err(ReadFrameError::Compressed);
         }
         if self.buffer.len() < HEADER_BYTES + length {
             return Ok(None);
         }
         self.buffer.advance(HEADER_BYTES);
-        Ok(Some(Frame { flags, message: self.buffer.split_to(length).freeze() }))
+        let mut message = self.buffer.split_to(length).freeze();
+        if flags & COMPRESSED != 0 {
+            message = self.compression.unpack(message, self.length_max)?;
+        }
+        Ok(Some(Frame { flags: flags & !COMPRESSED, message }))
     }
 }
 
@@ -173,7 +189,20 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_ends_early_or_is_compressed_is_refused() {
+    fn a_packed_message_arrives_plain_among_others() {
+        let message = [7; 2000];
+        let packed = Compression::Gzip.pack(&message).unwrap();
+        let sent = [write_frame(COMPRESSED, &packed), write_frame(0, b"plain")].concat();
+        let body = || Body::from(sent.clone());
+        let mut frames = Frames::new(body(), 2000).packed_by(Compression::Gzip);
+        assert_eq!(block_on(frames.next()).unwrap().unwrap(), Frame { flags: 0, message: message.to_vec().into() });
+        assert_eq!(&block_on(frames.next()).unwrap().unwrap().message[..], b"plain");
+        let mut frames = Frames::new(body(), 1999).packed_by(Compression::Gzip);
+        assert!(matches!(block_on(frames.next()), Err(ReadFrameError::Unpack(UnpackError::TooLong { .. }))));
+    }
+
+    #[test]
+    fn a_message_that_ends_early_or_is_compressed_unasked_is_refused() {
         let sent = write_frame(0, b"one");
         assert!(matches!(read(vec![sent.slice(..6)], 300), Err(ReadFrameError::Truncated { length: 6 })));
         assert!(matches!(read(vec![write_frame(COMPRESSED, b"x")], 300), Err(ReadFrameError::Compressed)));

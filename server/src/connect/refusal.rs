@@ -108,11 +108,11 @@ pub(crate) fn unsupported_media_type(accept: &'static str) -> Response {
     response
 }
 
-/// Answers a GET for an RPC that is more than a read.
-pub(crate) fn method_not_allowed() -> Response {
+/// Answers a request by a method of HTTP by which its RPC cannot be called.
+pub(crate) fn method_not_allowed(allow: &'static str) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }
 

@@ -8,16 +8,23 @@ use axum::response::Response;
 use bytes::Bytes;
 use data_encoding::BASE64_NOPAD;
 use futures::stream;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use serde_json::json;
 use tonic::Status;
 
-use super::frame::{END_STREAM, Frames, write_frame};
+use super::compression::Compression;
+use super::frame::{COMPRESSED, END_STREAM, Frames, write_frame};
 use super::message::{from_proto, to_proto};
-use super::protocol::Encoding;
+use super::protocol::{Encoding, Protocol};
 use super::refusal::error_json;
 use super::{Connect, is_answer_metadata, outcome};
+
+/// How the messages of a request's stream are packed.
+const SENT: HeaderName = HeaderName::from_static("connect-content-encoding");
+
+/// How those of the answer may be.
+const ACCEPTED: HeaderName = HeaderName::from_static("connect-accept-encoding");
 
 impl Connect {
     /// Answers a request whose body is a stream of envelopes.
@@ -28,7 +35,18 @@ impl Connect {
         request: Request<Body>,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        let frames = Frames::new(body, self.message_bytes_max);
+        // A stream packs its messages one by one, so that each arrives when it is sent.
+        let sent = match Compression::sent(&parts.headers, &header::CONTENT_ENCODING) {
+            Ok(Compression::Identity) => Compression::sent(&parts.headers, &SENT),
+            Ok(_) => Err(Status::unimplemented("a stream as a whole is packed, this server takes packed messages")),
+            Err(status) => Err(status),
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(status) => return self.refuse(Protocol::Stream(encoding), &status),
+        };
+        let compression = Compression::accepted(&parts.headers, &ACCEPTED, sent);
+        let frames = Frames::new(body, self.message_bytes_max).packed_by(sent);
         let body = Body::from_stream(requests(frames, method.input(), encoding));
         let (answer, body) = self.call_for(parts, body).await.into_parts();
 
@@ -37,10 +55,14 @@ impl Connect {
             headers.append(name.clone(), value.clone());
         }
         headers.insert(header::CONTENT_TYPE, content_type(encoding));
+        if compression != Compression::Identity {
+            headers.insert(SENT, HeaderValue::from_static(compression.name()));
+        }
         let answers = Answers {
             frames: Frames::new(body, usize::MAX),
             message: method.output(),
             encoding,
+            compression,
             schemas: self.schemas.clone(),
             status: answer.status,
             headers: answer.headers,
@@ -61,7 +83,12 @@ fn requests(
         let message = message.clone();
         async move {
             match frames.next().await.map_err(|error| error.status())? {
-                Some(frame) if frame.flags & END_STREAM != 0 => Ok(None),
+                Some(frame) if frame.flags != 0 => {
+                    let flags = frame.flags;
+                    Err(Status::invalid_argument(format!(
+                        "a message has the flags {flags:#b}, which requests have not"
+                    )))
+                }
                 Some(frame) => {
                     let message = to_proto(encoding, &message, frame.message).map_err(|error| error.of_request())?;
                     Ok(Some((write_frame(0, &message), frames)))
@@ -77,6 +104,7 @@ struct Answers {
     frames: Frames,
     message: MessageDescriptor,
     encoding: Encoding,
+    compression: Compression,
     schemas: DescriptorPool,
     status: StatusCode,
     headers: HeaderMap,
@@ -88,7 +116,13 @@ impl Answers {
         stream::unfold(Some(self), |answers| async move {
             let mut answers = answers?;
             let ended = match answers.next().await {
-                Ok(Some(message)) => return Some((Ok(write_frame(0, &message)), Some(answers))),
+                Ok(Some(message)) => {
+                    let frame = match answers.compression.pack(&message) {
+                        Some(packed) => write_frame(COMPRESSED, &packed),
+                        None => write_frame(0, &message),
+                    };
+                    return Some((Ok(frame), Some(answers)));
+                }
                 Ok(None) => outcome(answers.status, &answers.headers, answers.frames.trailers()),
                 Err(status) => Err(status),
             };

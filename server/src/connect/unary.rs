@@ -9,10 +9,12 @@ use prost_reflect::MethodDescriptor;
 use prost_types::method_options::IdempotencyLevel;
 use tonic::Status;
 
+use super::compression::Compression;
 use super::frame::{Frames, write_frame};
+use super::get::ReadQueryError;
 use super::message::{from_proto, to_proto};
 use super::protocol::{Encoding, Protocol};
-use super::{Connect, get, is_answer_metadata, outcome, refusal};
+use super::{ACCEPT_POST, Connect, get, is_answer_metadata, outcome, refusal};
 
 impl Connect {
     /// Answers a POST with one message.
@@ -23,25 +25,32 @@ impl Connect {
         request: Request<Body>,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        match collect(body, self.message_bytes_max).await {
-            Ok(message) => self.exchange(method, encoding, parts, message).await,
+        let message = async {
+            let sent = Compression::sent(&parts.headers, &header::CONTENT_ENCODING)?;
+            Ok((sent, collect(body, self.message_bytes_max).await?))
+        };
+        match message.await {
+            Ok((sent, message)) => self.exchange(method, encoding, parts, sent, message).await,
             Err(status) => self.refuse(Protocol::Unary(encoding), &status),
         }
     }
 
     /// Answers a GET, which only RPCs without side effects allow: it can be sent by a link.
     pub(super) async fn answer_get(&self, method: &MethodDescriptor, request: Request<Body>) -> Response {
-        if !is_read(method) {
-            return refusal::method_not_allowed();
-        }
         let (parts, _) = request.into_parts();
-        match get::read_query(parts.uri.query().unwrap_or_default()) {
-            Ok((_, message)) if message.len() > self.message_bytes_max => {
+        let mut response = match get::read_query(parts.uri.query().unwrap_or_default()) {
+            Ok(query) if query.message.len() > self.message_bytes_max => {
                 self.refuse(Protocol::Get, &too_long(self.message_bytes_max))
             }
-            Ok((encoding, message)) => self.exchange(method, encoding, parts, message).await,
-            Err(status) => self.refuse(Protocol::Get, &status),
-        }
+            Ok(query) => self.exchange(method, query.encoding, parts, query.compression, query.message).await,
+            Err(ReadQueryError::Encoding) => refusal::unsupported_media_type(ACCEPT_POST),
+            Err(ReadQueryError::Refused(status)) => self.refuse(Protocol::Get, &status),
+        };
+        // What it says of the fleet changes at any time, and is for this caller alone.
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        headers.append(header::VARY, HeaderValue::from_static("authorization, accept-encoding"));
+        response
     }
 
     /// Sends one message to the service, and its answer back.
@@ -50,12 +59,17 @@ impl Connect {
         method: &MethodDescriptor,
         encoding: Encoding,
         parts: http::request::Parts,
+        sent: Compression,
         message: Bytes,
     ) -> Response {
-        let message = match to_proto(encoding, &method.input(), message) {
+        let message = sent.unpack(message, self.message_bytes_max).map_err(|error| error.status());
+        let message = message
+            .and_then(|message| to_proto(encoding, &method.input(), message).map_err(|error| error.of_request()));
+        let message = match message {
             Ok(message) => message,
-            Err(error) => return refusal::unary(&self.schemas, &error.of_request()),
+            Err(status) => return self.refuse(Protocol::Unary(encoding), &status),
         };
+        let accepted = Compression::accepted(&parts.headers, &header::ACCEPT_ENCODING, sent);
         let (answer, body) = self.call_for(parts, Body::from(write_frame(0, &message))).await.into_parts();
         // What our own services answer was limited where it was made.
         let mut frames = Frames::new(body, usize::MAX);
@@ -72,11 +86,7 @@ impl Connect {
             Err(error) => Err(error.status()),
         };
         let mut response = match result {
-            Ok(message) => {
-                let mut response = Response::new(Body::from(message));
-                response.headers_mut().insert(header::CONTENT_TYPE, content_type(encoding));
-                response
-            }
+            Ok(message) => packed(accepted, encoding, message),
             Err(status) => refusal::unary(&self.schemas, &status),
         };
         carry_metadata(&answer.headers, frames.trailers(), response.headers_mut());
@@ -84,8 +94,21 @@ impl Connect {
     }
 }
 
+/// Answers with a message, packed if that pays.
+fn packed(compression: Compression, encoding: Encoding, message: Bytes) -> Response {
+    let smaller = compression.pack(&message);
+    let is_packed = smaller.is_some();
+    let mut response = Response::new(Body::from(smaller.unwrap_or(message)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type(encoding));
+    if is_packed {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(compression.name()));
+    }
+    response
+}
+
 /// Says whether an RPC is declared to change nothing.
-fn is_read(method: &MethodDescriptor) -> bool {
+pub(super) fn is_read(method: &MethodDescriptor) -> bool {
     let options = method.method_descriptor_proto().options.as_ref();
     options.is_some_and(|options| options.idempotency_level() == IdempotencyLevel::NoSideEffects)
 }

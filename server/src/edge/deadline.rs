@@ -1,8 +1,17 @@
 //! How long a caller will wait, as it says itself. Nobody works for a caller who has gone.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::HeaderMap;
+use axum::body::Body;
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use hyper::body::{Body as HttpBody, Frame};
+use tokio::time::{Sleep, sleep};
+use tonic::Status;
 
 /// Digits of a timeout of gRPC.
 ///
@@ -16,12 +25,84 @@ const GRPC_DIGITS_MAX: usize = 8;
 /// Connect protocol, "Connect-Timeout-Ms": at most 10 digits.
 const CONNECT_DIGITS_MAX: usize = 10;
 
-/// Reads the deadline off a request's headers. What is none is none: the caller then waits as long as it likes.
-pub(crate) fn of(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    match text("connect-timeout-ms") {
-        Some(ms) => digits(ms, CONNECT_DIGITS_MAX).map(Duration::from_millis),
-        None => text("grpc-timeout").and_then(of_grpc),
+/// Why a header names no deadline.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{header} is {value:?}, which is no time")]
+pub(crate) struct ReadDeadlineError {
+    header: &'static str,
+    value: String,
+}
+
+/// Reads the deadline off a request's headers; a caller without one waits as long as it likes.
+///
+/// # Errors
+/// [`ReadDeadlineError`] when it has one that is none.
+pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Duration>, ReadDeadlineError> {
+    for (header, read) in
+        [("connect-timeout-ms", of_connect as fn(&str) -> Option<Duration>), ("grpc-timeout", of_grpc)]
+    {
+        if let Some(value) = headers.get(header) {
+            let error = || ReadDeadlineError { header, value: String::from_utf8_lossy(value.as_bytes()).into_owned() };
+            return value.to_str().ok().and_then(read).map(Some).ok_or_else(error);
+        }
+    }
+    Ok(None)
+}
+
+/// Reads a timeout of Connect: milliseconds.
+fn of_connect(text: &str) -> Option<Duration> {
+    digits(text, CONNECT_DIGITS_MAX).map(Duration::from_millis)
+}
+
+/// The time for which a caller waits. A request carries it to where its answer is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(pub(crate) Duration);
+
+/// What a caller is told whose deadline has passed.
+pub(crate) fn passed() -> Status {
+    Status::deadline_exceeded("the deadline has passed")
+}
+
+/// Ends an answer of gRPC at its request's deadline, however much of it is still to come.
+pub(crate) async fn keep(request: Request<Body>, next: Next) -> Response {
+    let end = request.extensions().get::<Deadline>().map(|deadline| Box::pin(sleep(deadline.0)));
+    let answer = next.run(request).await;
+    match end {
+        Some(end) => answer.map(|body| Body::new(Kept { body: Some(body), end })),
+        None => answer,
+    }
+}
+
+/// A body until its deadline; then the trailers that say so.
+struct Kept {
+    body: Option<Body>,
+    end: Pin<Box<Sleep>>,
+}
+
+impl HttpBody for Kept {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        if self.end.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        // With the body goes the call: whoever made it ready for this caller stops.
+        self.body = None;
+        let mut trailers = HeaderMap::new();
+        let added = passed().add_header(&mut trailers);
+        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers)).map_err(axum::Error::new)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 }
 
@@ -55,7 +136,11 @@ mod tests {
     fn check(name: &'static str, value: &'static str, deadline: Option<Duration>) {
         let mut headers = HeaderMap::new();
         headers.insert(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        assert_eq!(of(&headers), deadline, "{name}: {value}");
+        assert_eq!(of(&headers).ok().flatten(), deadline, "{name}: {value}");
+        if deadline.is_none() && name != "accept" {
+            let error = of(&headers).unwrap_err();
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
     }
 
     #[test]
@@ -70,13 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_deadline_is_none() {
+    fn what_is_no_deadline_is_refused() {
         check("connect-timeout-ms", "12345678901", None);
         check("connect-timeout-ms", "-1", None);
         check("grpc-timeout", "123456789m", None);
         check("grpc-timeout", "5", None);
         check("grpc-timeout", "5x", None);
         check("grpc-timeout", "ä", None);
+        check("grpc-timeout", "", None);
         check("accept", "5S", None);
     }
 }

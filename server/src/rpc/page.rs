@@ -21,9 +21,18 @@ pub(crate) fn page_size(asked: u32) -> Result<usize, CallError> {
     }
 }
 
-/// Writes a token: opaque to callers, who only hand it back.
+/// Bytes of a token that show that a server gave it.
+const CHECK_BYTES: usize = 4;
+
+fn check_bytes(key: &[u8]) -> [u8; CHECK_BYTES] {
+    let [a, b, c, d, ..] = *blake3::hash(key).as_bytes();
+    [a, b, c, d]
+}
+
+/// Writes a token: opaque to callers, who only hand it back. It is no secret; its check keeps what was mistyped, or is
+/// no token, from being taken for a place in the list.
 pub(crate) fn encode_token(key: &[u8]) -> String {
-    BASE32_NOPAD.encode(key).to_ascii_lowercase()
+    BASE32_NOPAD.encode(&[key, &check_bytes(key)].concat()).to_ascii_lowercase()
 }
 
 /// Reads a token; `None` for an empty one.
@@ -31,8 +40,12 @@ pub(crate) fn decode_token(text: &str, field: &'static str) -> Result<Option<Vec
     if text.is_empty() {
         return Ok(None);
     }
-    let decoded = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes());
-    decoded.map(Some).map_err(|error| CallError::Invalid { field, cause: error.to_string() })
+    let decoded = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).ok();
+    let given = decoded.as_deref().and_then(|bytes| bytes.split_last_chunk::<CHECK_BYTES>());
+    match given.filter(|(key, check)| check_bytes(key) == **check) {
+        Some((key, _)) => Ok(Some(key.to_vec())),
+        None => Err(CallError::Invalid { field, cause: "no server gave it".to_owned() }),
+    }
 }
 
 /// Cuts one page out of entries that are in the order of their keys: what comes behind the token, at most so many.
@@ -93,7 +106,11 @@ mod tests {
     #[test]
     fn what_is_no_token_and_too_large_a_page_are_refused() {
         assert!(matches!(page_size(1001), Err(CallError::Invalid { field: "page_size", .. })));
-        assert!(matches!(page([(vec![1], 1)], 0, "!"), Err(CallError::Invalid { field: "page_token", .. })));
+        for token in ["!", "a", "mzxw6ytb", "mzxw6ytbojrgs3th", &encode_token(b"key").replace('a', "b")[1..]] {
+            let refused = page([(vec![1], 1)], 0, token);
+            assert!(matches!(refused, Err(CallError::Invalid { field: "page_token", .. })), "{token}");
+        }
+        assert_eq!(decode_token(&encode_token(b"key").to_ascii_uppercase(), "page_token").unwrap().unwrap(), b"key");
         assert!(newest_first(2, b"") < newest_first(1, b""));
     }
 }

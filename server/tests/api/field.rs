@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use fleetd_server::rpc::permission::services;
 use serde_json::{Value, json};
 
-use super::world::{World, base64, refuses};
+use super::world::{World, base64, method, refuses};
 
 /// Requests that lack nothing, by RPC; what they name need not exist.
-fn whole_requests() -> BTreeMap<&'static str, Value> {
+pub(super) fn whole_requests() -> BTreeMap<&'static str, Value> {
     let local = "loc_00000000000000000000000000";
     let digest = format!("b3_{}", "0".repeat(52));
     BTreeMap::from([
@@ -60,8 +61,9 @@ fn required_fields() -> Vec<(String, String, String)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
     let mut schemas = protox::Compiler::new([&root]).expect("the schemas are there");
     schemas.include_imports(true).include_source_info(true);
-    for service in ["access", "artifact", "device", "enrolment", "log", "registration", "release", "rollout", "trust"] {
-        schemas.open_file(format!("fleetd/{service}/v1/{service}_service.proto")).expect("it is valid");
+    let packages = services().filter_map(|name| name.strip_prefix("fleetd.")?.split('.').next());
+    for package in packages {
+        schemas.open_file(format!("fleetd/{package}/v1/{package}_service.proto")).expect("it is valid");
     }
     let mut found = Vec::new();
     for file in &schemas.file_descriptor_set().file {
@@ -109,15 +111,15 @@ async fn every_required_field_is_asked_for() {
         if fields.get("device").is_some_and(|device| device == "$") {
             fields.insert("device".to_owned(), device.clone().into());
         }
-        fields.insert("requestId".to_owned(), world.request_id().into());
-        if READS_WITHOUT_ID.iter().any(|read| rpc.ends_with(read)) {
-            fields.remove("requestId");
+        let method = method(&rpc);
+        if method.input().get_field_by_name("request_id").is_some() {
+            fields.insert("requestId".to_owned(), world.request_id().into());
         }
         fields.remove(&json_name);
         if rpc.ends_with("RegisterDevice") {
             complete_registration(&world, fields).await;
         }
-        let answer = if STREAMS.iter().any(|stream| rpc.ends_with(stream)) {
+        let answer = if method.is_client_streaming() || method.is_server_streaming() {
             world.upload(&rpc, &[request.clone()]).await
         } else {
             world.call_as(&admin(&world).await, &rpc, &request).await
@@ -126,19 +128,6 @@ async fn every_required_field_is_asked_for() {
         assert_eq!(refused.message, format!("{name} is missing"), "{rpc}: {request}");
     }
 }
-
-const STREAMS: [&str; 4] = ["/UploadArtifact", "/DownloadArtifact", "/ReadLogs", "/WatchRollout"];
-const READS_WITHOUT_ID: [&str; 9] = [
-    "/GetUpload",
-    "/DownloadArtifact",
-    "/GetDevice",
-    "/ExplainDevice",
-    "/ReadLogs",
-    "/GetRelease",
-    "/GetPlan",
-    "/GetRollout",
-    "/WatchRollout",
-];
 
 async fn admin(world: &World) -> String {
     let made =

@@ -1,14 +1,15 @@
 //! A server of its own for each test, and a client that says what it is told.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use fleetd_actors::shell::ShellEngine;
 use fleetd_server::access::{AccessTokens, AccessWish};
 use fleetd_server::artifact_store::memory::MemoryArtifactStore;
 use fleetd_server::blocking::RuntimeThreads;
+use fleetd_server::connect::schemas;
 use fleetd_server::edge::authenticate::Role;
 use fleetd_server::edge::limit::Limits;
 use fleetd_server::edge::{Api, serve};
@@ -26,20 +27,26 @@ use fleetd_sync_core::time::{Clock, ClockQuality, Monotonic, Now, Wall};
 use fleetd_sync_core::trust::{Change, Role as TrustRole};
 use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
-use fleetd_sync_transport::identity::{api_client_tls, api_server_tls, signing_request};
+use fleetd_sync_transport::identity::{ServerName, api_client_tls, api_server_tls, signing_request};
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost_reflect::{DescriptorPool, MethodDescriptor};
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::Status;
 
 /// Where errors say that their pages are.
 pub(crate) const HELP_AT: &str = "https://fleet.example:4800";
 
 /// The time at which every test begins.
 const BEGIN: Wall = Wall(1_800_000_000_000);
+
+/// A date by which no test is run any more: clients that are not ours judge the certificate by the machine's clock.
+const FAR: Wall = Wall(4_000_000_000_000);
 
 /// A clock that a test turns by hand.
 #[derive(Default)]
@@ -75,19 +82,25 @@ pub(crate) struct Refused {
 
 /// A server, and all that a test wants to look at.
 pub(crate) struct World {
-    address: SocketAddr,
-    tls: Arc<rustls::ClientConfig>,
+    pub(crate) address: SocketAddr,
+    tls: rustls::ClientConfig,
+    /// What browsers are shown.
+    pub(crate) browser: CertificateDer<'static>,
     pub(crate) keys: Keys,
     pub(crate) store: MemoryStore,
     pub(crate) node: Node,
     pub(crate) clock: Arc<HandClock>,
-    admin: String,
+    pub(crate) admin: String,
     requests: AtomicU32,
     _folder: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut entropy = Entropy::from_seed([7; 32]);
         let keys = Keys::open_or_create(&folder.path().join("keys"), &mut entropy).expect("keys");
@@ -122,15 +135,19 @@ impl World {
         };
         let backend = Backend::new(node.clone(), Arc::clone(&tokens), introduction, Arc::new(store.clone()));
         let authenticator = Arc::clone(&tokens);
-        let api = Api::open(routes(&backend), authenticator, Limits::default(), Help::at(HELP_AT)).await;
+        let api = Api::open(routes(&backend), authenticator, limits, Help::at(HELP_AT)).await;
         let api = api.expect("valid schemas");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let identity = keys.listen_identity(&[], BEGIN, &mut entropy).expect("a certificate");
-        tokio::spawn(serve(listener, api_server_tls(&identity).expect("TLS"), api, std::future::pending()));
+        let names = ["localhost", "127.0.0.1"].map(ServerName::of_host);
+        let identity = keys.listen_identity(&names, FAR, &mut entropy).expect("a certificate");
+        let browser = keys.publish(&names, BEGIN).expect("a certificate");
+        let server_tls = api_server_tls(&identity, &browser).expect("TLS");
+        tokio::spawn(serve(listener, server_tls, api, std::future::pending()));
         let tls = api_client_tls(keys.fleet(), [certificates.key()]).expect("TLS");
-        let (tls, requests) = (Arc::new(one_http(tls)), AtomicU32::new(0));
-        Self { address, tls, keys, store, node, clock, admin, requests, _folder: folder }
+        let requests = AtomicU32::new(0);
+        let browser = browser.certificate().clone();
+        Self { address, tls, browser, keys, store, node, clock, admin, requests, _folder: folder }
     }
 
     /// An id that no request has had.
@@ -141,7 +158,7 @@ impl World {
     /// Calls an RPC (`device.v1.DeviceService/ListDevices`) as the admin, with a request id of its own.
     pub(crate) async fn call(&self, rpc: &str, mut request: Value) -> Result<Value, Refused> {
         let fields = request.as_object_mut().expect("an object");
-        if !READS.iter().any(|read| rpc.ends_with(read)) {
+        if method(rpc).input().get_field_by_name("request_id").is_some() {
             fields.entry("requestId").or_insert_with(|| self.request_id().into());
         }
         self.call_as(&self.admin, rpc, &request).await
@@ -179,16 +196,68 @@ impl World {
         content_type: &str,
         body: Bytes,
     ) -> http::Response<hyper::body::Incoming> {
+        self.send_with(token, rpc, &[("content-type", content_type)], body).await
+    }
+
+    /// Connects by one version of HTTP.
+    async fn connect(&self, alpn: &[u8]) -> TlsStream<TcpStream> {
         let stream = TcpStream::connect(self.address).await.expect("the server listens");
-        let name = ServerName::try_from("localhost").expect("a name");
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.expect("a handshake");
+        let mut tls = self.tls.clone();
+        tls.alpn_protocols = vec![alpn.to_vec()];
+        let name = "localhost".try_into().expect("a name");
+        TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("a handshake")
+    }
+
+    /// Calls an RPC (`/package.Service/Method`) by gRPC with a body of frames, and gives the status that it ends with.
+    pub(crate) async fn grpc(&self, path: &str, token: &str, body: Bytes) -> Status {
+        let stream = TokioIo::new(self.connect(b"h2").await);
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut request = http::Request::post(format!("https://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-timeout", "300m");
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body)).expect("a request");
+        let (parts, body) = sender.send_request(request).await.expect("an answer").into_parts();
+        if let Some(status) = Status::from_header_map(&parts.headers) {
+            return status;
+        }
+        let body = body.collect().await.expect("a whole answer");
+        Status::from_header_map(body.trailers().expect("trailers")).expect("a status")
+    }
+
+    /// Sends a request with these headers: by GET if the RPC has a query, else by POST.
+    pub(crate) async fn send_with(
+        &self,
+        token: &str,
+        rpc: &str,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> http::Response<hyper::body::Incoming> {
+        self.send_to(token, &format!("/fleetd.{rpc}"), headers, body).await
+    }
+
+    /// The same, to a path (`/package.Service/Method`).
+    pub(crate) async fn send_to(
+        &self,
+        token: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> http::Response<hyper::body::Incoming> {
+        let stream = self.connect(b"http/1.1").await;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
         tokio::spawn(connection);
         let mut request = http::Request::builder()
-            .method("POST")
-            .uri(format!("/fleetd.{rpc}"))
-            .header("host", "localhost")
-            .header("content-type", content_type);
+            .method(if path.contains('?') { "GET" } else { "POST" })
+            .uri(path)
+            .header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if !token.is_empty() {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -277,27 +346,13 @@ impl World {
     }
 }
 
-/// RPCs whose request has no id.
-const READS: [&str; 18] = [
-    "/ListDevices",
-    "/GetDevice",
-    "/ExplainDevice",
-    "/GetUpload",
-    "/ListReleases",
-    "/GetRelease",
-    "/GetPlan",
-    "/GetRollout",
-    "/ListRollouts",
-    "/GetTrust",
-    "/GetFleet",
-    "/WhoAmI",
-    "/ListAccessTokens",
-    "/ListEnrolmentTokens",
-    "/ListPendingDevices",
-    "/DownloadArtifact",
-    "/WatchDevices",
-    "/ReadLogs",
-];
+/// Finds an RPC (`device.v1.DeviceService/ListDevices`) in the schemas.
+pub(crate) fn method(rpc: &str) -> MethodDescriptor {
+    static SCHEMAS: LazyLock<DescriptorPool> = LazyLock::new(|| schemas().expect("they are valid"));
+    let (service, name) = rpc.split_once('/').expect("a service and a method");
+    let service = SCHEMAS.get_service_by_name(&format!("fleetd.{service}")).expect("there is such a service");
+    service.methods().find(|method| method.name() == name).expect("there is such an RPC")
+}
 
 /// The entries of a stream.
 pub(crate) struct Entries {
@@ -341,18 +396,17 @@ impl Entries {
     }
 }
 
-fn one_http(mut tls: rustls::ClientConfig) -> rustls::ClientConfig {
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    tls
-}
-
 fn frame(message: &Value) -> Bytes {
-    let text = message.to_string();
-    let length = u32::try_from(text.len()).expect("it is short");
-    [&[0], length.to_be_bytes().as_slice(), text.as_bytes()].concat().into()
+    framed(message.to_string().as_bytes())
 }
 
-fn refused(answer: &Value) -> Refused {
+/// Puts the five bytes of a frame before a message.
+pub(crate) fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).expect("it is short");
+    [&[0], length.to_be_bytes().as_slice(), message].concat().into()
+}
+
+pub(crate) fn refused(answer: &Value) -> Refused {
     let detail = &answer["details"][0]["debug"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Refused {

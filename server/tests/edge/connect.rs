@@ -112,7 +112,8 @@ async fn a_server_stream_ends_with_its_outcome() {
     assert_eq!(flags, [0, 0, 0, 2]);
     let first: serde_json::Value = serde_json::from_slice(&frames[0].1).unwrap();
     assert_eq!(first, json!({ "sizeBytes": "7", "content": "YnJl" }));
-    assert_eq!(&frames[3].1[..], b"{}");
+    let end: serde_json::Value = serde_json::from_slice(&frames[3].1).unwrap();
+    assert_eq!(end.get("error"), None);
 }
 
 #[tokio::test]
@@ -173,9 +174,6 @@ async fn a_body_of_another_kind_is_refused() {
         assert_eq!(answer.status, 415, "{path} {content_type}");
         assert!(answer.header("accept-post").contains("application/json"));
     }
-    let mut compressed = request("POST", GET_UPLOAD, "application/json", "deployer", "{}".into());
-    compressed.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
-    assert_eq!(send_http1(&server, compressed).await.json()["code"], "unimplemented");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::client::{framed, post_json, request, send_http1, send_http2, tls};
 use super::service::{HANGS, Server};
@@ -66,6 +66,38 @@ async fn a_client_that_asks_for_nothing_is_let_go() {
     }
     let mut silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let _ = silent.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_early_reaches_a_client_that_still_sends() {
+    let server = Server::start().await;
+    let mut stream = tls(&server, b"http/1.1").await;
+    let length = 1 << 20;
+    let head = format!("POST {GET_UPLOAD} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+    stream.write_all(format!("{head}content-length: {length}\r\n\r\n").as_bytes()).await.unwrap();
+    let answer = read_answer(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("unauthenticated"), "{answer}");
+    stream.write_all(&vec![b' '; length]).await.unwrap();
+    stream.write_all(format!("{head}content-length: 2\r\n\r\n{{}}").as_bytes()).await.unwrap();
+    let answer = read_answer(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "the next request of the connection is answered too: {answer}");
+}
+
+/// Reads an answer with its body.
+async fn read_answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut read = Vec::new();
+    loop {
+        let mut part = [0; 4096];
+        let length = stream.read(&mut part).await.expect("it can be read");
+        assert!(length > 0, "the connection ends: {}", String::from_utf8_lossy(&read));
+        read.extend_from_slice(&part[..length]);
+        let text = String::from_utf8_lossy(&read).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        if body.len() >= length.parse::<usize>().expect("a number") {
+            return text;
+        }
+    }
 }
 
 #[tokio::test]

@@ -17,13 +17,18 @@ use fleetd_server::rpc::help::Help;
 use fleetd_server::rpc::status::status;
 use fleetd_sync_core::id::AccessId;
 use futures::Stream;
+use http_body_util::BodyExt as _;
+use hyper::body::Frame;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tower::util::MapResponseLayer;
 
+/// What is said behind each answer that ends well.
+pub(crate) const COST: &str = "x-cost";
 /// A digest whose upload never answers.
 pub(crate) const HANGS: &str = "b3_hangs";
 /// A digest whose handler panics.
@@ -183,6 +188,19 @@ impl Authenticator for ThreeTokens {
     }
 }
 
+/// Adds to what comes behind an answer's messages.
+fn with_cost(answer: axum::response::Response) -> axum::response::Response {
+    answer.map(|body| {
+        axum::body::Body::new(body.map_frame(|frame| match frame.into_trailers() {
+            Ok(mut trailers) => {
+                trailers.insert(COST, http::HeaderValue::from_static("7"));
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        }))
+    })
+}
+
 /// Where errors say that their pages are.
 pub(crate) const HELP_AT: &str = "https://fleet.example:4800";
 
@@ -215,6 +233,7 @@ impl Server {
             .expect("the key is the certificate's");
         let routes =
             Routes::new(ArtifactServiceServer::new(Shelf::default())).add_service(AccessServiceServer::new(Mirror));
+        let routes = Routes::from(routes.into_axum_router().layer(MapResponseLayer::new(with_cost)));
         let api =
             Api::open(routes, Arc::new(ThreeTokens), limits, Help::at(HELP_AT)).await.expect("the schemas are valid");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
