@@ -10,6 +10,7 @@ mod device;
 mod doctor;
 mod link;
 mod material;
+mod readme;
 mod refused;
 mod rehearsal;
 mod server;

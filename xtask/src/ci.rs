@@ -13,7 +13,7 @@ use crate::source::Tree;
 pub(crate) const BUF_VERSION: &str = "1.75.0";
 
 /// Where `npm install` puts it, relative to the root.
-const BUF: &str = "node_modules/.bin/buf";
+pub(crate) const BUF: &str = "node_modules/.bin/buf";
 
 /// What `buf breaking` compares the schemas with.
 const BASELINE: &str = "proto/baseline.binpb";
@@ -29,7 +29,7 @@ struct Step {
     run: fn(&Shell) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { name: "fmt", run: fmt },
     Step { name: "tidy", run: tidy },
     Step { name: "buf", run: buf },
@@ -40,6 +40,7 @@ const STEPS: [Step; 10] = [
     Step { name: "sim", run: sim },
     Step { name: "demo", run: demo },
     Step { name: "python", run: crate::python::run },
+    Step { name: "oracles", run: crate::oracles::run },
 ];
 
 /// Returns the root of the workspace.
@@ -107,7 +108,22 @@ fn buf(shell: &Shell) -> anyhow::Result<Outcome> {
     cmd!(shell, "{BUF} lint {folder}").run()?;
     cmd!(shell, "{BUF} format --diff --exit-code {folder}").run()?;
     cmd!(shell, "{BUF} breaking {folder} --against {BASELINE}").run()?;
+    break_schemas(shell, folder)?;
     Ok(Outcome::Passed)
+}
+
+/// Sees the comparison refuse a copy of the schemas in which an RPC has another name.
+fn break_schemas(shell: &Shell, folder: &str) -> anyhow::Result<()> {
+    let copy = shell.create_temp_dir()?;
+    let broken = copy.path().join("proto");
+    cmd!(shell, "cp -r {folder} {broken}").run()?;
+    let file = broken.join("fleetd/device/v1/device_service.proto");
+    let schema = shell.read_file(&file)?;
+    anyhow::ensure!(schema.contains("rpc RenameDevice("), "the RPC that is taken away is not there");
+    shell.write_file(&file, schema.replace("rpc RenameDevice(", "rpc RenameNothing("))?;
+    let compared = cmd!(shell, "{BUF} breaking {broken} --against {BASELINE}").quiet().ignore_stdout().run();
+    anyhow::ensure!(compared.is_err(), "`buf breaking` did not see that an RPC is gone");
+    Ok(())
 }
 
 /// Holds the committed Rust to the schemas that it was made from.
@@ -183,7 +199,7 @@ mod tests {
     #[test]
     fn an_unknown_step_is_refused_with_the_known_ones() {
         let error = run(&["tset".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("`tset`") && error.contains("clippy, test, sim, demo, python"), "{error}");
+        assert!(error.contains("`tset`") && error.contains("clippy, test, sim, demo, python, oracles"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod codegen;
 mod findability;
+mod oracles;
 mod python;
 mod soak;
 mod source;
