@@ -298,7 +298,6 @@ async fn run(
     keys.check_roles(&node.shared.trust().roster)?;
 
     let listen_identity = keys.listen_identity(&ports.names, clock.now().wall, entropy)?;
-    let browser_identity = keys.publish(&ports.names, clock.now().wall)?;
     let listener = node.listen(&options.sync_address.to_string(), listen_identity.clone())?;
     let advertised = advertised(&options.advertise, listener.as_ref())?;
     let admin_token = own_token(&tokens, &options.own_tokens, entropy).await?;
@@ -319,7 +318,7 @@ async fn run(
     let shared = Arc::clone(&node.shared);
     let backend = Backend::new(node, Arc::clone(&tokens), introduction, Arc::clone(&store) as _);
     let api = Api::open(routes(&backend), tokens, Limits::default(), help(&announcement)).await?;
-    let tls = api_server_tls(&listen_identity, &browser_identity)?;
+    let tls = api_server_tls(&listen_identity, &keys.publish(&ports.names, clock.now().wall)?)?;
     announce(announcement);
     let presence = tokio::spawn(presence.run());
     let mut failure = None;
