@@ -55,7 +55,6 @@ fn answers(cluster: &Cluster, lines: &str) -> anyhow::Result<Vec<Vec<u8>>> {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "who runs the tests shall see what was not tested")]
 fn the_curl_lines_of_the_readme_run_as_they_stand() {
     if Command::new("curl").arg("--version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "there is no curl");

@@ -8,7 +8,7 @@ mod knock;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{BootId, ConnectionId, FleetId};
@@ -16,7 +16,7 @@ use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::replica::Replica;
 use fleetd_sync_core::session::{CloseCode, DeviceSide, Opening, Output, Session, Side};
-use fleetd_sync_core::time::{Clock, Wall};
+use fleetd_sync_core::time::{Clock, Monotonic, Wall};
 use fleetd_sync_core::trust::RootChain;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -177,19 +177,19 @@ async fn meet(target: SocketAddr, expected: Option<&Expected>, clock: &Arc<dyn C
     let (told, mut events) = mpsc::unbounded_channel();
     let connection = ConnectionId::random(entropy);
     let identity = DialIdentity { key: SecretKey::generate(entropy), certificates: Vec::new() };
-    let begin = Instant::now();
+    let begin = clock.now().monotonic;
     let heard = Arc::new(move |_, event| {
         let _ = told.send(event); // Whoever asked has its answer, and hears no more.
     });
     endpoint.dial(connection, &target.to_string(), identity, heard);
-    let mut meeting = Meeting { target, expected, begin, judge: None };
+    let mut meeting = Meeting { target, expected, clock, begin, judge: None };
     let judged = async {
         while let Some(event) = events.recv().await {
-            if let Some(reached) = meeting.on_event(&endpoint, connection, event, clock, entropy) {
+            if let Some(reached) = meeting.on_event(&endpoint, connection, event, entropy) {
                 return reached;
             }
         }
-        Reach::Silent { target, waited: begin.elapsed() }
+        Reach::Silent { target, waited: clock.now().monotonic.since(begin) }
     };
     let reached = tokio::time::timeout(limit::HELLO_TIMEOUT, judged).await;
     endpoint.close(connection, CloseCode::Done);
@@ -201,7 +201,8 @@ async fn meet(target: SocketAddr, expected: Option<&Expected>, clock: &Arc<dyn C
 struct Meeting<'a> {
     target: SocketAddr,
     expected: Option<&'a Expected>,
-    begin: Instant,
+    clock: &'a Arc<dyn Clock>,
+    begin: Monotonic,
     /// The session that judges the server, once there is a connection, and what its certificate says.
     judge: Option<(Session, Replica, Claim)>,
 }
@@ -214,12 +215,15 @@ struct Claim {
 }
 
 impl Meeting<'_> {
+    fn took(&self) -> Duration {
+        self.clock.now().monotonic.since(self.begin)
+    }
+
     fn on_event(
         &mut self,
         endpoint: &Endpoint,
         connection: ConnectionId,
         event: LinkEvent,
-        clock: &Arc<dyn Clock>,
         entropy: &mut Entropy,
     ) -> Option<Reach> {
         let mut out = Vec::new();
@@ -240,7 +244,7 @@ impl Meeting<'_> {
                 let replica = Replica::new(expected.fleet, None, entropy);
                 let boot = BootId::random(entropy);
                 let opening = Opening { boot, log_positions: Vec::new(), side: Side::Device(side) };
-                let session = Session::open(clock.now().monotonic, opening, &replica, &mut out);
+                let session = Session::open(self.clock.now().monotonic, opening, &replica, &mut out);
                 self.judge = Some((session, replica, claim));
             }
             LinkEvent::Up { .. } => return None,
@@ -248,7 +252,7 @@ impl Meeting<'_> {
                 endpoint.grant(connection, 1);
                 let (session, replica, _) = self.judge.as_mut()?;
                 match frame::decode(&bytes) {
-                    Ok(Some(message)) => session.on_message(clock.now(), message, replica, &mut out),
+                    Ok(Some(message)) => session.on_message(self.clock.now(), message, replica, &mut out),
                     Ok(None) => return None,
                     Err(error) => return Some(Reach::Foreign { target: self.target, cause: error.to_string() }),
                 }
@@ -279,14 +283,14 @@ impl Meeting<'_> {
 
     fn answered(&self, claim: Claim, is_proven: bool) -> Reach {
         let Claim { fleet, not_after } = claim;
-        Reach::Answered(Answered { target: self.target, took: self.begin.elapsed(), fleet, is_proven, not_after })
+        Reach::Answered(Answered { target: self.target, took: self.took(), fleet, is_proven, not_after })
     }
 
     fn down(&self, reason: DownReason) -> Reach {
         let target = self.target;
         match reason {
             DownReason::ClosedByPeer { code } => Reach::Refused { target, code },
-            DownReason::TimedOut => Reach::Silent { target, waited: self.begin.elapsed() },
+            DownReason::TimedOut => Reach::Silent { target, waited: self.took() },
             DownReason::Unreachable { cause, .. } | DownReason::Failed { cause } => Reach::Foreign { target, cause },
             DownReason::ClosedHere { code } => Reach::Refused { target, code },
         }

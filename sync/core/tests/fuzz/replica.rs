@@ -33,10 +33,10 @@ fn writers() -> Writers {
     let authority = authority();
     let writer = AuthorityWriter { key: authority.public(), rank: Rank::CENTRAL, sites: Sites::All };
     Writers {
-        authorities: BTreeMap::from([(authority.id(), writer)]),
-        devices: BTreeMap::from([(LocalId::from(device().id()), device().public())]),
+        authorities: BTreeMap::from([(authority.id(), writer)]).into(),
+        devices: BTreeMap::from([(LocalId::from(device().id()), Box::new(device().public()))]),
         sites: BTreeMap::new(),
-        revoked: BTreeSet::new(),
+        revoked: BTreeSet::new().into(),
         trust_version: 1,
     }
 }

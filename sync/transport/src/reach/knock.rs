@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fleetd_sync_core::entropy::Entropy;
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 /// What a server must have before it answers.
 const PACKET_BYTES: usize = 1200;
@@ -23,9 +23,9 @@ const LONG_HEADER: u8 = 0xc0;
 const NO_VERSION: [u8; 4] = [0x1a, 0x2a, 0x3a, 0x4a];
 /// Bytes of each of the two names of a connection.
 const NAME_BYTES: usize = 8;
-/// When the packet is sent again: each may be lost.
-const AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1_000)];
-/// Time after which silence is the answer.
+/// Pauses before the packet is sent again, since each may be lost, and before silence is the answer.
+const PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_millis(700), Duration::from_millis(2_000)];
+/// Time after which silence is the answer: all pauses together.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What came of it.
@@ -73,11 +73,10 @@ async fn ask(target: SocketAddr, packet: &[u8]) -> io::Result<Option<Vec<u8>>> {
         if target.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(here).await?;
     socket.connect(target).await?;
-    let begin = Instant::now();
     let mut answer = vec![0; PACKET_BYTES];
-    for until in AGAIN.into_iter().chain([PATIENCE]) {
+    for pause in PAUSES {
         socket.send(packet).await?;
-        if let Ok(received) = timeout_at(begin + until, socket.recv(&mut answer)).await {
+        if let Ok(received) = timeout(pause, socket.recv(&mut answer)).await {
             answer.truncate(received?);
             return Ok(Some(answer));
         }

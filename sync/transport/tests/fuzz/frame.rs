@@ -37,7 +37,6 @@ fn check(bytes: &[u8]) -> bool {
 pub(super) fn messages() -> Vec<Message> {
     let mut entropy = Entropy::from_seed([4; 32]);
     let device = LocalId::random(&mut entropy);
-    let digest = ArtifactDigest::of(b"artifact");
     let facts: Facts = [("platform", "linux/arm64"), ("cpu_cores", "4"), ("serial", "x-1")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
@@ -58,9 +57,9 @@ pub(super) fn messages() -> Vec<Message> {
             welcome,
         }))
     };
-    let full = Summary::Full { heads: vec![lane.clone()], log_positions: vec![log_position.clone()] };
+    let full = Summary::Full { heads: vec![lane], log_positions: vec![log_position.clone()] };
     let welcome = Welcome { grade: Grade::Full, root_records: vec![vec![1, 2], vec![3]] };
-    vec![
+    let mut messages = vec![
         hello(Summary::Digest([5; 16]), None),
         hello(full, Some(welcome)),
         Message::Push(Push { envelopes: vec![Arc::from([1_u8; 90]), Arc::from([2_u8; 9])] }),
@@ -83,15 +82,6 @@ pub(super) fn messages() -> Vec<Message> {
         Message::Renew(Renew { csr: vec![2; 60], facts: Some(facts) }),
         Message::Renewed(Renewed::Issued { certificates: vec![vec![1; 50]] }),
         Message::Renewed(Renewed::Refused(refusal)),
-        Message::ArtifactWant(ArtifactWant {
-            digest,
-            groups: WantedGroups::Run { group_first: 5, group_count: 32 },
-            tree: true,
-        }),
-        Message::ArtifactWant(ArtifactWant { digest, groups: WantedGroups::List(vec![1, 4, 9]), tree: false }),
-        Message::ArtifactGroups(ArtifactGroups { digest, group_first: 5, content: vec![7; 48] }),
-        Message::ArtifactTree(ArtifactTree { digest, size_bytes: 1 << 33, group_first: 2, values: vec![8; 64] }),
-        Message::ArtifactRefused(ArtifactRefused { digest, reason: ArtifactRefusal::Busy }),
         Message::LogPush(LogPush {
             stream,
             sequence_first: 10,
@@ -101,9 +91,27 @@ pub(super) fn messages() -> Vec<Message> {
             preview: true,
         }),
         Message::LogAck(log_position),
+        Message::RenewalDue,
         Message::RetryAfter(Duration::from_secs(90)),
         Message::Ping(u64::MAX),
         Message::Pong(1),
+    ];
+    messages.extend(artifact_messages());
+    messages
+}
+
+fn artifact_messages() -> [Message; 5] {
+    let digest = ArtifactDigest::of(b"artifact");
+    [
+        Message::ArtifactWant(ArtifactWant {
+            digest,
+            groups: WantedGroups::Run { group_first: 5, group_count: 32 },
+            tree: true,
+        }),
+        Message::ArtifactWant(ArtifactWant { digest, groups: WantedGroups::List(vec![1, 4, 9]), tree: false }),
+        Message::ArtifactGroups(ArtifactGroups { digest, group_first: 5, content: vec![7; 48] }),
+        Message::ArtifactTree(ArtifactTree { digest, size_bytes: 1 << 33, group_first: 2, values: vec![8; 64] }),
+        Message::ArtifactRefused(ArtifactRefused { digest, reason: ArtifactRefusal::Busy }),
     ]
 }
 

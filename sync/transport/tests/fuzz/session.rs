@@ -57,10 +57,10 @@ fn replica(of_device: bool) -> Replica {
     }
     let writer = AuthorityWriter { key: fleet.authority.public(), rank: Rank::CENTRAL, sites: Sites::All };
     let _ = replica.set_writers(Writers {
-        authorities: BTreeMap::from([(fleet.authority.id(), writer)]),
-        devices: BTreeMap::from([(local, fleet.device.public())]),
+        authorities: BTreeMap::from([(fleet.authority.id(), writer)]).into(),
+        devices: BTreeMap::from([(local, Box::new(fleet.device.public()))]),
         sites: BTreeMap::new(),
-        revoked: BTreeSet::new(),
+        revoked: BTreeSet::new().into(),
         trust_version: fleet.chain.version(),
     });
     for value in 0..2 {
