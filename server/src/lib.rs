@@ -21,6 +21,7 @@ pub mod examine;
 pub mod flights;
 pub mod keys;
 pub mod node;
+pub mod own_certificate;
 pub mod presence;
 mod receipt;
 pub mod record;

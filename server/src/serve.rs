@@ -27,7 +27,7 @@ use fleetd_sync_store::open_error::open_or_put_aside;
 use fleetd_sync_store::state_store::StateStore;
 use fleetd_sync_transport::clock::{NoEntropyError, SystemClock, system_entropy};
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
-use fleetd_sync_transport::identity::{IssueError, ServerName, TlsError, api_server_tls};
+use fleetd_sync_transport::identity::{ApiCertificates, IssueError, ServerName, TlsError, api_server_tls};
 pub use fleetd_sync_transport::link::ListenError;
 use fleetd_sync_transport::link::Listener;
 use tokio::net::TcpListener;
@@ -43,6 +43,7 @@ use crate::edge::{self, Api, OpenApiError};
 use crate::examine::Premises;
 use crate::keys::{Keys, OpenKeysError, PublishError, RoleError};
 use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
+use crate::own_certificate::{OwnCertificate, RenewError};
 use crate::presence::{self, Presence, TakeUpPresenceError};
 use crate::rpc::backend::{Backend, Introduction};
 use crate::rpc::help::Help;
@@ -145,6 +146,9 @@ pub enum ServeError {
     /// The node does not start.
     #[error("what is stored cannot be taken up")]
     Node(#[from] StartNodeError),
+    /// The server's certificate is not what was issued.
+    #[error("the server's own certificate cannot be used")]
+    OwnCertificate(#[from] RenewError),
     /// The root gives the keys other roles.
     #[error("the server's keys do not count")]
     Role(#[from] RoleError),
@@ -298,7 +302,8 @@ async fn run(
     keys.check_roles(&node.shared.trust().roster)?;
 
     let listen_identity = keys.listen_identity(&ports.names, clock.now().wall, entropy)?;
-    let listener = node.listen(&options.sync_address.to_string(), listen_identity.clone())?;
+    let listener: Arc<dyn Listener> =
+        Arc::from(node.listen(&options.sync_address.to_string(), listen_identity.clone())?);
     let advertised = advertised(&options.advertise, listener.as_ref())?;
     let admin_token = own_token(&tokens, &options.own_tokens, entropy).await?;
     let announcement = Announcement {
@@ -318,9 +323,14 @@ async fn run(
     let shared = Arc::clone(&node.shared);
     let backend = Backend::new(node, Arc::clone(&tokens), introduction, Arc::clone(&store) as _);
     let api = Api::open(routes(&backend), tokens, Limits::default(), help(&announcement)).await?;
-    let tls = api_server_tls(&listen_identity, &keys.publish(&ports.names, clock.now().wall)?)?;
+    let browser_identity = keys.publish(&ports.names, clock.now().wall)?;
+    let shown = Arc::new(ApiCertificates::new(&listen_identity, &browser_identity)?);
+    let tls = api_server_tls(Arc::clone(&shown))?;
+    let entropy = entropy.stream("own certificate");
+    let (owner, weak) = ((Arc::new(keys), ports.names), Arc::downgrade(&listener));
+    let certificate = OwnCertificate::new(owner, &listen_identity, weak, shown, clock, entropy)?;
     announce(announcement);
-    let presence = tokio::spawn(presence.run());
+    let (presence, certificate) = (tokio::spawn(presence.run()), tokio::spawn(certificate.run()));
     let mut failure = None;
     let ended = async {
         tokio::select! {
@@ -331,6 +341,7 @@ async fn run(
     };
     edge::serve(ports.api, tls, api, ended).await;
     presence.abort();
+    certificate.abort();
 
     // The listener goes last: with it would go its socket, and devices would not hear that the server ends.
     ports.endpoint.shut_down(FAREWELL).await;

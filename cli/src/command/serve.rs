@@ -212,7 +212,9 @@ impl From<ServeError> for CommandError {
             ServeError::Store(OpenStoreError::Newer { .. }) => ("serve.store_newer", "run the fleetd that wrote it"),
             ServeError::Store(_) | ServeError::Quarantine { .. } => ("serve.store", ""),
             ServeError::StoreFailed { .. } => ("serve.store_failed", "see to the disk, then start it again"),
-            ServeError::Keys(_) | ServeError::Role(_) | ServeError::Certificate(_) => ("serve.keys", ""),
+            ServeError::Keys(_) | ServeError::Role(_) | ServeError::Certificate(_) | ServeError::OwnCertificate(_) => {
+                ("serve.keys", "")
+            }
             ServeError::Advertise(_) => ("serve.advertise", "fleetd serve --advertise HOST:PORT"),
             ServeError::ApiAddress { .. } | ServeError::Sync(_) => ("serve.address", "fleetd serve --help"),
             _ => ("serve.failed", "FLEETD_LOG=debug fleetd serve"),

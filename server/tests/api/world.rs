@@ -27,7 +27,7 @@ use fleetd_sync_core::time::{Clock, ClockQuality, Monotonic, Now, Wall};
 use fleetd_sync_core::trust::{Change, Role as TrustRole};
 use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
-use fleetd_sync_transport::identity::{ServerName, api_client_tls, api_server_tls, signing_request};
+use fleetd_sync_transport::identity::{ApiCertificates, ServerName, api_client_tls, api_server_tls, signing_request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -142,7 +142,8 @@ impl World {
         let names = ["localhost", "127.0.0.1"].map(ServerName::of_host);
         let identity = keys.listen_identity(&names, FAR, &mut entropy).expect("a certificate");
         let browser = keys.publish(&names, BEGIN).expect("a certificate");
-        let server_tls = api_server_tls(&identity, &browser).expect("TLS");
+        let shown = ApiCertificates::new(&identity, &browser).expect("certificates");
+        let server_tls = api_server_tls(Arc::new(shown)).expect("TLS");
         tokio::spawn(serve(listener, server_tls, api, std::future::pending()));
         let tls = api_client_tls(keys.fleet(), [certificates.key()]).expect("TLS");
         let requests = AtomicU32::new(0);

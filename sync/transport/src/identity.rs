@@ -32,7 +32,8 @@ pub use leaf::{
 };
 pub use request::{ReadRequestError, SigningRequestError, signing_request, verify_signing_request};
 pub use tls::{
-    GradePeerError, TlsError, api_client_tls, api_first_contact_tls, api_server_tls, device_tls, grade_peer, server_tls,
+    ApiCertificates, GradePeerError, TlsError, api_client_tls, api_first_contact_tls, api_server_tls, device_tls,
+    grade_peer, server_tls,
 };
 
 use fleetd_sync_core::key::SecretKey;

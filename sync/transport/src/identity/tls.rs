@@ -1,6 +1,6 @@
 //! TLS settings for each kind of connection.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use fleetd_sync_core::id::FleetId;
@@ -100,38 +100,69 @@ pub fn server_tls(identity: &ListenIdentity) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// Settings for the API port: the same certificate, for clients that prove themselves by a token, and another one for
-/// those that do not know Ed25519.
-///
-/// # Errors
-/// [`TlsError`] when the server's identity or the browsers' cannot be used.
-pub fn api_server_tls(identity: &ListenIdentity, browser: &BrowserIdentity) -> Result<ServerConfig, TlsError> {
-    let provider = provider();
-    let key = private_key(identity.key_pkcs8.clone());
-    let of_fleet = CertifiedKey::from_der(owned(&identity.certificates), key, &provider)?;
-    let for_browsers = CertifiedKey::from_der(vec![browser.certificate().clone()], browser.key(), &provider)?;
-    let by_algorithm = ByAlgorithm { of_fleet: Arc::new(of_fleet), for_browsers: Arc::new(for_browsers) };
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(by_algorithm));
-    forbid_resumption(&mut config);
-    config.alpn_protocols = ALPN_API.map(<[u8]>::to_vec).to_vec();
-    Ok(config)
+/// The certificates that the API port shows, chosen by what a client can judge: the server's own, for clients that prove
+/// themselves by a token, and another one for those that do not know Ed25519.
+#[derive(Debug)]
+pub struct ApiCertificates {
+    shown: RwLock<ShownCertificates>,
 }
 
-/// Chooses the server's certificate by what a client can judge.
 #[derive(Debug)]
-struct ByAlgorithm {
+struct ShownCertificates {
     of_fleet: Arc<CertifiedKey>,
     for_browsers: Arc<CertifiedKey>,
 }
 
-impl ResolvesServerCert for ByAlgorithm {
+impl ApiCertificates {
+    /// Takes the certificates and their keys.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the server's identity or the browsers' cannot be used.
+    pub fn new(identity: &ListenIdentity, browser: &BrowserIdentity) -> Result<Self, TlsError> {
+        Ok(Self { shown: RwLock::new(ShownCertificates::new(identity, browser)?) })
+    }
+
+    /// Shows others to connections from now on; those that are open stay.
+    ///
+    /// # Errors
+    /// [`TlsError`] when they cannot be used; those that were shown still are.
+    pub fn replace(&self, identity: &ListenIdentity, browser: &BrowserIdentity) -> Result<(), TlsError> {
+        let shown = ShownCertificates::new(identity, browser)?;
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
+        Ok(())
+    }
+}
+
+impl ShownCertificates {
+    fn new(identity: &ListenIdentity, browser: &BrowserIdentity) -> Result<Self, TlsError> {
+        let provider = provider();
+        let key = private_key(identity.key_pkcs8.clone());
+        let of_fleet = CertifiedKey::from_der(owned(&identity.certificates), key, &provider)?;
+        let for_browsers = CertifiedKey::from_der(vec![browser.certificate().clone()], browser.key(), &provider)?;
+        Ok(Self { of_fleet: Arc::new(of_fleet), for_browsers: Arc::new(for_browsers) })
+    }
+}
+
+impl ResolvesServerCert for ApiCertificates {
     fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let knows_ed25519 = client.signature_schemes().contains(&SignatureScheme::ED25519);
-        Some(Arc::clone(if knows_ed25519 { &self.of_fleet } else { &self.for_browsers }))
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(if knows_ed25519 { &shown.of_fleet } else { &shown.for_browsers }))
     }
+}
+
+/// Settings for the API port.
+///
+/// # Errors
+/// [`TlsError`] when the TLS library refuses.
+pub fn api_server_tls(certificates: Arc<ApiCertificates>) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    forbid_resumption(&mut config);
+    config.alpn_protocols = ALPN_API.map(<[u8]>::to_vec).to_vec();
+    Ok(config)
 }
 
 /// Settings for a client of the API that knows its fleet and the fleet's CAs.

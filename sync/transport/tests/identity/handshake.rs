@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use fleetd_sync_core::id::LocalId;
 use fleetd_sync_transport::identity::{
-    BrowserIdentity, ServerName, api_client_tls, api_first_contact_tls, api_server_tls, device_tls, peer_identity,
-    server_tls, verify_server_leaf,
+    ApiCertificates, BrowserIdentity, ServerName, api_client_tls, api_first_contact_tls, api_server_tls, device_tls,
+    peer_identity, server_tls, verify_server_leaf,
 };
 use fleetd_sync_transport::link::{DialIdentity, ListenIdentity};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -118,7 +118,7 @@ fn no_session_is_ever_resumed() {
 
 #[test]
 fn a_client_of_the_api_is_pinned_to_its_fleet() {
-    let api = || api_server_tls(&server(), &for_browsers()).unwrap();
+    let api = || api_showing(&for_browsers());
     let ca = authority("ca").key();
     let (client, _) = shake(api_client_tls(fleet(), [ca]).unwrap(), api()).unwrap();
     assert_eq!(client.alpn_protocol(), Some(&b"h2"[..]));
@@ -128,6 +128,10 @@ fn a_client_of_the_api_is_pinned_to_its_fleet() {
     let (client, _) = shake(api_first_contact_tls().unwrap(), api()).unwrap();
     let leaf = client.peer_certificates().unwrap().first().unwrap();
     assert_eq!(verify_server_leaf(leaf, [ca], fleet()), Ok(key("server").id()));
+}
+
+fn api_showing(browser: &BrowserIdentity) -> ServerConfig {
+    api_server_tls(Arc::new(ApiCertificates::new(&server(), browser).unwrap())).unwrap()
 }
 
 fn for_browsers() -> BrowserIdentity {
@@ -162,10 +166,10 @@ fn browser(imported: &CertificateDer<'static>) -> ClientConfig {
 #[test]
 fn a_browser_gets_a_certificate_that_it_can_judge_and_nobody_else_does() {
     let shown = for_browsers();
-    let (client, _) = shake(browser(shown.certificate()), api_server_tls(&server(), &shown).unwrap()).unwrap();
+    let (client, _) = shake(browser(shown.certificate()), api_showing(&shown)).unwrap();
     assert_eq!(client.peer_certificates(), Some(&[shown.certificate().clone()][..]));
     let other = for_browsers();
-    assert!(shake(browser(other.certificate()), api_server_tls(&server(), &shown).unwrap()).is_err());
+    assert!(shake(browser(other.certificate()), api_showing(&shown)).is_err());
     assert!(verify_server_leaf(shown.certificate(), [authority("ca").key()], fleet()).is_err());
 }
 
