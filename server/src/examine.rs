@@ -24,7 +24,7 @@ use fleetd_sync_transport::identity::{SERVER_CERTIFICATE_LIFETIME, is_renewal_du
 use fleetd_sync_transport::reach::{Expected, Reach, reach};
 
 use crate::artifact_store::disk::DiskArtifactStore;
-use crate::keys::{Keys, OpenKeysError};
+use crate::keys::{Keys, OpenKeysError, RootKey};
 use crate::node::Shared;
 use crate::support::Part;
 use crate::trust_file::TrustFile as _;
@@ -172,21 +172,28 @@ fn keys(folder: &Path) -> (Vec<Finding>, Option<Keys>) {
         }
     };
     findings.push(Finding::ok("fleet", keys.fleet().to_string()));
-    findings.push(match keys.root() {
-        None => Finding::ok("root key", "is not on this machine, as it should be"),
-        Some(_) => {
-            let root = keys.root_path();
-            let found = format!("{} is on the server: who breaks in becomes the fleet's owner", root.display());
-            let remedy =
-                format!("mv '{}' to a medium that you lock away; fleetd trust takes it by --root", root.display());
-            Finding::warn("root key", found, remedy)
-        }
-    });
+    findings.push(root_key(&keys));
     findings.push(match keys.certificate_authority() {
         Ok(authority) => Finding::ok("ca", format!("issues certificates as {}, and never ends", authority.key().id())),
         Err(error) => Finding::fail("ca", error.to_string(), restore),
     });
     (findings, Some(keys))
+}
+
+/// Looks whether whoever breaks in would find a key of the root.
+fn root_key(keys: &Keys) -> Finding {
+    let root = keys.root_path();
+    if keys.root().is_none() {
+        return Finding::ok("root key", "is not on this machine, as it should be");
+    }
+    let chain = keys.trust_file().read().map(|kept| kept.chain);
+    if chain.is_ok_and(|chain| keys.root_standing(&chain) == RootKey::Spent) {
+        let found = format!("{} is of no use any more: the root has other keys", root.display());
+        return Finding::warn("root key", found, format!("rm '{}'", root.display()));
+    }
+    let found = format!("{} is on the server: who breaks in becomes the fleet's owner", root.display());
+    let remedy = format!("mv '{}' to a medium that you lock away; fleetd trust takes it by --root", root.display());
+    Finding::warn("root key", found, remedy)
 }
 
 /// Looks whether the root still gives the keys the roles that the server uses them in.

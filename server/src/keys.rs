@@ -116,6 +116,17 @@ pub enum KeyFileError {
     File(#[from] OpenKeysError),
 }
 
+/// What became of the root key that the first start made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootKey {
+    /// It lies with the server's keys: whoever takes the server takes the fleet.
+    Here,
+    /// It lies there, and the root has other keys by now.
+    Spent,
+    /// Somebody moved it away.
+    Away,
+}
+
 /// Why keys do not fit what the root says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} in {file} is not {role} in root record {version}; delegate it or restore the key that is")]
@@ -260,6 +271,16 @@ impl Keys {
     #[must_use]
     pub const fn root(&self) -> Option<&SecretKey> {
         self.root.as_ref()
+    }
+
+    /// What became of the root's key, as the root says now.
+    #[must_use]
+    pub fn root_standing(&self, chain: &RootChain) -> RootKey {
+        match &self.root {
+            Some(key) if chain.newest().body().keys.contains(&key.public()) => RootKey::Here,
+            Some(_) => RootKey::Spent,
+            None => RootKey::Away,
+        }
     }
 
     /// Where the root's key lies, or lay.

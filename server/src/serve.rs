@@ -20,7 +20,6 @@ use fleetd_sync_core::enrolment::{ParseAddressError, ServerAddress};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{BootId, FleetId};
 use fleetd_sync_core::time::Clock;
-use fleetd_sync_core::trust::RootChain;
 use fleetd_sync_store::disk::{DiskStore, Profile, quarantine};
 pub use fleetd_sync_store::open_error::OpenStoreError;
 use fleetd_sync_store::open_error::open_or_put_aside;
@@ -41,7 +40,7 @@ use crate::edge::authenticate::{Authenticator as _, Role};
 use crate::edge::limit::Limits;
 use crate::edge::{self, Api, OpenApiError};
 use crate::examine::Premises;
-use crate::keys::{Keys, OpenKeysError, PublishError, RoleError};
+use crate::keys::{Keys, OpenKeysError, PublishError, RoleError, RootKey};
 use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
 use crate::own_certificate::{OwnCertificate, RenewError};
 use crate::presence::{self, Presence, TakeUpPresenceError};
@@ -246,25 +245,6 @@ pub async fn serve(
     result
 }
 
-/// What became of the root key that the first start made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RootKey {
-    /// It lies with the server's keys: whoever takes the server takes the fleet.
-    Here,
-    /// It lies there, and the root has other keys by now.
-    Spent,
-    /// Somebody moved it away.
-    Away,
-}
-
-fn root_key(keys: &Keys, chain: &RootChain) -> RootKey {
-    match keys.root() {
-        Some(key) if chain.newest().body().keys.contains(&key.public()) => RootKey::Here,
-        Some(_) => RootKey::Spent,
-        None => RootKey::Away,
-    }
-}
-
 /// What a server was made of, before it runs.
 struct Parts {
     ports: Ports,
@@ -313,7 +293,7 @@ async fn run(
         fleet: keys.fleet(),
         is_new_fleet: keys.is_new_fleet(),
         root_key_path: keys.root_path(),
-        root_key: root_key(&keys, &node.shared.trust().chain),
+        root_key: keys.root_standing(&node.shared.trust().chain),
         ca_certificate_pem: node.shared.identity.certificates.certificate_pem(),
         admin_token,
         quarantined,

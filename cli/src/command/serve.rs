@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use etcetera::BaseStrategy as _;
-use fleetd_server::keys::OpenKeysError;
-use fleetd_server::serve::{Announcement, RootKey, ServeError, ServeOptions, serve};
+use fleetd_server::keys::{OpenKeysError, RootKey};
+use fleetd_server::serve::{Announcement, ServeError, ServeOptions, serve};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use fleetd_sync_core::commit::ActorKey;
 use fleetd_sync_core::finding::State;
+use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::time::{Now, Wall};
+use fleetd_sync_core::trust::Change;
 use fleetd_sync_store::disk::DiskStore;
 use fleetd_sync_transport::clock::BUILD_FLOOR;
 
@@ -120,4 +122,24 @@ async fn a_port_that_another_process_has_is_told_from_a_free_one() {
     let findings = folder.look_at(address).await;
     let port = findings.iter().find(|finding| finding.check == check).unwrap();
     assert!(port.state == State::Warn && port.remedy.contains("--sync-address"), "{port:?}");
+}
+
+#[tokio::test]
+async fn a_root_key_that_counts_is_a_danger_and_one_that_was_rotated_away_is_rubbish() {
+    let folder = Folder::new();
+    let finding = folder.finding("root key").await;
+    assert!(finding.state == State::Warn && finding.remedy.contains("mv '"), "{finding:?}");
+
+    let keys = Keys::open_or_create(&folder.path("keys"), &mut Entropy::from_seed([3; 32])).unwrap();
+    let next = SecretKey::generate(&mut Entropy::from_seed([4; 32]));
+    let mut kept = keys.trust_file().read().unwrap();
+    let rotate = Change::Rotate { keys: [next.public()].into(), threshold: 1 };
+    let record = kept.chain.draft_next([rotate]).unwrap().sign(keys.root().unwrap()).sign(&next);
+    kept.chain.extend(record).unwrap();
+    keys.trust_file().write(&kept).unwrap();
+    drop(keys);
+    let finding = folder.finding("root key").await;
+    assert!(finding.state == State::Warn && finding.remedy.starts_with("rm '"), "{finding:?}");
+    fs::remove_file(folder.path("keys/root.key")).unwrap();
+    assert_eq!(folder.finding("root key").await.state, State::Ok);
 }
