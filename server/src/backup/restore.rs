@@ -146,7 +146,7 @@ fn make(path: &Path, file: File, keys: FleetId, aside: &Path) -> Result<(Head, C
     })
     .map_err(|error| match error {
         RestoreError::Io(error) => damaged(error),
-        RestoreError::Damaged(_) | RestoreError::Cut => no_backup(error.to_string()),
+        RestoreError::Damaged(_) | RestoreError::Cut | RestoreError::LogName { .. } => no_backup(error.to_string()),
     })?;
     let end = parts.artifacts(&aside.join("artifacts"), &mut contents, &damaged)?;
     drop(parts);

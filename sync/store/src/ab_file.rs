@@ -201,6 +201,39 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod fuzz {
+    //! A slot: whatever a torn write, flash or a stranger left in it.
+
+    use super::*;
+
+    /// The first byte says whether the hash behind the rest is put right.
+    fn check(bytes: &[u8]) -> bool {
+        let Some((kind, rest)) = bytes.split_first() else { return false };
+        let slot = match kind {
+            0 => [rest, blake3::hash(rest).as_bytes()].concat(),
+            _ => rest.to_vec(),
+        };
+        let Slot::Whole { generation, bytes } = decode(&slot) else { return false };
+        assert_eq!(encode(generation, &bytes), slot, "a slot has one encoding");
+        true
+    }
+
+    #[test]
+    fn every_sample_of_a_slot_is_one() {
+        let slot = encode(7, b"a floor");
+        assert!(check(&[&[1], slot.as_slice()].concat()));
+        assert!(check(&[&[0], &slot[..slot.len() - blake3::OUT_LEN]].concat()));
+    }
+
+    #[test]
+    fn any_bytes_are_one_slot_or_torn() {
+        bolero::check!(name = "ab_file").with_iterations(2000).for_each(|bytes| {
+            check(bytes);
+        });
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

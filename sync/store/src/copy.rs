@@ -9,8 +9,8 @@ use std::ops::{Bound, ControlFlow};
 
 use crate::engine::Engine;
 use crate::record::{self, LogState};
-use crate::segment_log::SegmentLogs;
 use crate::segment_log::files::Files;
+use crate::segment_log::{SegmentLogs, is_log_name};
 use crate::state_store::{LogPart, ReadError};
 use crate::table::{Table, Write};
 
@@ -78,7 +78,13 @@ impl<T: Table, F: Files> Engine<T, F> {
         copied
     }
 
-    fn copy_record(&self, key: &[u8], value: &[u8], take: &mut TakePiece<'_>) -> Result<ControlFlow<()>, ReadError> {
+    /// Gives one record of the state that is copied, and before a log's state its entries.
+    pub(crate) fn copy_record(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        take: &mut TakePiece<'_>,
+    ) -> Result<ControlFlow<()>, ReadError> {
         record::decode(key, value)?;
         if let Some(log) = record::log_of_key(key)
             && self.copy_log(log, LogState::decode(key, value)?, take)?.is_break()
@@ -122,6 +128,12 @@ pub enum RestoreError {
     /// The copy ends early: it has not even the store's own revision.
     #[error("the copy is not whole")]
     Cut,
+    /// A log has a name that no store gives it, and that may lead out of the store's folder.
+    #[error("{log:?} is no name of a log")]
+    LogName {
+        /// The name.
+        log: String,
+    },
 }
 
 /// Gives the next piece of a copy; `None` at its end.
@@ -167,6 +179,7 @@ impl<T: Table, F: Files> Filling<'_, T, F> {
             Piece::Record { key, value } => {
                 record::decode(&key, &value)?;
                 if let Some(log) = record::log_of_key(&key) {
+                    check_name(log)?;
                     self.end_log(log, LogState::decode(&key, &value)?)?;
                 }
                 self.writes.push((key, Some(value)));
@@ -176,6 +189,7 @@ impl<T: Table, F: Files> Filling<'_, T, F> {
                 }
             }
             Piece::Entry { log, sequence, entry } => {
+                check_name(&log)?;
                 let begun = self.log.take().filter(|open| open.log == log);
                 let mut open = begun.unwrap_or(Entries { log, written: None, entries: Vec::new(), bytes: 0 });
                 open.entries.push((sequence, entry));
@@ -200,6 +214,11 @@ impl<T: Table, F: Files> Filling<'_, T, F> {
         self.written_bytes = 0;
         self.table.commit(std::mem::take(&mut self.writes))
     }
+}
+
+/// A copy may come from anywhere, and a log's name becomes a folder's.
+fn check_name(log: &str) -> Result<(), RestoreError> {
+    if is_log_name(log) { Ok(()) } else { Err(RestoreError::LogName { log: log.to_owned() }) }
 }
 
 /// Writes the entries that have gathered, and seals what is full.

@@ -9,6 +9,8 @@
 //! `FIRST-LAST.sealed`, packed and compressed.
 
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod index;
 
 pub(crate) mod files;
@@ -179,7 +181,7 @@ impl<F: Files> SegmentLogs<F> {
                 Some(sealed) if sealed.last < page.expected => false,
                 Some(sealed) => {
                     let bytes = self.read_or_nothing(log, &sealed.file())?;
-                    let entries = frame::unseal(&bytes, sealed.last - sealed.first + 1).unwrap_or_default();
+                    let entries = frame::unseal(&bytes, sealed.count()).unwrap_or_default();
                     (first..).zip(&entries).any(|(sequence, entry)| !page.push(sequence, entry))
                 }
                 None => {

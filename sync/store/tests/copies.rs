@@ -147,3 +147,20 @@ fn what_is_cut_or_changed_makes_no_store_and_what_is_there_is_never_replaced() {
     assert!(!folder.path().join("cut").exists() && !folder.path().join("cut.creating").exists());
     assert!(matches!(make(&folder, "store", whole), Err(RestoreError::Io(_))));
 }
+
+#[test]
+fn a_copy_with_a_log_that_leads_out_of_the_store_makes_none_and_writes_nothing_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = pieces(&filled(&folder));
+    let absolute = folder.path().join("absolute").to_str().unwrap().to_owned();
+    for log in ["../../outside", "..", "", &absolute] {
+        let mut led = whole.clone();
+        // Enough of them to be written at once.
+        let entry = |sequence| Piece::Entry { log: log.to_owned(), sequence, entry: vec![7; 1 << 20] };
+        led.extend([entry(1), entry(2)]);
+        let refused = make(&folder, "made", led);
+        assert!(matches!(&refused, Err(RestoreError::LogName { log: named }) if named == log), "{refused:?}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["store"]);
+}

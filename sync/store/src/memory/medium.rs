@@ -36,6 +36,24 @@ pub struct Image {
     files: BTreeMap<Name, Vec<u8>>,
 }
 
+#[cfg(test)]
+impl Image {
+    /// An image that no store has written.
+    pub(super) fn of(table: BTreeMap<Vec<u8>, Vec<u8>>, files: BTreeMap<Name, Vec<u8>>) -> Self {
+        Self { table, files }
+    }
+
+    /// Its records.
+    pub(super) fn table(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.table.iter().map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+
+    /// The names of its files in their logs, and what they hold.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|((_, name), bytes)| (name.as_str(), bytes.as_slice()))
+    }
+}
+
 /// A log and a file in its folder.
 type Name = (String, String);
 
@@ -259,6 +277,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// The table as it is now.
+    pub(super) fn table(&self) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        Ok(self.enter()?.table.clone())
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         self.enter().is_ok()
     }

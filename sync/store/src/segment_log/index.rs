@@ -25,6 +25,11 @@ impl Sealed {
         format!("{:016x}-{:016x}{SEALED_SUFFIX}", self.first, self.last)
     }
 
+    /// How many entries it has. A name on a disk can say anything, and so more than there are numbers.
+    pub(super) fn count(self) -> u64 {
+        self.last.saturating_sub(self.first).saturating_add(1)
+    }
+
     fn parse(file: &str) -> Option<Self> {
         let (first, last) = file.strip_suffix(SEALED_SUFFIX)?.split_once('-')?;
         let sealed = Self { first: parse_number(first)?, last: parse_number(last)? };
@@ -115,7 +120,7 @@ impl Index {
         for sealed in beyond {
             let committed = state.next.saturating_sub(sealed.first);
             if committed > 0
-                && let Some(entries) = frame::unseal(&files.read(log, &sealed.file())?, sealed.last - sealed.first + 1)
+                && let Some(entries) = frame::unseal(&files.read(log, &sealed.file())?, sealed.count())
             {
                 let entries: Vec<(u64, &[u8])> =
                     (sealed.first..state.next).zip(entries.iter().map(Vec::as_slice)).collect();
