@@ -115,19 +115,25 @@ impl LogBatch {
     /// Takes away what has a number up to and with `through`.
     #[must_use]
     pub fn after(mut self, through: u64) -> Self {
-        let mut first = self.sequence_first;
-        while first <= through
-            && let Some(record) = self.records.first_mut()
-        {
+        let (mut first, mut gone) = (self.sequence_first, 0);
+        for record in &mut self.records {
+            if first > through {
+                break;
+            }
             let surplus = (through - first).saturating_add(1);
             match record {
                 LogRecord::Gap { count, .. } if *count > surplus => {
                     *count -= surplus;
                     first += surplus;
                 }
-                _ => first = first.saturating_add(self.records.remove(0).span()),
+                _ => {
+                    first = first.saturating_add(record.span());
+                    gone += 1;
+                }
             }
         }
+        // All at once: one by one, a batch of many short lines would be moved as often as it has records.
+        self.records.drain(..gone);
         self.sequence_first = first;
         self
     }

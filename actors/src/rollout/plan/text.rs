@@ -117,7 +117,12 @@ fn device_line(device: &PlannedDevice) -> String {
         Verdict::Blocked { by, reason } => format!("blocked {} {reason}", by.as_str()),
         verdict => verdict.to_string(),
     };
-    let site = if device.site.is_empty() { NONE.to_owned() } else { escape(&device.site) };
+    let site = match device.site.as_str() {
+        "" => NONE.to_owned(),
+        // A site of this very name is one all the same.
+        NONE => format!("\\{NONE}"),
+        site => escape(site),
+    };
     format!(
         "device {} {} {} {site} {} {offline_since} {digest} {size_bytes} {}\n",
         device.local,

@@ -1,0 +1,115 @@
+//! Saved plans, which people keep in files and may edit, and the selectors that they and every list are made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedDevice, PlannedRelease, Targets, Verdict};
+use fleetd_actors::selector::Selector;
+use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
+use fleetd_sync_core::limit;
+use fleetd_sync_core::time::Wall;
+
+use super::CASES;
+
+fn plan(text: &str) -> bool {
+    let Ok(plan) = Plan::from_text(text) else { return false };
+    let again = plan.to_text();
+    assert_eq!(Plan::from_text(&again).as_ref(), Ok(&plan), "a plan is read as it was written: {again}");
+    let _ = (plan.counts(), plan.counts_by_site(), plan.fence(), plan.is_blocked(), plan.assigned().count());
+    true
+}
+
+/// A text with the digest of it at its end, as whoever edits a plan and knows how would make.
+fn with_digest(body: &str) -> String {
+    format!("{body}digest {}\n", ArtifactDigest::of(body.as_bytes()))
+}
+
+fn selector(text: &str) -> bool {
+    let Ok(selector) = text.parse::<Selector>() else { return false };
+    assert!(text.len() <= limit::SELECTOR_BYTES_MAX && selector.keys().next().is_some());
+    let printed = selector.to_string();
+    assert_eq!(printed.parse().as_ref(), Ok(&selector), "what is printed is parsed the same: {printed}");
+    let labels = BTreeMap::from([("site", "berlin"), ("rack", "3")]);
+    let matches = |selector: &Selector| selector.matches(|key| labels.get(key).copied());
+    assert_eq!(matches(&selector), matches(&printed.parse().unwrap()));
+    true
+}
+
+/// The first byte says what the rest is taken for.
+fn check(bytes: &[u8]) -> bool {
+    let Some((kind, rest)) = bytes.split_first() else { return false };
+    let Ok(text) = std::str::from_utf8(rest) else { return false };
+    match kind {
+        b's' => selector(text),
+        b'r' => plan(text),
+        _ => plan(&with_digest(text)),
+    }
+}
+
+fn samples() -> Vec<Vec<u8>> {
+    let digest = ArtifactDigest::of(b"2.0");
+    let device = |index: u8, verdict: Verdict| PlannedDevice {
+        local: LocalId::from_bytes([index; 16]),
+        device: DeviceId::from_bytes([index; 10]),
+        name: format!("otter-{index}").parse().unwrap(),
+        site: (*["", "berlin", "-", "a b"].get(usize::from(index) - 1).unwrap()).to_owned(),
+        artifact: (index != 3).then_some((digest, 1000)),
+        offline_since: (index == 2).then_some(Wall(1234)),
+        revision: Revision(u64::from(index)),
+        verdict,
+    };
+    let held = Verdict::Blocked { by: Blocked::Held, reason: "the owner is away\\n".to_owned() };
+    let devices = vec![
+        device(1, Verdict::Install),
+        device(2, Verdict::Update { from: "1.0".parse().unwrap() }),
+        device(3, held),
+        device(4, Verdict::Unchanged),
+    ];
+    let names = BTreeSet::from(["otter-1".to_owned(), "a b".to_owned()]);
+    let some = Targets::Some { selector: Some("site=berlin,rack in (1,2)".parse().unwrap()), devices: names };
+    let plans = [Targets::All, some].map(|targets| Plan {
+        id: PlanId::from_bytes([7; 10]),
+        release: PlannedRelease {
+            workload: "coffee".parse().unwrap(),
+            version: "2.0".parse().unwrap(),
+            manifest: digest,
+            artifacts: BTreeMap::from([("linux/arm64".parse().unwrap(), (digest, 1000))]),
+        },
+        targets,
+        attempt: 1,
+        failures_max: 0,
+        devices: devices.clone(),
+    });
+    let of = |kind: u8, text: &str| [&[kind], text.as_bytes()].concat();
+    let mut samples = Vec::new();
+    for plan in plans {
+        let text = plan.to_text();
+        assert_eq!(Plan::from_text(&text), Ok(plan));
+        let (body, _) = text.split_at(text.rfind("digest ").unwrap());
+        samples.extend([of(b'r', &text), of(b'd', body)]);
+    }
+    let selectors = [
+        "site=berlin,rack!=3",
+        "site in (paris, berlin),!floor",
+        "rack notin (1,2)",
+        "in in (in),notin=notin",
+        "site",
+        " platform = linux/arm64 , ! floor ",
+    ];
+    samples.extend(selectors.map(|selector| of(b's', selector)));
+    samples
+}
+
+#[test]
+fn every_sample_of_a_plan_is_one() {
+    for sample in samples() {
+        assert!(check(&sample), "{}", String::from_utf8_lossy(&sample));
+    }
+}
+
+#[test]
+fn any_text_is_one_plan_or_selector_or_none() {
+    bolero::check!(name = "plan").with_iterations(CASES).for_each(|bytes| {
+        check(bytes);
+    });
+}
