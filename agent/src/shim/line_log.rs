@@ -89,7 +89,7 @@ impl LineWriter {
 
     /// Numbers a line. It is written with the next [`LineWriter::flush`], or now if many wait.
     pub(super) fn append(&mut self, wall: Wall, source: LineSource, cut: bool, bytes: &[u8]) -> io::Result<()> {
-        self.position.sequence += 1;
+        self.position.sequence = self.position.sequence.saturating_add(1);
         let flags = if source == LineSource::Stderr { FLAG_STDERR } else { 0 } | if cut { FLAG_CUT } else { 0 };
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let mut body = Vec::with_capacity(RECORD_HEAD_BYTES + bytes.len());
@@ -164,7 +164,7 @@ impl LineWriter {
 }
 
 fn create_segment(directory: &Path, position: LinePosition) -> io::Result<File> {
-    let path = segment_path(directory, position.sequence + 1);
+    let path = segment_path(directory, position.sequence.saturating_add(1));
     let mut header = MAGIC.to_vec();
     header.extend_from_slice(&position.stamp.0.to_le_bytes());
     // Truncated, for an empty or torn segment of this number may be there from a run that was killed.
@@ -290,7 +290,7 @@ fn read_lines_in(directory: &Path, after: Option<LinePosition>, bytes_max: usize
     let firsts: Vec<u64> = segments.iter().map(|(first, _path)| *first).collect();
     for (index, (first, path)) in segments.iter().enumerate() {
         let next_first = firsts.get(index + 1).copied();
-        if next_first.is_some_and(|next| next <= through + 1) {
+        if next_first.is_some_and(|next| next <= through.saturating_add(1)) {
             continue;
         }
         let Some(segment) = Segment::read(path)?.filter(|segment| segment.stamp == last.stamp) else { continue };
@@ -311,8 +311,10 @@ fn read_lines_in(directory: &Path, after: Option<LinePosition>, bytes_max: usize
 
 /// Says that lines before `next` are missing, if they are.
 fn mark_gap(batch: &mut LineBatch, through: &mut u64, next: u64) {
-    if next > *through + 1 {
-        batch.entries.push(LineEntry::Gap { first: *through + 1, last: next - 1 });
+    // A damaged segment may have any number in it, the last one too.
+    let expected = through.saturating_add(1);
+    if next > expected {
+        batch.entries.push(LineEntry::Gap { first: expected, last: next - 1 });
         *through = next - 1;
     }
 }
@@ -328,7 +330,7 @@ pub fn acknowledge_lines(directory: &Path, through: LinePosition) -> Result<(), 
         }
         let segments = list_segments(directory)?;
         for ((_first, path), (next_first, _next)) in segments.iter().zip(segments.iter().skip(1)) {
-            if *next_first <= through.sequence + 1 {
+            if *next_first <= through.sequence.saturating_add(1) {
                 remove_if_there(path)?;
             }
         }

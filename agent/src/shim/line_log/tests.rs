@@ -153,3 +153,19 @@ fn damage_in_the_middle_is_a_gap_and_not_the_end() {
     assert!(matches!(entries.first(), Some(LineEntry::Gap { first: 1, .. })));
     assert!(matches!(entries.last(), Some(LineEntry::Line(line)) if line.sequence == 3_000));
 }
+
+#[test]
+fn a_damaged_number_at_the_end_of_all_numbers_ends_the_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = open(folder.path());
+    writer.position.sequence = u64::MAX - 1;
+    writer.append(Wall(5), LineSource::Stdout, false, b"last").unwrap();
+    writer.append(Wall(5), LineSource::Stdout, false, b"one too many").unwrap();
+    writer.flush().unwrap();
+    let batch = read_lines(folder.path(), None, 2000).unwrap();
+    let through = batch.through().unwrap();
+    assert_eq!(through, LinePosition { stamp: STAMP, sequence: u64::MAX });
+    assert_eq!(read_lines(folder.path(), Some(through), 2000).unwrap().entries, Vec::new());
+    acknowledge_lines(folder.path(), through).unwrap();
+    open(folder.path());
+}
