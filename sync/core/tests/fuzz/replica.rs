@@ -145,7 +145,7 @@ fn load(bytes: &[u8]) {
     }
 }
 
-pub(super) fn samples() -> Vec<Vec<u8>> {
+fn samples() -> Vec<Vec<u8>> {
     let mut writer = codec::Writer::new();
     for sample in envelope::samples() {
         writer.u8(1).bytes(&sample);

@@ -106,7 +106,7 @@ fn check(bytes: &[u8]) -> bool {
     }
 }
 
-pub(super) fn samples() -> Vec<Vec<u8>> {
+fn samples() -> Vec<Vec<u8>> {
     let mut entropy = Entropy::from_seed([9; 32]);
     let fleet = FleetId::random(&mut entropy);
     let (id, secret) = (TokenId::random(&mut entropy), fleetd_sync_core::enrolment::TokenSecret::draw(&mut entropy));

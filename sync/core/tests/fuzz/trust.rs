@@ -99,7 +99,7 @@ fn check(bytes: &[u8]) -> bool {
     }
 }
 
-pub(super) fn samples() -> Vec<Vec<u8>> {
+fn samples() -> Vec<Vec<u8>> {
     let [root, second, ca, authority, ci, other] = [1, 2, 3, 4, 5, 6].map(|seed| SecretKey::from_bytes([seed; 32]));
     let sites = Sites::Only(BTreeSet::from(["berlin".parse().unwrap(), "oslo".parse().unwrap()]));
     let roles = [

@@ -62,7 +62,7 @@ fn check(bytes: &[u8]) -> bool {
     }
 }
 
-pub(super) fn samples() -> Vec<Vec<u8>> {
+fn samples() -> Vec<Vec<u8>> {
     let request = signing_request(&KEY).unwrap();
     let issued = AUTHORITY.issue_device(&KEY.public(), NOW, &mut Entropy::from_seed([1; 32])).unwrap();
     let of = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();
