@@ -3,7 +3,7 @@
 mod access;
 mod device;
 mod enrolment;
-mod field;
+pub(crate) mod field;
 mod log;
 mod packing;
 mod presence;

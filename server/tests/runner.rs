@@ -8,4 +8,5 @@
 
 mod api;
 mod edge;
+mod fuzz;
 mod oracle;

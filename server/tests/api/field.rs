@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::world::{World, base64, method, refuses};
 
 /// Requests that lack nothing, by RPC; what they name need not exist.
-pub(super) fn whole_requests() -> BTreeMap<&'static str, Value> {
+pub(crate) fn whole_requests() -> BTreeMap<&'static str, Value> {
     let local = "loc_00000000000000000000000000";
     let digest = format!("b3_{}", "0".repeat(52));
     BTreeMap::from([

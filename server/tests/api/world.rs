@@ -90,6 +90,8 @@ pub(crate) struct World {
     pub(crate) store: MemoryStore,
     pub(crate) node: Node,
     pub(crate) clock: Arc<HandClock>,
+    /// The API behind the port, for callers who need none.
+    pub(crate) api: Api,
     pub(crate) admin: String,
     requests: AtomicU32,
     _folder: tempfile::TempDir,
@@ -144,11 +146,11 @@ impl World {
         let browser = keys.publish(&names, BEGIN).expect("a certificate");
         let shown = ApiCertificates::new(&identity, &browser).expect("certificates");
         let server_tls = api_server_tls(Arc::new(shown)).expect("TLS");
-        tokio::spawn(serve(listener, server_tls, api, std::future::pending()));
+        tokio::spawn(serve(listener, server_tls, api.clone(), std::future::pending()));
         let tls = api_client_tls(keys.fleet(), [certificates.key()]).expect("TLS");
         let requests = AtomicU32::new(0);
         let browser = browser.certificate().clone();
-        Self { address, tls, browser, keys, store, node, clock, admin, requests, _folder: folder }
+        Self { address, tls, browser, keys, store, node, clock, api, admin, requests, _folder: folder }
     }
 
     /// An id that no request has had.
