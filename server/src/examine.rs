@@ -279,7 +279,11 @@ async fn sync_port(
     let ends = date(answered.not_after);
     findings.push(if is_renewal_due(answered.not_after, SERVER_CERTIFICATE_LIFETIME, clock.now().wall) {
         let found = format!("the server's ends at {ends}; clients of the API that look at dates will turn away");
-        Finding::warn("certificate", found, "restart the server: it issues its own anew at each start")
+        Finding::warn(
+            "certificate",
+            found,
+            "look at what the server logs of it, and restart it: it issues its own anew",
+        )
     } else {
         Finding::ok("certificate", format!("the server's, until {ends}"))
     });
