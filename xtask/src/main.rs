@@ -1,5 +1,5 @@
 //! The project's own tools: `cargo xtask tidy`, `cargo xtask codegen`, `cargo xtask ci`, `cargo xtask bench`,
-//! `cargo xtask soak`, `cargo xtask findability`.
+//! `cargo xtask soak`, `cargo xtask findability`, `cargo xtask fuzz`.
 //!
 //! They use nothing but cargo and what the workspace builds, so that a fresh clone can run them. Where to start
 //! reading: [`tidy`] for what the tree must look like, [`ci`] for what a change must pass.
@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod codegen;
 mod findability;
+mod fuzz;
 mod oracles;
 mod python;
 mod soak;
@@ -62,6 +63,20 @@ enum Task {
         #[arg(value_name = "BUG")]
         bugs: Vec<String>,
     },
+    /// Run one fuzz target for long, led by the coverage that its inputs reach.
+    Fuzz {
+        /// Which; without it they are listed.
+        target: Option<String>,
+        /// List the targets, and what each of them reads.
+        #[arg(long)]
+        list: bool,
+        /// For how long.
+        #[arg(long = "for", value_name = "DURATION", default_value = "20m")]
+        duration: String,
+        /// Look for nothing; commit in place of the corpus the fewest inputs that reach all that was reached.
+        #[arg(long)]
+        reduce: bool,
+    },
     /// Run one thing for long, with inputs that nobody has seen before.
     Soak {
         /// What.
@@ -84,6 +99,7 @@ fn main() -> ExitCode {
         Task::Ci { steps } => ci::run(&steps),
         Task::Bench { what, rows, json } => bench::run(what, &rows, json),
         Task::Findability { bugs } => findability::run(&bugs),
+        Task::Fuzz { target, list, duration, reduce } => fuzz::run(target.as_deref(), list, &duration, reduce),
         Task::Soak { what, duration } => soak::run(what, &duration),
     };
     match outcome {
