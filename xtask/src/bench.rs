@@ -91,7 +91,7 @@ impl Row {
 ///
 /// # Errors
 /// When something could not be built or measured.
-pub(crate) fn run(what: What, only: &[String], is_json: bool) -> anyhow::Result<()> {
+pub(crate) fn run(what: What, only: &[String], is_json: bool, with_peers: bool) -> anyhow::Result<()> {
     let print = |row: &Row| -> anyhow::Result<()> {
         if is_json {
             println!("{}", serde_json::to_string(row)?);
@@ -103,7 +103,7 @@ pub(crate) fn run(what: What, only: &[String], is_json: bool) -> anyhow::Result<
         Ok(())
     };
     match what {
-        What::Main => fleet::run(only, &mut { print }),
+        What::Main => fleet::run(only, with_peers, &mut { print }),
         What::Sim => sim::run(only, &mut { print }),
     }
 }

@@ -56,6 +56,9 @@ enum Task {
         /// One JSON object a row.
         #[arg(long)]
         json: bool,
+        /// Leave the peers out, which take two thirds of the time.
+        #[arg(long)]
+        without_peers: bool,
     },
     /// Plant each known bug in turn, and measure how soon the simulator finds it.
     Findability {
@@ -97,7 +100,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Codegen { check } => codegen::run(check),
         Task::Ci { steps } => ci::run(&steps),
-        Task::Bench { what, rows, json } => bench::run(what, &rows, json),
+        Task::Bench { what, rows, json, without_peers } => bench::run(what, &rows, json, !without_peers),
         Task::Findability { bugs } => findability::run(&bugs),
         Task::Fuzz { target, list, duration, reduce } => fuzz::run(target.as_deref(), list, &duration, reduce),
         Task::Soak { what, duration } => soak::run(what, &duration),

@@ -37,6 +37,8 @@ const SOON: Duration = Duration::from_secs(2);
 struct Bench {
     shell: Shell,
     workshop: Workshop,
+    /// Whether peers are measured too.
+    with_peers: bool,
 }
 
 /// The place of all files that measurements leave, so that a failed one can be looked into.
@@ -78,7 +80,11 @@ const MEASUREMENTS: [Measurement; 5] = [
 ];
 
 /// Measures the rows that `only` names, or all of them.
-pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) fn run(
+    only: &[String],
+    with_peers: bool,
+    print: &mut dyn FnMut(&Row) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let known: Vec<&str> = MEASUREMENTS.iter().flat_map(|measurement| measurement.names).copied().collect();
     if let Some(unknown) = only.iter().find(|name| !known.contains(&name.as_str())) {
         anyhow::bail!("there is no row `{unknown}`; the rows are: {}", known.join(", "));
@@ -87,7 +93,7 @@ pub(super) fn run(only: &[String], print: &mut dyn FnMut(&Row) -> anyhow::Result
     shell.change_dir(root());
     cmd!(shell, "cargo build --release --package fleetd --package fleetd-agent --bin fleetd --example many_devices")
         .run()?;
-    let bench = Bench { shell, workshop: Workshop(root().join(WORKSHOP)) };
+    let bench = Bench { shell, workshop: Workshop(root().join(WORKSHOP)), with_peers };
     let is_wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     for measurement in MEASUREMENTS.iter().filter(|measurement| measurement.names.iter().any(|name| is_wanted(name))) {
         let rows = (measurement.rows)(&bench).with_context(|| format!("measure {}", measurement.names.join(", ")))?;

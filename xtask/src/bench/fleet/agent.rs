@@ -39,6 +39,7 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let server = Server::found(&bench.workshop, "agent")?;
     let device = Device::prepare(&bench.workshop, &server)?;
     let agent = device.run(&[])?;
+    server.wait_for_a_device()?;
     install_all(&server)?;
     std::thread::sleep(SETTLED);
     let shims = processes_below(agent.id())?;
@@ -46,10 +47,12 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (pss, shims_pss) = (agent.memory_bytes("Pss")?, pss_of_agents(&shims)?);
     agent.end()?;
     let mut memory = Row::new("agent_rss", pss / megabyte, "MB PSS, 3 workloads", Target::AtMost(10.0));
-    memory.peers.push(match swupdate(bench) {
-        Ok((name, bytes)) => Peer::measured(&name, bytes / megabyte),
-        Err(error) => Peer::skipped(SWUPDATE, &error),
-    });
+    if bench.with_peers {
+        memory.peers.push(match swupdate(bench) {
+            Ok((name, bytes)) => Peer::measured(&name, bytes / megabyte),
+            Err(error) => Peer::skipped(SWUPDATE, &error),
+        });
+    }
     let written = device.bytes_written()?;
     Ok(vec![
         memory,

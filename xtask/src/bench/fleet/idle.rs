@@ -87,6 +87,15 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         Row::new("idle_bytes_nat", per_hour, "KB/device-hour", Target::AtMost(19.0)),
         Row::new("reconnect_bytes", greeting, "B, the longer way", Target::AtMost(48.0)),
     ];
+    if bench.with_peers {
+        add_peers(bench, &mut rows);
+    }
+    Ok(rows.into())
+}
+
+/// Adds what brokers and goosebit pay to the first three rows.
+fn add_peers(bench: &Bench, rows: &mut [Row; 5]) {
+    let [ram, connected, enrolled, ..] = rows;
     for broker in Broker::ALL {
         let paid = broker.name().and_then(|name| {
             let (process, mut clients) = broker.start(&bench.workshop, &bench.shell)?;
@@ -96,13 +105,10 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             Ok((name, paid)) => Peer::measured(name, value(paid)),
             Err(error) => Peer::skipped(broker.package(), error),
         };
-        let [ram, connected, ..] = &mut rows;
         ram.peers.push(told(|paid| paid.bytes_per_connection / 1000.0));
         connected.peers.push(told(|paid| paid.connections_per_core));
     }
-    let polling = goosebit::measure(bench, ARTIFACT_BYTES);
-    let [_, connected, enrolled, ..] = &mut rows;
-    match polling {
+    match goosebit::measure(bench, ARTIFACT_BYTES) {
         Ok((name, paid)) => {
             let as_fresh = format!("{name}, a poll each 25 s");
             connected.peers.push(Peer::measured(&as_fresh, KEEP_ALIVE.as_secs_f64() / paid.check_in));
@@ -112,7 +118,6 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             [connected, enrolled].into_iter().for_each(|row| row.peers.push(Peer::skipped(goosebit::PACKAGE, &error)))
         }
     }
-    Ok(rows.into())
 }
 
 /// `idle_bytes_lan`.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::process::{Clients, Process};
-use super::{DEVICES, FLEETD, Workshop};
+use super::{DEVICES, FLEETD, PATIENCE, SOON, Workshop};
 use crate::ci::root;
 
 /// Time in which a server must have said where it listens.
@@ -106,6 +106,19 @@ impl Server {
         let uses = uses.to_string();
         let token = self.operate(&["enroll", "token", "create", "--uses", &uses, "--approval", "false"])?;
         text_at(&token, "/text")
+    }
+
+    /// Waits until a device is online that came by itself.
+    pub(super) fn wait_for_a_device(&self) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        loop {
+            let list = self.operate(&["device", "list"])?;
+            if list.pointer("/devices/0/presence").and_then(Value::as_str) == Some("PRESENCE_ONLINE") {
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < PATIENCE, "no device came: {list}");
+            std::thread::sleep(SOON);
+        }
     }
 
     /// Devices in a process of their own, none of which runs yet.
