@@ -32,8 +32,8 @@ use crate::Failure;
 use crate::meter::{MeteredGround, MeteredLink, Traffic};
 use crate::program::Programs;
 
-/// The disk of a device.
-const DISK_BYTES: u64 = 1 << 20;
+/// The disk of a device: an agent leaves some megabytes of it free.
+const DISK_BYTES: u64 = 64 << 20;
 
 /// What all devices have in common.
 pub(crate) struct Surroundings {
