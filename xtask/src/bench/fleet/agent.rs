@@ -67,6 +67,16 @@ struct Device {
     directory: PathBuf,
 }
 
+impl Drop for Device {
+    /// Workloads outlive their agent on purpose; a shim that is killed takes its own along.
+    fn drop(&mut self) {
+        for shim in processes_below(0).unwrap_or_default() {
+            // It may have ended by itself.
+            let _ = Command::new("kill").args(["-KILL", &shim.to_string()]).status();
+        }
+    }
+}
+
 impl Device {
     fn prepare(workshop: &Workshop, server: &Server) -> anyhow::Result<Self> {
         let directory = workshop.empty_directory("device")?;
