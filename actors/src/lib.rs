@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod audit;
 pub mod authority;
 pub mod cell;
 pub mod device;

@@ -12,6 +12,7 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 pub mod token;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::Roster;
 
 use crate::device::record::{DeviceRecord, Membership};
+use trace::Next;
 use token::{Answer, Command, CommandError, Decision, Given, KnownDevice, PendingDevice, TokenRecord, TokenWish};
 
 /// Registrations and renewals that may be under way at once; who comes later is asked to come again.
@@ -74,6 +76,10 @@ enum Stage {
     Enrol { device: DeviceId, name: DeviceName, certificates: Vec<Vec<u8>> },
     /// The certificate of a known device is being renewed.
     Renew,
+    /// The audit log takes what is about to be done.
+    Trace { applicant: Box<Applicant>, next: Next },
+    /// The same, for a device whose record was lost.
+    TraceLost { record: Box<DeviceRecord> },
     /// The store is asked whether a name is free for a device whose record was lost.
     FindLost { key: PublicKey, name: DeviceName, tries: u32 },
     /// The device's actor is taking its new record over.
@@ -127,6 +133,11 @@ pub enum Input {
         known: Option<KnownDevice>,
         /// Whether no device has the name.
         name_is_free: bool,
+    },
+    /// Answers [`Effect::Trace`].
+    Traced {
+        /// The operation.
+        operation: OperationId,
     },
     /// Answers [`Effect::Issue`].
     Issued {
@@ -182,6 +193,17 @@ pub enum Effect {
         device: LocalId,
         /// The name.
         name: DeviceName,
+    },
+    /// Have the audit log take what is about to be done, durably.
+    Trace {
+        /// The operation.
+        operation: OperationId,
+        /// The device.
+        device: LocalId,
+        /// The enrolment token that it showed; none when its record was lost, and its certificate proved it.
+        token: Option<TokenId>,
+        /// What it will be called; none when it is to wait for an operator's word.
+        name: Option<DeviceName>,
     },
     /// Issue a certificate for the request's key, with this name in it and nothing else that the request says.
     Issue {
@@ -265,6 +287,7 @@ impl Machine for Registration {
             Input::Found { operation, known, name_is_free } => {
                 self.on_found(now, operation, known, name_is_free, turn);
             }
+            Input::Traced { operation } => self.on_traced(now, operation, turn),
             Input::Issued { operation, result } => self.on_issued(operation, result, turn),
             Input::Enrolled { operation } => self.on_enrolled(operation, turn),
             Input::Command { operation, caller, command } => self.on_command(now, operation, caller, command, turn),
@@ -368,13 +391,13 @@ impl Registration {
             }
             // One that waits for an operator's word gets it by approval only.
             Some(known) if waits && known.membership == Membership::Recovered => {
-                self.wait(now, asked, &applicant, turn);
+                self.let_wait(now, asked, applicant, turn);
             }
-            Some(known) => self.issue(now, asked, *applicant, known.device, known.name, turn),
-            None if waits => self.wait(now, asked, &applicant, turn),
+            Some(known) => self.let_in(now, asked, applicant, (known.device, known.name, true), turn),
+            None if waits => self.let_wait(now, asked, applicant, turn),
             None if name_is_free && !self.is_given_away(&name, local) => {
                 let device = DeviceId::random(&mut self.entropy);
-                self.issue(now, asked, *applicant, device, name, turn);
+                self.let_in(now, asked, applicant, (device, name, false), turn);
             }
             None if tries < NAME_TRIES_MAX => {
                 self.joining.insert(local);
@@ -409,7 +432,8 @@ impl Registration {
                 self.close(operation);
                 answer(asked, Registered::Refused(refusal("enrolment.request.invalid", &cause)), turn);
             }
-            (Stage::Find { .. } | Stage::Enrol { .. } | Stage::FindLost { .. } | Stage::Recover { .. }, _) => {}
+            // It is the answer of another stage than the one it is at.
+            (_, _) => {}
         }
     }
 
@@ -676,8 +700,13 @@ impl Registration {
             Stage::Find { .. } | Stage::FindLost { .. } => {
                 self.joining.remove(&open.local);
             }
-            Stage::Recover { name } => self.leave(open.local, &name.clone()),
-            Stage::Issue { record } => self.leave(open.local, &record.name.clone()),
+            Stage::Trace { next: Next::Wait, .. } => {
+                self.joining.remove(&open.local);
+            }
+            Stage::Trace { next: Next::Issue { name, .. }, .. } | Stage::Recover { name } => {
+                self.leave(open.local, &name.clone());
+            }
+            Stage::TraceLost { record } | Stage::Issue { record } => self.leave(open.local, &record.name.clone()),
             Stage::Enrol { name, .. } => self.leave(open.local, &name.clone()),
         }
         Some(open)
@@ -696,10 +725,10 @@ impl Registration {
                 let refusal = refusal("enrolment.busy", "the certificate was not issued in time; ask again");
                 turn.effect(Effect::Renewed { operation, renewed: Renewed::Refused(refusal) });
             }
-            Stage::FindLost { .. } | Stage::Recover { .. } => {
+            Stage::FindLost { .. } | Stage::TraceLost { .. } | Stage::Recover { .. } => {
                 turn.effect(Effect::NotRecovered { device: open.local, code: CloseCode::Busy });
             }
-            Stage::Find { .. } | Stage::Issue { .. } | Stage::Enrol { .. } => {
+            Stage::Find { .. } | Stage::Trace { .. } | Stage::Issue { .. } | Stage::Enrol { .. } => {
                 answer(operation, Registered::Pending { retry_after: self.pause() }, turn);
             }
         }

@@ -41,6 +41,14 @@ pub mod fleetd {
         }
     }
 
+    /// Who did what.
+    pub mod audit {
+        /// Version 1.
+        pub mod v1 {
+            generated!("fleetd.audit.v1.rs");
+        }
+    }
+
     /// Copies of all that a server keeps.
     pub mod backup {
         /// Version 1.

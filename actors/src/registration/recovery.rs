@@ -52,12 +52,8 @@ impl Registration {
         if !is_free {
             return self.find_lost(now, (local, key), tries + 1, turn);
         }
-        let record = Box::new(recovered(local, key, DeviceId::random(&mut self.entropy), name.clone(), now.wall));
-        self.joining.insert(local);
-        self.names.insert(name.clone());
-        let asked = OperationId::random(&mut self.entropy);
-        let operation = self.open(now, asked, local, Stage::Recover { name });
-        turn.effect(Effect::Enrol { operation, record });
+        let record = Box::new(recovered(local, key, DeviceId::random(&mut self.entropy), name, now.wall));
+        self.trace_lost(now, record, turn);
     }
 }
 

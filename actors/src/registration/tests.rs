@@ -54,6 +54,8 @@ struct Bench {
     used: BTreeMap<TokenId, Vec<LocalId>>,
     pending: BTreeMap<LocalId, PendingDevice>,
     devices: BTreeMap<LocalId, DeviceRecord>,
+    /// What the audit log has, each with the name that it was to get.
+    traced: Vec<(LocalId, Option<DeviceName>)>,
     queue: VecDeque<Effect>,
     answers: Vec<Effect>,
     loads: u8,
@@ -69,6 +71,7 @@ impl Bench {
             used: BTreeMap::new(),
             pending: BTreeMap::new(),
             devices: BTreeMap::new(),
+            traced: Vec::new(),
             queue: VecDeque::new(),
             answers: vec![],
             loads: 0,
@@ -78,9 +81,13 @@ impl Bench {
     fn take(&mut self, turn: RegistrationTurn) {
         let (records, effects) = turn.into_parts();
         for record in records {
+            if let Record::TokenUsed { device, .. } | Record::PendingGone(device) = &record {
+                assert!(self.is_traced(*device), "{device} joins without a trace");
+            }
             match record {
                 Record::Token(token) => drop(self.tokens.insert(token.token, *token)),
                 Record::TokenUsed { token, device } => self.used.entry(token).or_default().push(device),
+                Record::Pending(device) if !self.is_traced(device.local) => panic!("{device:?} waits without a trace"),
                 Record::Pending(device) => drop(self.pending.insert(device.local, *device)),
                 Record::PendingGone(device) => drop(self.pending.remove(&device)),
             }
@@ -107,15 +114,24 @@ impl Bench {
                 let name_is_free = self.devices.values().all(|record| record.name != name);
                 self.input(Input::Found { operation, known, name_is_free });
             }
+            Effect::Trace { operation, device, name, .. } => {
+                self.traced.push((device, name));
+                self.input(Input::Traced { operation });
+            }
             Effect::Issue { operation, device, .. } => {
                 self.input(Input::Issued { operation, result: Ok(vec![device.as_bytes().to_vec()]) });
             }
             Effect::Enrol { operation, record } => {
+                assert!(self.is_traced(record.local), "{} becomes a member without a trace", record.local);
                 self.devices.entry(record.local).or_insert(*record);
                 self.input(Input::Enrolled { operation });
             }
             answer => self.answers.push(answer),
         }
+    }
+
+    fn is_traced(&self, device: LocalId) -> bool {
+        self.traced.iter().any(|(traced, _)| *traced == device)
     }
 
     fn run(&mut self) {
@@ -491,4 +507,42 @@ fn a_recovery_that_is_never_answered_is_put_off() {
     bench.run();
     assert!(matches!(bench.answers.pop(), Some(Effect::NotRecovered { code: CloseCode::Busy, .. })));
     assert!(bench.machine.is_idle());
+}
+
+#[test]
+fn a_device_leaves_one_trace_however_often_it_asks() {
+    let mut bench = Bench::new();
+    let token = bench.token(TokenWish { needs_approval: Some(true), ..wish(2) });
+    for _ in 0..3 {
+        assert!(matches!(bench.register(1, &token), Registered::Pending { .. }));
+    }
+    assert_eq!(bench.traced, vec![(local(1), None)], "it waits");
+    bench.command(approve(1, Given::default())).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(bench.register(1, &token), Registered::Issued { .. }));
+    }
+    let name = bench.devices[&local(1)].name.clone();
+    assert_eq!(bench.traced, vec![(local(1), None), (local(1), Some(name.clone()))], "it has joined");
+    let other = bench.token(wish(1));
+    assert!(matches!(bench.register(1, &other), Registered::Issued { .. }));
+    assert_eq!(bench.traced.last(), Some(&(local(1), Some(name))), "it has used another token up");
+}
+
+#[test]
+fn nothing_is_stored_of_a_device_that_the_audit_log_did_not_take() {
+    let mut bench = Bench::new();
+    let token = bench.token(wish(1));
+    bench.ask(1, &token);
+    while !matches!(bench.queue.front(), Some(Effect::Trace { .. })) {
+        bench.step(0);
+    }
+    bench.queue.clear();
+    bench.now.monotonic = bench.now.monotonic + OPEN_FOR_MAX;
+    let mut turn = Turn::new();
+    bench.machine.handle_timeout(bench.now, &mut turn);
+    bench.take(turn);
+    bench.run();
+    assert!(matches!(bench.answers.pop(), Some(Effect::Registered { registered: Registered::Pending { .. }, .. })));
+    assert!(bench.used.is_empty() && bench.devices.is_empty());
+    assert!(matches!(bench.register(1, &token), Registered::Issued { .. }));
 }

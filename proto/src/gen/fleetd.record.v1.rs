@@ -705,6 +705,29 @@ impl InstallStep {
         }
     }
 }
+/// Where the audit log stands.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditStandingRecord {
+    /// The first entry that is kept.
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    /// The last entry.
+    #[prost(uint64, tag = "2")]
+    pub last: u64,
+    /// Its hash, 32 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub head: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for AuditStandingRecord {
+    const NAME: &'static str = "AuditStandingRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.AuditStandingRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.AuditStandingRecord".into()
+    }
+}
 /// A piece of a store in a backup.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackupPiece {

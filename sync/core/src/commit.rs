@@ -46,11 +46,15 @@ pub enum Space {
     TokenUse = 18,
     /// What a device must not fall below, whatever becomes of the rest: an agent keeps it outside its database.
     Floor = 19,
+    /// Entries of the audit log, by number.
+    AuditEntry = 20,
+    /// How far the audit log is, and which of its calls have no outcome yet.
+    Audit = 21,
 }
 
 impl Space {
     /// Every space, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Meta,
         Self::Envelope,
         Self::Device,
@@ -71,6 +75,8 @@ impl Space {
         Self::PendingDevice,
         Self::TokenUse,
         Self::Floor,
+        Self::AuditEntry,
+        Self::Audit,
     ];
 }
 

@@ -8,6 +8,7 @@
 //! [`resolve`] (what a device should run), [`trust`] (whose word counts) and [`session`] (how two nodes meet).
 
 pub mod artifact;
+pub mod audit;
 pub mod blocking;
 pub mod codec;
 pub mod commit;

@@ -212,3 +212,17 @@ pub const API_KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub const API_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How far behind the truth *last heard* may be after a server was killed: once in so long it is noted who is there.
 pub const PRESENCE_NOTED_EVERY: Duration = Duration::from_secs(60);
+
+/// Entries of the audit log that a server keeps: at a hundred calls a day, thirteen years. About 300 MB on disk.
+pub const AUDIT_ENTRIES_KEPT: u64 = 1_000_000;
+/// Bytes of a request that an entry of the audit log shows: all of most requests, and the beginning of a long one.
+pub const AUDIT_REQUEST_BYTES_MAX: usize = 2 << 10;
+/// Things that one entry of the audit log is about: what the caller named, and what it turned out to be.
+pub const AUDIT_SUBJECTS_MAX: usize = 4;
+/// Bytes of the name of one thing that an entry of the audit log is about: a digest has 64.
+pub const AUDIT_SUBJECT_BYTES_MAX: usize = 128;
+/// Refusals for too low a role that leave an entry in the audit log, of one caller within an hour; more are counted.
+/// Whoever may do nothing must not be able to push out of the log what others did.
+pub const AUDIT_REFUSALS_EACH_MAX: u32 = 10;
+/// The same, of all callers.
+pub const AUDIT_REFUSALS_MAX: u32 = 40;
