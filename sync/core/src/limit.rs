@@ -69,6 +69,11 @@ pub const FACTS_BYTES_MAX: usize = 4 << 10;
 /// Connections that may be in their handshake at once.
 pub const HANDSHAKES_MAX: usize = 256;
 
+/// Handshakes of one source address that may be under way while many are, once it has shown that the address is its
+/// own: a site behind one router has room for its devices to come back, and leaves as much to others. One more is
+/// passed over, and comes again in a second.
+pub const HANDSHAKES_EACH_MAX: usize = HANDSHAKES_MAX / 4;
+
 /// Devices without a certificate that a server lets wait at once; the next are told to come back.
 pub const LOBBY_CONNECTIONS_MAX: usize = 4096;
 
@@ -189,6 +194,29 @@ pub const PLAN_DOCUMENT_BYTES_MAX: usize = 64 << 20;
 /// Connections to the API at once: operators, pipelines and consoles call it, and devices do not. With full windows
 /// they hold 256 MiB.
 pub const API_CONNECTIONS_MAX: usize = 1024;
+/// Connections to the API for which no credential was shown yet: a quarter of all, so that strangers never take the
+/// places of those who have one. One more is let in, and the oldest of them goes.
+pub const API_STRANGERS_MAX: usize = 256;
+/// The same, of one source address: an office behind one router opens a few at once, and shows its credentials in
+/// milliseconds.
+pub const API_STRANGERS_EACH_MAX: usize = 64;
+/// Calls of one credential within a second: a script over a fleet asks ten times a second, a console fewer; the server
+/// answers some thousands.
+pub const API_CALLS_PER_SECOND: u32 = 200;
+/// Calls of one credential at once, after a pause: a console that opens, or a loop over a thousand devices.
+pub const API_CALLS_BURST: u32 = 1000;
+/// Calls without a credential that counts, of one source address within a second: a person who mistypes, or a pipeline
+/// whose token has expired. No token can be guessed at any rate; this bounds the work and the noise.
+pub const API_FAILURES_PER_SECOND: u32 = 1;
+/// The same, at once.
+pub const API_FAILURES_BURST: u32 = 60;
+/// Calls that need no credential, of one source address within a second: health checks, and devices that register
+/// over HTTP from behind one router.
+pub const API_OPEN_PER_SECOND: u32 = 50;
+/// The same, at once.
+pub const API_OPEN_BURST: u32 = 500;
+/// Credentials and source addresses whose calls are counted at once: about 400 KiB for each of three counts.
+pub const API_COUNTED_MAX: usize = 4096;
 /// Requests at once on one connection of HTTP/2: a console's many watches fit one.
 pub const API_CONNECTION_REQUESTS_MAX: u32 = 128;
 /// Bytes of a request's headers: a GET of Connect has its message in the path, and 16 KiB hold any read, and a token.

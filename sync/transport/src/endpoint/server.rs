@@ -1,7 +1,8 @@
 //! The accepting side: who may begin a handshake, and when.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, Weak};
 
 use fleetd_sync_core::id::ConnectionId;
 use fleetd_sync_core::limit;
@@ -70,10 +71,45 @@ impl Drop for QuicListener {
     }
 }
 
+/// Handshakes that are under way, by the address that they come from.
+#[derive(Default)]
+struct BySource(Mutex<BTreeMap<IpAddr, usize>>);
+
+/// One of them, until it is dropped.
+struct UnderWay {
+    of: Arc<BySource>,
+    source: IpAddr,
+}
+
+impl BySource {
+    fn count(&self, source: IpAddr) -> usize {
+        lock(&self.0).get(&source).copied().unwrap_or_default()
+    }
+
+    fn begin(self: &Arc<Self>, source: IpAddr) -> UnderWay {
+        *lock(&self.0).entry(source).or_default() += 1;
+        UnderWay { of: Arc::clone(self), source }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut sources = lock(&self.of.0);
+        if let Some(count) = sources.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.source);
+            }
+        }
+    }
+}
+
 /// Accepts until the listener is dropped. Handshakes are counted: those beyond the limit wait where they cost a
-/// packet each, and as long as many are under way, a stranger must first show that its address is its own.
+/// packet each. As long as many are under way, a stranger must first show that its address is its own, and no address
+/// gets more than its part of them.
 async fn accept_all(inner: Weak<Inner>, socket: quinn::Endpoint, accept: Accept) {
     let handshakes = Arc::new(Semaphore::new(limit::HANDSHAKES_MAX));
+    let by_source = Arc::new(BySource::default());
     loop {
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let Some(incoming) = socket.accept().await else { return };
@@ -84,15 +120,28 @@ async fn accept_all(inner: Weak<Inner>, socket: quinn::Endpoint, accept: Accept)
             let _ = incoming.retry();
             continue;
         }
+        // Only who has shown that an address is its own is counted for it: others could use up what is a stranger's.
+        let source = incoming.remote_address_validated().then(|| incoming.remote_address().ip());
+        if busy && source.is_some_and(|source| by_source.count(source) >= limit::HANDSHAKES_EACH_MAX) {
+            // It is not answered, and sends its first packet again in a second.
+            incoming.ignore();
+            continue;
+        }
         let ground = Arc::clone(&endpoint.ground);
-        ground.start(Box::pin(shake_hands(endpoint, incoming, permit, Arc::clone(&accept))));
+        let place = (permit, source.map(|source| by_source.begin(source)));
+        ground.start(Box::pin(shake_hands(endpoint, incoming, place, Arc::clone(&accept))));
     }
 }
 
-async fn shake_hands(inner: Arc<Inner>, incoming: quinn::Incoming, permit: OwnedSemaphorePermit, accept: Accept) {
+async fn shake_hands(
+    inner: Arc<Inner>,
+    incoming: quinn::Incoming,
+    place: (OwnedSemaphorePermit, Option<UnderWay>),
+    accept: Accept,
+) {
     let Ok(connecting) = incoming.accept() else { return };
     let Some(Ok(joined)) = within(&*inner.ground, limit::HELLO_TIMEOUT, connecting).await else { return };
-    drop(permit);
+    drop(place);
     let peer = match settings::peer(&joined, inner.clock.now().wall) {
         Ok(peer) => peer,
         Err(cause) => {
