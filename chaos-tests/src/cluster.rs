@@ -51,6 +51,7 @@ pub struct Cluster {
     api: SocketAddr,
     sync: SocketAddr,
     root_key_path: String,
+    says_everything: bool,
     /// The agents, in the order in which they were added.
     pub agents: Vec<Agent>,
 }
@@ -91,6 +92,7 @@ impl Cluster {
             api: nowhere,
             sync: nowhere,
             root_key_path: String::new(),
+            says_everything: false,
             agents: Vec::new(),
         };
         cluster.start_server()?;
@@ -126,6 +128,11 @@ impl Cluster {
     #[must_use]
     pub fn root_key_path(&self) -> &str {
         &self.root_key_path
+    }
+
+    /// Has every process that starts from now on write down all that it can.
+    pub const fn log_everything(&mut self) {
+        self.says_everything = true;
     }
 
     /// Kills the server with SIGKILL.
@@ -411,6 +418,9 @@ impl Cluster {
             }
         }
         command.env("FLEETD_CONFIG_DIR", self.path("config"));
+        if self.says_everything {
+            command.env("FLEETD_LOG", "trace");
+        }
         command
     }
 

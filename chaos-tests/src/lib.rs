@@ -9,4 +9,5 @@
 pub mod binary;
 pub mod cluster;
 pub mod process;
+pub mod secret;
 pub mod udp_proxy;

@@ -2,6 +2,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod agent;
+mod audit;
 mod backup;
 mod bad_input;
 mod clone;
@@ -13,6 +14,7 @@ mod material;
 mod readme;
 mod refused;
 mod rehearsal;
+mod secret;
 mod server;
 mod store;
 mod support;
