@@ -31,8 +31,8 @@ use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::Roster;
 
 use crate::device::record::{DeviceRecord, Membership};
-use trace::Next;
 use token::{Answer, Command, CommandError, Decision, Given, KnownDevice, PendingDevice, TokenRecord, TokenWish};
+use trace::Next;
 
 /// Registrations and renewals that may be under way at once; who comes later is asked to come again.
 const OPEN_MAX: usize = 1024;

@@ -203,6 +203,8 @@ pub enum Effect {
         /// Its devices together.
         counts: RolloutCounts,
     },
+    /// Note that it has ended by itself.
+    Ended(RolloutHeader),
     /// Answer an operation, durably.
     Answer {
         /// The operation.
@@ -700,6 +702,7 @@ impl RolloutRun {
         (self.header.phase, self.header.reason) = (phase, reason);
         self.header.ended_at = Some(now.wall);
         turn.persist(Record::Rollout(Box::new(self.header.clone())));
+        turn.effect(Effect::Ended(self.header.clone()));
         self.tell(turn);
     }
 

@@ -9,6 +9,7 @@ mod connect;
 pub mod json;
 pub mod login;
 pub mod pages;
+mod patience;
 pub mod server_url;
 pub mod status;
 pub mod upload;
@@ -19,7 +20,7 @@ use std::time::Duration;
 /// The API's messages, which the client takes and gives.
 pub use fleetd_proto::fleetd as api;
 use fleetd_proto::fleetd::{
-    access, artifact, backup, device, enrolment, log, registration, release, rollout, support, trust,
+    access, artifact, audit, backup, device, enrolment, log, registration, release, rollout, support, trust,
 };
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{FleetId, RequestId};
@@ -30,6 +31,7 @@ use tonic::transport::Channel;
 
 use certificate::{Belief, CheckServerError, Pin};
 pub use connect::ConnectError;
+use patience::Patience;
 use server_url::{ParseServerUrlError, ServerUrl};
 pub use status::CallError;
 
@@ -173,10 +175,16 @@ macro_rules! calls {
                 /// [`CallError`] when there is no answer, or the answer is a refusal.
                 pub async fn $method(&self, request: $request) -> Result<$response, CallError> {
                     use $client as Client;
-                    let mut request = tonic::Request::new(request);
-                    request.set_timeout(CALL_TIMEOUT);
                     let mut client = Client::with_interceptor(self.channel.clone(), self.bearer.clone());
-                    Ok(client.$method(request).await?.into_inner())
+                    let mut patience = Patience::default();
+                    loop {
+                        let mut request = tonic::Request::new(request.clone());
+                        request.set_timeout(CALL_TIMEOUT);
+                        match client.$method(request).await {
+                            Ok(response) => return Ok(response.into_inner()),
+                            Err(status) => patience.wait_after(status).await?,
+                        }
+                    }
                 }
             )*)*
         }
@@ -236,6 +244,9 @@ calls! {
     support::v1::support_service_client::SupportServiceClient {
         examine_server(support::v1::ExamineServerRequest) -> support::v1::ExamineServerResponse;
     }
+    audit::v1::audit_service_client::AuditServiceClient {
+        list_audit_entries(audit::v1::ListAuditEntriesRequest) -> audit::v1::ListAuditEntriesResponse;
+    }
     trust::v1::trust_service_client::TrustServiceClient {
         get_trust(trust::v1::GetTrustRequest) -> trust::v1::GetTrustResponse;
         add_root_record(trust::v1::AddRootRecordRequest) -> trust::v1::AddRootRecordResponse;
@@ -254,7 +265,13 @@ macro_rules! streams {
                 pub async fn $method(&self, request: $request) -> Result<tonic::Streaming<$response>, CallError> {
                     use $client as Client;
                     let mut client = Client::with_interceptor(self.channel.clone(), self.bearer.clone());
-                    Ok(client.$method(request).await?.into_inner())
+                    let mut patience = Patience::default();
+                    loop {
+                        match client.$method(request.clone()).await {
+                            Ok(response) => return Ok(response.into_inner()),
+                            Err(status) => patience.wait_after(status).await?,
+                        }
+                    }
                 }
             )*
         }
@@ -270,6 +287,9 @@ streams! {
     }
     log::v1::log_service_client::LogServiceClient {
         read_logs(log::v1::ReadLogsRequest) -> log::v1::ReadLogsResponse;
+    }
+    audit::v1::audit_service_client::AuditServiceClient {
+        watch_audit_entries(audit::v1::WatchAuditEntriesRequest) -> audit::v1::WatchAuditEntriesResponse;
     }
     backup::v1::backup_service_client::BackupServiceClient {
         read_backup(backup::v1::ReadBackupRequest) -> backup::v1::ReadBackupResponse;

@@ -4,6 +4,7 @@
 //! prints. [`Session`] is what all of them share.
 
 pub mod access;
+pub mod audit;
 pub mod backup;
 pub mod completion;
 pub mod context;
@@ -93,6 +94,9 @@ pub enum Command {
     /// Who may call the API
     #[command(subcommand)]
     Access(access::Access),
+    /// Who did what
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Keys of one's own
     #[command(subcommand)]
     Key(key::Key),
@@ -204,6 +208,7 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Device(command) => command.run(session).await,
         Command::Enroll(command) => command.run(session).await,
         Command::Access(command) => command.run(session).await,
+        Command::Audit(command) => command.run(session).await,
         Command::Key(command) => command.run(session),
         Command::Trust(command) => command.run(session).await,
         Command::Release(command) => command.run(session).await,

@@ -1,6 +1,7 @@
 //! What the server's machines decide, carried out: sending, storing, issuing certificates, waking each other.
 
 mod artifact;
+mod audit;
 mod authority;
 mod device;
 mod lobby;
@@ -23,6 +24,7 @@ use fleetd_sync_transport::link::{Accept, Link, LinkEvent, LinkEvents, Peer, Pee
 use crate::node::Node;
 use crate::record;
 
+pub use audit::AuditDriver;
 pub use authority::AuthorityDriver;
 pub use device::DeviceDriver;
 pub use lobby::LobbyDriver;

@@ -10,8 +10,11 @@ mod cross_origin;
 pub(crate) mod deadline;
 pub mod limit;
 mod linger;
+pub mod rate;
+mod strangers;
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,8 +22,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::response::Response;
+use fleetd_sync_core::id::AccessId;
+use fleetd_sync_core::limit::API_COUNTED_MAX;
+use fleetd_sync_core::time::Clock as _;
+use fleetd_sync_transport::clock::SystemClock;
 use futures::FutureExt as _;
-use http::Request;
+use http::{HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -37,12 +44,14 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use self::authenticate::{AdmitError, Admitted, Authenticator, admit};
+use self::authenticate::{AdmitError, Admitted, Authenticator, Caller, admit};
 use self::deadline::Deadline;
 use self::limit::Limits;
+use self::rate::{Buckets, RateError};
+use self::strangers::{Stranger, Strangers};
 use crate::connect::{Connect, Protocol, schemas, with_reflection};
 use crate::rpc::help::{Help, page_for};
-use crate::rpc::{PACKED, admission_status, permission};
+use crate::rpc::{PACKED, admission_status, permission, rate_status};
 
 /// What clients and servers agree on in the handshake, the better one first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -58,6 +67,50 @@ pub enum OpenApiError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+/// Hears of each call whose role was too low: who called, and what.
+pub type HearRefusal = Arc<dyn Fn(&Caller, &str) + Send + Sync>;
+
+/// How often callers called lately.
+struct Counts {
+    clock: SystemClock,
+    calls: Buckets<AccessId>,
+    failures: Buckets<IpAddr>,
+    open_calls: Buckets<IpAddr>,
+}
+
+impl Counts {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            clock: SystemClock::default(),
+            calls: Buckets::new(limits.calls, API_COUNTED_MAX),
+            failures: Buckets::new(limits.failures, API_COUNTED_MAX),
+            open_calls: Buckets::new(limits.open_calls, API_COUNTED_MAX),
+        }
+    }
+
+    /// Counts a request by how it was let in, or why not. A good credential is never held to what others did at its
+    /// address.
+    fn count(&self, admitted: &Result<Admitted, AdmitError>, source_address: IpAddr) -> Result<(), RateError> {
+        let now = self.clock.now().monotonic;
+        match admitted {
+            Ok(Admitted::As(caller)) | Err(AdmitError::Forbidden { caller, .. }) => {
+                let (name, rate) = (|| caller.name.clone(), self.calls.rate());
+                let taken = self.calls.take(caller.id, now);
+                taken.map_err(|wait| RateError::Credential { name: name(), rate, wait })
+            }
+            Ok(Admitted::Openly) => {
+                let taken = self.open_calls.take(source_address, now);
+                taken.map_err(|wait| RateError::Open { source_address, wait })
+            }
+            Err(AdmitError::Missing | AdmitError::Refused(_)) => {
+                let taken = self.failures.take(source_address, now);
+                taken.map_err(|wait| RateError::Failures { source_address, wait })
+            }
+            Err(AdmitError::NotServed { .. }) => Ok(()),
+        }
+    }
+}
+
 /// The API: services, guarded, with health and reflection.
 #[derive(Clone)]
 pub struct Api {
@@ -65,6 +118,8 @@ pub struct Api {
     authenticator: Arc<dyn Authenticator>,
     health: HealthReporter,
     limits: Limits,
+    hear_refusal: Option<HearRefusal>,
+    counts: Arc<Counts>,
 }
 
 impl std::fmt::Debug for Api {
@@ -92,7 +147,14 @@ impl Api {
         let routes =
             with_reflection(routes.add_service(health_service.accept_compressed(PACKED)), permission::services())?;
         let connect = Connect::new(schemas()?, routes, limits.message_bytes_max, help);
-        Ok(Self { connect, authenticator, health, limits })
+        let counts = Arc::new(Counts::new(&limits));
+        Ok(Self { connect, authenticator, health, limits, hear_refusal: None, counts })
+    }
+
+    /// The same API, with somebody who hears of calls whose role was too low.
+    #[must_use]
+    pub fn heard_by(self, hear_refusal: HearRefusal) -> Self {
+        Self { hear_refusal: Some(hear_refusal), ..self }
     }
 
     /// Answers one request.
@@ -138,8 +200,15 @@ impl Api {
 
     /// Lets a request in, or tells its caller why not.
     async fn answer_admitted(&self, protocol: Protocol, mut request: Request<Body>) -> Response {
-        match admit(&*self.authenticator, request.uri().path(), request.headers()) {
+        let admitted = admit(&*self.authenticator, request.uri().path(), request.headers());
+        if let Err(error) = self.counts.count(&admitted, source_of(&request)) {
+            return self.put_off(protocol, &error);
+        }
+        match admitted {
             Ok(Admitted::As(caller)) => {
+                if let Some(stranger) = request.extensions().get::<Arc<Stranger>>() {
+                    stranger.vouch();
+                }
                 request.extensions_mut().insert(caller);
             }
             Ok(Admitted::Openly) => {
@@ -147,10 +216,32 @@ impl Api {
                 request = request.map(|body| limited(body, bytes_max));
             }
             Err(AdmitError::NotServed { path }) => return self.connect.refuse_path(protocol, &path),
-            Err(error) => return self.connect.refuse(protocol, &admission_status(&error)),
+            Err(error) => {
+                if let (AdmitError::Forbidden { caller, .. }, Some(hear)) = (&error, &self.hear_refusal) {
+                    hear(caller, request.uri().path());
+                }
+                return self.connect.refuse(protocol, &admission_status(&error));
+            }
         }
         self.connect.answer(request).await
     }
+
+    /// Tells a caller to come again later, in the words of gRPC and in those of HTTP.
+    fn put_off(&self, protocol: Protocol, error: &RateError) -> Response {
+        let mut response = self.connect.refuse(protocol, &rate_status(error));
+        let seconds = error.wait().as_millis().div_ceil(1000).max(1);
+        if let Ok(value) = HeaderValue::from_str(&seconds.to_string()) {
+            response.headers_mut().insert(header::RETRY_AFTER, value);
+        }
+        response
+    }
+}
+
+/// Where a request comes from.
+fn source_of(request: &Request<Body>) -> IpAddr {
+    let info = request.extensions().get::<TcpConnectInfo>();
+    let address = info.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
+    rate::source(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
 /// Cuts off a body at `bytes_max`, for callers whom nobody vouches for.
@@ -169,6 +260,7 @@ pub async fn serve(listener: TcpListener, tls: rustls::ServerConfig, api: Api, s
     tls.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let permits = Arc::new(Semaphore::new(api.limits.connections_max));
+    let strangers = Strangers::new(api.limits.strangers_max, api.limits.strangers_each_max);
     let (closing, closed) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -178,9 +270,16 @@ pub async fn serve(listener: TcpListener, tls: rustls::ServerConfig, api: Api, s
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             (permit, stream) = accept(&listener, &permits) => {
-                let connection = Connection { acceptor: acceptor.clone(), api: api.clone(), closed: closed.clone() };
+                let source = stream.peer_addr().ok().map(|peer| rate::source(peer.ip()));
+                let stranger = Arc::new(strangers.admit(source));
+                let (acceptor, api, closed) = (acceptor.clone(), api.clone(), closed.clone());
+                let connection = Connection { acceptor, api, closed, stranger: Arc::clone(&stranger) };
                 connections.spawn(async move {
-                    connection.serve(stream).await;
+                    tokio::select! {
+                        biased;
+                        () = stranger.must_leave() => tracing::debug!(?source, "a stranger's connection made room"),
+                        () = connection.serve(stream) => {}
+                    }
                     drop(permit);
                 });
             }
@@ -216,6 +315,7 @@ struct Connection {
     acceptor: TlsAcceptor,
     api: Api,
     closed: watch::Receiver<bool>,
+    stranger: Arc<Stranger>,
 }
 
 impl Connection {
@@ -236,6 +336,7 @@ impl Connection {
             let api = self.api.clone();
             let mut request = linger::taken(request);
             request.extensions_mut().insert(info.clone());
+            request.extensions_mut().insert(Arc::clone(&self.stranger));
             async move { Ok::<_, Infallible>(api.answer(request).await) }
         });
         let builder = http_builder(&self.api.limits, is_http2);

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod answers;
 pub mod artifact_store;
+pub mod audit;
 pub mod backup;
 pub mod blocking;
 pub mod commit;

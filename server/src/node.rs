@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use fleetd_actors::address::Address;
+use fleetd_actors::audit::{self, Audit};
 use fleetd_actors::authority::{self, Authority, StoredTrust, Trust};
 use fleetd_actors::device::{self, Device};
 use fleetd_actors::directory::Directory;
@@ -33,7 +34,8 @@ use crate::answers::Answers;
 use crate::artifact_store::ArtifactStore;
 use crate::connection_table::ConnectionTable;
 use crate::driver::{
-    AuthorityDriver, DeviceDriver, LobbyDriver, LogStoreDriver, LogStoreKey, RegistrationDriver, RolloutDriver,
+    AuditDriver, AuthorityDriver, DeviceDriver, LobbyDriver, LogStoreDriver, LogStoreKey, RegistrationDriver,
+    RolloutDriver,
 };
 use crate::flights::Flights;
 use crate::record;
@@ -116,6 +118,8 @@ pub struct Shared {
     pub renewed_answers: Answers<Renewed>,
     /// What rollouts did last.
     pub flights: Flights,
+    /// Who waits for an entry of the audit log, by its number.
+    pub audit_answers: Answers<u64>,
     entropy: Mutex<Entropy>,
 }
 
@@ -140,6 +144,7 @@ impl Shared {
         self.registration_answers.forget_all();
         self.registered_answers.forget_all();
         self.renewed_answers.forget_all();
+        self.audit_answers.forget_all();
     }
 
     /// A stream of randomness that no other call gets.
@@ -164,6 +169,8 @@ pub struct Actors {
     pub registration: Address<registration::Input>,
     /// The lobby.
     pub lobby: Address<lobby::Input>,
+    /// The audit log.
+    pub audit: Address<audit::Input>,
 }
 
 /// A running server node.
@@ -193,6 +200,7 @@ impl Node {
             registered_answers: Answers::new(entropy.stream("registered answers")),
             renewed_answers: Answers::new(entropy.stream("renewed answers")),
             flights: Flights::default(),
+            audit_answers: Answers::new(entropy.stream("audit answers")),
             entropy: Mutex::new(entropy.stream("actors")),
             seams,
             identity,
@@ -243,6 +251,7 @@ impl Actors {
             authority: engine.spawn(ActorKey::only("authority"), true, authority_load(shared, &later)).address,
             registration: engine.spawn(ActorKey::only("registration"), true, registration_load(shared, &later)).address,
             lobby: engine.spawn(ActorKey::only("lobby"), false, lobby_load(shared, &later)).address,
+            audit: engine.spawn(ActorKey::only("audit"), true, audit_load(shared)).address,
         });
         later.set(&actors);
         actors
@@ -331,6 +340,17 @@ fn lobby_load(shared: &Arc<Shared>, later: &Later) -> Load<Lobby, LobbyDriver> {
     Arc::new(move |_| {
         let machine = Lobby::new(shared.identity.boot, shared.trust(), shared.entropy());
         Ok((machine, LobbyDriver::new(Arc::clone(&shared), later.clone())))
+    })
+}
+
+fn audit_load(shared: &Arc<Shared>) -> Load<Audit, AuditDriver> {
+    let shared = Arc::clone(shared);
+    Arc::new(move |address| {
+        // Whoever asked the log that was loaded before this one gets no answer: what it was asked is lost.
+        shared.audit_answers.forget_all();
+        let fleet = shared.trust().chain.fleet();
+        let (standing, open) = record::audit::load(shared.seams.store.as_ref(), fleet).map_err(failed)?;
+        Ok((Audit::load(&standing, open), AuditDriver::new(Arc::clone(&shared), address.clone())))
     })
 }
 

@@ -1,6 +1,7 @@
 //! What the server's machines remember, as the bytes that its store keeps.
 
 pub mod access;
+pub mod audit;
 pub mod backup;
 pub mod device;
 pub mod log;

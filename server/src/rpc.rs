@@ -7,6 +7,7 @@
 pub mod access;
 mod admission;
 pub mod artifact;
+pub mod audit;
 pub mod backend;
 pub mod backup;
 mod call_error;
@@ -26,12 +27,14 @@ mod request_log;
 pub mod rollout;
 pub mod status;
 pub mod support;
+mod traced;
 pub mod trust;
 
 use std::sync::Arc;
 
 use fleetd_proto::fleetd::access::v1::access_service_server::AccessServiceServer;
 use fleetd_proto::fleetd::artifact::v1::artifact_service_server::ArtifactServiceServer;
+use fleetd_proto::fleetd::audit::v1::audit_service_server::AuditServiceServer;
 use fleetd_proto::fleetd::backup::v1::backup_service_server::BackupServiceServer;
 use fleetd_proto::fleetd::device::v1::device_service_server::DeviceServiceServer;
 use fleetd_proto::fleetd::enrolment::v1::enrolment_service_server::EnrolmentServiceServer;
@@ -45,7 +48,7 @@ use fleetd_sync_core::limit;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
-pub use self::admission::admission_status;
+pub use self::admission::{admission_status, rate_status};
 use self::backend::Backend;
 
 /// The longest answer: a thousand devices with their workloads.
@@ -82,6 +85,9 @@ pub fn routes(backend: &Arc<Backend>) -> Routes {
         ))
         .add_service(packed!(LogServiceServer::new(log::Logs::new(backend()))))
         .add_service(packed!(AccessServiceServer::new(access::Access::new(backend()))))
+        .add_service(packed!(
+            AuditServiceServer::new(audit::AuditLog::new(backend())).max_encoding_message_size(ANSWER_BYTES_MAX)
+        ))
         .add_service(packed!(BackupServiceServer::new(backup::Backups::new(backend()))))
         .add_service(packed!(SupportServiceServer::new(support::SupportDesk::new(backend()))))
         .add_service(packed!(TrustServiceServer::new(trust::TrustRoot::new(backend()))));

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetd_actors::audit::{Call, action};
 use fleetd_actors::shell::{ShellEngine, StartEngineError};
+use fleetd_sync_core::audit::Outcome;
 use fleetd_sync_core::commit::CommitError;
 use fleetd_sync_core::enrolment::{ParseAddressError, ServerAddress};
 use fleetd_sync_core::entropy::Entropy;
@@ -35,6 +37,7 @@ use tokio::runtime::Handle;
 use crate::access::{AccessTokens, AccessWish, OpenAccessError};
 use crate::artifact_store::ArtifactError;
 use crate::artifact_store::disk::DiskArtifactStore;
+use crate::audit::UnauditedError;
 use crate::blocking::RuntimeThreads;
 use crate::edge::authenticate::{Authenticator as _, Role};
 use crate::edge::limit::Limits;
@@ -177,6 +180,9 @@ pub enum ServeError {
     /// The operator's token cannot be kept.
     #[error("the operator's token cannot be kept")]
     Token(#[from] CommitError),
+    /// The audit log cannot be written.
+    #[error("the start cannot be noted")]
+    Audit(#[from] UnauditedError),
     /// The API's TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
@@ -280,12 +286,13 @@ async fn run(
     };
     let node = Node::start(&engine, seams, identity)?;
     keys.check_roles(&node.shared.trust().roster)?;
+    note_start(&node, quarantined.as_deref()).await?;
 
     let listen_identity = keys.listen_identity(&ports.names, clock.now().wall, entropy)?;
     let listener: Arc<dyn Listener> =
         Arc::from(node.listen(&options.sync_address.to_string(), listen_identity.clone())?);
     let advertised = advertised(&options.advertise, listener.as_ref())?;
-    let admin_token = own_token(&tokens, &options.own_tokens, entropy).await?;
+    let admin_token = own_token(&node, &tokens, &options.own_tokens, entropy).await?;
     let announcement = Announcement {
         api_address: ports.api.local_addr().unwrap_or(options.api_address),
         sync_address: listener.local_address(),
@@ -299,10 +306,9 @@ async fn run(
         quarantined,
     };
     let introduction = introduction(options, &keys, &announcement);
-    let presence = Presence::new(Arc::clone(&node.shared));
-    let shared = Arc::clone(&node.shared);
+    let (presence, shared) = (Presence::new(Arc::clone(&node.shared)), Arc::clone(&node.shared));
     let backend = Backend::new(node, Arc::clone(&tokens), introduction, Arc::clone(&store) as _);
-    let api = Api::open(routes(&backend), tokens, Limits::default(), help(&announcement)).await?;
+    let api = open_api(&backend, tokens, help(&announcement)).await?;
     let browser_identity = keys.publish(&ports.names, clock.now().wall)?;
     let shown = Arc::new(ApiCertificates::new(&listen_identity, &browser_identity)?);
     let tls = api_server_tls(Arc::clone(&shown))?;
@@ -331,6 +337,20 @@ async fn run(
         let (path, source) = (options.data.join("store"), io::Error::other(cause));
         Err(ServeError::StoreFailed { path, source })
     })
+}
+
+async fn open_api(backend: &Arc<Backend>, tokens: Arc<AccessTokens>, help: Help) -> Result<Api, OpenApiError> {
+    let api = Api::open(routes(backend), tokens, Limits::default(), help).await?;
+    Ok(api.heard_by(backend.hear_refusals()))
+}
+
+/// Notes that the server starts, before it takes any call.
+async fn note_start(node: &Node, quarantined: Option<&Path>) -> Result<(), UnauditedError> {
+    let mut request = format!("fleetd {}, boot {}", env!("CARGO_PKG_VERSION"), node.shared.identity.boot);
+    if let Some(aside) = quarantined {
+        request.push_str(&format!("; the store was damaged and lies in {} now", aside.display()));
+    }
+    node.note(Call::own(action::START, None, request), Outcome::Done).await
 }
 
 /// Ends when the store has failed and does not recover by itself; says why.
@@ -432,14 +452,19 @@ fn help(announcement: &Announcement) -> Help {
 
 /// Makes a token for whoever runs the server, unless that one has a good one: who can read its keys may do anything.
 async fn own_token(
+    node: &Node,
     tokens: &AccessTokens,
     own: &[String],
     entropy: &mut Entropy,
-) -> Result<Option<String>, CommitError> {
+) -> Result<Option<String>, ServeError> {
     let is_admin = |token: &String| tokens.authenticate(token).is_ok_and(|caller| caller.role == Role::Admin);
     if own.iter().any(is_admin) {
         return Ok(None);
     }
     let wish = AccessWish { name: OWN_TOKEN.to_owned(), role: Role::Admin, expires_at: None, created_by: None };
-    Ok(Some(tokens.create(wish, entropy).await?.1))
+    let request = format!("a token {OWN_TOKEN} with the role {}", wish.role);
+    let intent = node.intend(Call::own(action::OWN_TOKEN, Some(OWN_TOKEN.to_owned()), request), String::new()).await?;
+    let (token, text) = tokens.create(wish, entropy).await?;
+    node.conclude(intent, vec![token.id.to_string()], Outcome::Done).await?;
+    Ok(Some(text))
 }

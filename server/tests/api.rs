@@ -1,6 +1,7 @@
 //! The services, called over the real port: a real node on real actors, with its store and artifacts in memory.
 
 mod access;
+mod audit;
 mod device;
 mod enrolment;
 pub(crate) mod field;

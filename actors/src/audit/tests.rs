@@ -115,7 +115,8 @@ impl Bench {
     /// Follows the chain through all that is kept.
     fn check(&self) -> Vec<Entry> {
         let first = self.standing.first;
-        let before = self.entries.get(&first).map_or(self.standing.head, |entry| Entry::decode(entry).unwrap().previous);
+        let before =
+            self.entries.get(&first).map_or(self.standing.head, |entry| Entry::decode(entry).unwrap().previous);
         if first == 1 && !self.entries.is_empty() {
             assert_eq!(before, fleet_origin());
         }

@@ -163,6 +163,7 @@ impl Bench {
             }
             Effect::Changed { header, .. } => format!("rollout {} {}\n", header.phase, header.reason),
             Effect::Answer { result, .. } => format!("answer {result:?}\n"),
+            Effect::Ended(header) => format!("note that it {}\n", header.phase),
         });
         lines.collect()
     }
@@ -205,6 +206,7 @@ fn a_rollout_reaches_its_devices_and_succeeds() {
         otter-2: healthy, 2 of 3 ended
         otter-3: download, 2 of 3 ended
         otter-3: healthy, 3 of 3 ended
+        note that it succeeded
         rollout succeeded 
     "#]]
     .assert_eq(&bench.story());

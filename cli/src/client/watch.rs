@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use fleetd_proto::fleetd::{device, log, rollout};
+use fleetd_proto::fleetd::{audit, device, log, rollout};
 
 use super::{CallError, FleetClient};
 
@@ -63,6 +63,7 @@ macro_rules! resumable {
     };
 }
 
+resumable!(audit::v1::WatchAuditEntriesRequest, audit::v1::WatchAuditEntriesResponse, watch_audit_entries, |_r| false);
 resumable!(device::v1::WatchDevicesRequest, device::v1::WatchDevicesResponse, watch_devices, |_request| false);
 resumable!(rollout::v1::WatchRolloutRequest, rollout::v1::WatchRolloutResponse, watch_rollout, |_request| true);
 resumable!(log::v1::ReadLogsRequest, log::v1::ReadLogsResponse, read_logs, |request| !request.follow);

@@ -146,14 +146,18 @@ fn refusal(error: &RestoreBackupError, data: &Path) -> CommandError {
         RestoreBackupError::Exists { store } => {
             ("restore.exists", format!("mv '{}' '{}.old'", store.display(), store.display()))
         }
-        RestoreBackupError::Disk { .. } | RestoreBackupError::Artifact(_) | RestoreBackupError::Store(_) => {
-            ("restore.failed", format!("df -h '{}'", data.display()))
-        }
+        RestoreBackupError::Disk { .. }
+        | RestoreBackupError::Artifact(_)
+        | RestoreBackupError::Store(_)
+        | RestoreBackupError::Audit { .. } => ("restore.failed", format!("df -h '{}'", data.display())),
     };
     let refused = CommandError::new(code, error.to_string()).caused_by_source(error);
     let refused = if next.is_empty() { refused } else { refused.next_command(next) };
     match error {
-        RestoreBackupError::Disk { .. } | RestoreBackupError::Artifact(_) | RestoreBackupError::Store(_) => refused,
+        RestoreBackupError::Disk { .. }
+        | RestoreBackupError::Artifact(_)
+        | RestoreBackupError::Store(_)
+        | RestoreBackupError::Audit { .. } => refused,
         _ => refused.exit(Exit::Usage),
     }
 }

@@ -335,6 +335,9 @@ pub struct WatchAuditEntriesRequest {
     /// The entries above this one; when it is 0, those from now on.
     #[prost(uint64, tag = "11")]
     pub after_number: u64,
+    /// Where a former stream was lost, in place of the number.
+    #[prost(string, tag = "12")]
+    pub resume_token: ::prost::alloc::string::String,
 }
 impl ::prost::Name for WatchAuditEntriesRequest {
     const NAME: &'static str = "WatchAuditEntriesRequest";
@@ -352,6 +355,9 @@ pub struct WatchAuditEntriesResponse {
     /// The entry.
     #[prost(message, optional, tag = "1")]
     pub audit_entry: ::core::option::Option<AuditEntry>,
+    /// Continues behind it.
+    #[prost(string, tag = "11")]
+    pub resume_token: ::prost::alloc::string::String,
 }
 impl ::prost::Name for WatchAuditEntriesResponse {
     const NAME: &'static str = "WatchAuditEntriesResponse";

@@ -4,10 +4,17 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use fleetd_actors::audit::{Audit, Call, Input, action};
+use fleetd_sync_core::audit::Outcome;
+use fleetd_sync_core::commit::{ActorKey, Batch};
 use fleetd_sync_core::id::{ArtifactDigest, FleetId};
+use fleetd_sync_core::machine::{Machine as _, Turn};
+use fleetd_sync_core::time::Clock as _;
 use fleetd_sync_store::copy::{Piece, RestoreError};
 use fleetd_sync_store::disk::{self, DiskStore, Profile};
 use fleetd_sync_store::open_error::OpenStoreError;
+use fleetd_sync_store::state_store::commit_and_wait;
+use fleetd_sync_transport::clock::SystemClock;
 use serde::de::DeserializeOwned;
 use tar::{Archive, Entries};
 
@@ -15,6 +22,7 @@ use super::{ARTIFACTS, Contents, END, FORMAT, HEAD, Head, PART_BYTES, STORE, STO
 use crate::artifact_store::disk::DiskArtifactStore;
 use crate::artifact_store::{ArtifactError, ArtifactStore as _, Held};
 use crate::keys::{Keys, OpenKeysError};
+use crate::record;
 use crate::record::backup::decode_piece;
 
 /// Bytes of one part of a store: pieces are at most a few MiB each, and a part ends with the one that fills it.
@@ -83,6 +91,12 @@ pub enum RestoreBackupError {
     /// An artifact cannot be kept.
     #[error("an artifact cannot be kept")]
     Artifact(#[from] ArtifactError),
+    /// The restored audit log cannot be gone on with.
+    #[error("the restore cannot be noted in the audit log: {cause}")]
+    Audit {
+        /// Why.
+        cause: String,
+    },
     /// What was made cannot be opened.
     #[error("the store that was made cannot be opened")]
     Store(#[from] OpenStoreError),
@@ -157,8 +171,23 @@ fn make(path: &Path, file: File, keys: FleetId, aside: &Path) -> Result<(Head, C
         return Err(no_backup(format!("it should have {end:?}, and has {contents:?}")));
     }
     // It reads every record once more, from where it lies now.
-    drop(DiskStore::open(&aside.join("store"), Profile::Server)?);
+    let store = DiskStore::open(&aside.join("store"), Profile::Server)?;
+    note_restore(&store, keys, &head)?;
     Ok((head, contents))
+}
+
+/// Notes in the audit log of the restored store that what comes after this is not what came after it before.
+fn note_restore(store: &DiskStore, fleet: FleetId, head: &Head) -> Result<(), RestoreBackupError> {
+    let unnoted = |error: &dyn std::fmt::Display| RestoreBackupError::Audit { cause: error.to_string() };
+    let now = SystemClock::default().now();
+    let (standing, open) = record::audit::load(store, fleet).map_err(|error| unnoted(&error))?;
+    let request = format!("a backup that fleetd {} wrote at {} ms", head.version, head.written_at_ms);
+    let call = Call::own(action::RESTORE, None, request);
+    let mut turn = Turn::new();
+    Audit::load(&standing, open).handle(now, Input::Note { operation: None, call, outcome: Outcome::Done }, &mut turn);
+    let mut mutations = Vec::new();
+    turn.into_parts().0.into_iter().for_each(|record| record::audit::put(record, &mut mutations));
+    commit_and_wait(store, Batch { actor: ActorKey::only("audit"), mutations }).map_err(|error| unnoted(&error))
 }
 
 /// Moves artifacts to where they belong; those that are there already have the same bytes.

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use fleetd_actors::address::Address;
+use fleetd_actors::audit;
 use fleetd_actors::device::Input as DeviceInput;
 use fleetd_actors::driver::Driver;
 use fleetd_actors::registration::token::KnownDevice;
 use fleetd_actors::registration::{Effect, Input, Record, Registration};
+use fleetd_sync_core::audit::{By, Outcome};
 use fleetd_sync_core::commit::{Mutation, Space};
-use fleetd_sync_core::id::LocalId;
+use fleetd_sync_core::id::{LocalId, OperationId, TokenId};
 use fleetd_sync_core::name::DeviceName;
 use fleetd_sync_core::time::Now;
 use fleetd_sync_transport::identity;
 
 use crate::node::{Later, Shared};
 use crate::record;
+
+/// What the API calls the asking of a device to join, whichever way it asked.
+const REGISTER: &str = "fleetd.registration.v1.RegistrationService/RegisterDevice";
 
 /// The registration's driver.
 pub struct RegistrationDriver {
@@ -48,6 +53,27 @@ impl RegistrationDriver {
         }
     }
 
+    /// Has the audit log take what is about to be done, and goes on once it is durable.
+    fn trace(&self, operation: OperationId, device: LocalId, token: Option<TokenId>, name: Option<DeviceName>) {
+        let Some(actors) = self.later.actors() else { return };
+        let address = self.address.clone();
+        let reply = Box::new(move |_| address.send(Input::Traced { operation }));
+        let action = if token.is_some() { REGISTER } else { audit::action::RECOVER };
+        let request = match &name {
+            Some(name) => format!("it joins as {name}"),
+            None => "it waits for an operator's word".to_owned(),
+        };
+        let subjects = [Some(device.to_string()), name.map(|name| name.to_string()), token.map(|id| id.to_string())];
+        let call = audit::Call {
+            by: By::Device { local: device, token },
+            action: action.to_owned(),
+            subjects: subjects.into_iter().flatten().collect(),
+            request,
+        };
+        let noted = Some(self.shared.audit_answers.open(reply));
+        actors.audit.send(audit::Input::Note { operation: noted, call, outcome: Outcome::Done });
+    }
+
     fn issue(&self, now: Now, device: LocalId, csr: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         let key = identity::verify_signing_request(csr).map_err(|error| error.to_string())?;
         if LocalId::from(key.id()) != device {
@@ -78,6 +104,7 @@ impl Driver<Registration> for RegistrationDriver {
                 let (known, name_is_free) = (self.known(device), self.is_free(&name, device));
                 self.address.send(Input::Found { operation, known, name_is_free });
             }
+            Effect::Trace { operation, device, token, name } => self.trace(operation, device, token, name),
             Effect::Issue { operation, device, csr } => {
                 let result = self.issue(now, device, &csr);
                 self.address.send(Input::Issued { operation, result });

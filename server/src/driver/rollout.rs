@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use fleetd_actors::audit::{self, Call, action};
 use fleetd_actors::device::Input as DeviceInput;
 use fleetd_actors::driver::Driver;
 use fleetd_actors::flight::Recorded as _;
 use fleetd_actors::rollout::{Effect, Input, Record, Rollout};
+use fleetd_sync_core::audit::Outcome;
 use fleetd_sync_core::commit::Mutation;
 use fleetd_sync_core::id::RolloutId;
 use fleetd_sync_core::machine::Turn;
@@ -64,6 +66,12 @@ impl Driver<Rollout> for RolloutDriver {
             }
             Effect::Ask { device, rollout, workload } => {
                 actors.devices.send(&device, DeviceInput::Ask { rollout, workload });
+            }
+            Effect::Ended(header) => {
+                let (phase, reason) = (header.phase, header.reason);
+                let request = if reason.is_empty() { format!("it {phase}") } else { format!("it {phase}: {reason}") };
+                let call = Call::own(action::ROLLOUT_ENDED, Some(self.rollout.to_string()), request);
+                actors.audit.send(audit::Input::Note { operation: None, call, outcome: Outcome::Done });
             }
             Effect::Answer { operation, result } => self.shared.rollout_answers.answer(operation, result),
             // Watchers follow the store's feed, which has both.

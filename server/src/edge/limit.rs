@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fleetd_sync_core::limit;
 
+use super::rate::Rate;
+
 /// Pause after a connection could not be accepted: long enough to let others close, short enough to go unnoticed.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -12,6 +14,16 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Limits {
     /// Connections at once; one more waits in the kernel's queue.
     pub connections_max: usize,
+    /// Connections for which no credential was shown yet.
+    pub strangers_max: usize,
+    /// The same, of one source address.
+    pub strangers_each_max: usize,
+    /// Calls of one credential.
+    pub calls: Rate,
+    /// Calls of one source address that had no credential that counts.
+    pub failures: Rate,
+    /// Calls of one source address that need no credential.
+    pub open_calls: Rate,
     /// Requests at once on one connection of HTTP/2.
     pub connection_requests_max: u32,
     /// Bytes of a request's headers, its path and query included.
@@ -38,6 +50,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: limit::API_CONNECTIONS_MAX,
+            strangers_max: limit::API_STRANGERS_MAX,
+            strangers_each_max: limit::API_STRANGERS_EACH_MAX,
+            calls: Rate { per_second: limit::API_CALLS_PER_SECOND, burst: limit::API_CALLS_BURST },
+            failures: Rate { per_second: limit::API_FAILURES_PER_SECOND, burst: limit::API_FAILURES_BURST },
+            open_calls: Rate { per_second: limit::API_OPEN_PER_SECOND, burst: limit::API_OPEN_BURST },
             connection_requests_max: limit::API_CONNECTION_REQUESTS_MAX,
             header_bytes_max: limit::API_HEADER_BYTES_MAX,
             message_bytes_max: limit::API_MESSAGE_BYTES_MAX,

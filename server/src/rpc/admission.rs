@@ -3,8 +3,12 @@
 use fleetd_proto::fleetd::common::v1::Error;
 use tonic::{Code, Status};
 
-use super::status::status;
+use super::status::{status, with_retry};
 use crate::edge::authenticate::{AdmitError, AuthenticateError};
+use crate::edge::rate::RateError;
+
+/// What a caller is told whose role is too low.
+pub(super) const ROLE_TOO_LOW: &str = "access.role.too_low";
 
 /// Makes the status that refuses a request.
 #[must_use]
@@ -20,7 +24,7 @@ pub fn admission_status(error: &AdmitError) -> Status {
             };
             (grpc_code, code, cause.to_string(), "fleetd login URL")
         }
-        AdmitError::Forbidden { .. } => (Code::PermissionDenied, "access.role.too_low", String::new(), "fleetd whoami"),
+        AdmitError::Forbidden { .. } => (Code::PermissionDenied, ROLE_TOO_LOW, String::new(), "fleetd whoami"),
         AdmitError::NotServed { .. } => (Code::Unimplemented, "rpc.not_served", String::new(), ""),
     };
     let error = Error {
@@ -31,6 +35,22 @@ pub fn admission_status(error: &AdmitError) -> Status {
         ..Error::default()
     };
     status(grpc_code, &error)
+}
+
+/// Makes the status that asks a caller to come again later.
+#[must_use]
+pub fn rate_status(error: &RateError) -> Status {
+    let code = match error {
+        RateError::Credential { .. } => "rate.credential",
+        RateError::Failures { .. } => "rate.failures",
+        RateError::Open { .. } => "rate.open",
+    };
+    let details = match error {
+        RateError::Credential { rate, .. } => format!("{} at once are let through", rate.burst),
+        RateError::Failures { .. } | RateError::Open { .. } => String::new(),
+    };
+    let words = Error { code: code.to_owned(), message: error.to_string(), details, ..Error::default() };
+    with_retry(Code::ResourceExhausted, &words, error.wait())
 }
 
 #[cfg(test)]

@@ -1,25 +1,78 @@
 //! `ArtifactService`: takes and gives the bytes that releases are made of.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fleetd_proto::fleetd::artifact::v1 as artifact;
 use fleetd_proto::fleetd::artifact::v1::artifact_service_server::ArtifactService;
-use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::audit::Outcome;
+use fleetd_sync_core::id::{AccessId, ArtifactDigest};
 use fleetd_sync_core::limit;
+use prost::{Message, Name};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::backend::Backend;
+use super::backend::{Backend, caller};
 use super::call_error::{CallError, parsed, required};
 use super::follower::{Messages, Outlet, StreamEnd, stream};
+use super::status::error_of;
 use crate::artifact_store::{ArtifactError, ArtifactStore, Held};
+use crate::audit::Intent;
+use crate::edge::authenticate::Caller;
 
 /// Bytes of one message that is given.
 const PART_BYTES: usize = 256 << 10;
+/// Uploads in parts that may be under way at once before the audit log gives one of them up: its next part leaves a new
+/// intent then.
+const UPLOADS_MAX: usize = 64;
 
 super::service!(
     /// Takes and gives artifacts.
     Artifacts
 );
+
+/// Uploads that come in parts, each part a call of its own, with the intent of the first.
+#[derive(Default)]
+pub(super) struct Uploads {
+    open: Mutex<BTreeMap<(AccessId, ArtifactDigest), Intent>>,
+}
+
+impl Uploads {
+    fn take(&self, key: &(AccessId, ArtifactDigest)) -> Option<Intent> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
+    }
+
+    fn put(&self, key: (AccessId, ArtifactDigest), intent: Intent) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= UPLOADS_MAX {
+            open.pop_first();
+        }
+        open.insert(key, intent);
+    }
+}
+
+impl Artifacts {
+    /// Notes that an upload begins. Its parts leave no trace of their own: there are many, and they do one thing.
+    async fn intend<Q: Message + Name>(
+        &self,
+        caller: &Caller,
+        request_id: &str,
+        first: &Q,
+    ) -> Result<Intent, CallError> {
+        let call = self.backend.call(caller, first);
+        Ok(self.backend.node.intend(call, request_id.to_owned()).await?)
+    }
+
+    /// Notes how an upload has ended.
+    async fn conclude<T>(&self, intent: Intent, ended: Result<T, Status>) -> Result<T, Status> {
+        let outcome = match &ended {
+            Ok(_) => Outcome::Done,
+            Err(status) => Outcome::Refused(error_of(status).map(|error| error.code).unwrap_or_default()),
+        };
+        let concluded = self.backend.node.conclude(intent, Vec::new(), outcome).await;
+        concluded.map_err(|_| CallError::Unconcluded)?;
+        ended
+    }
+}
 
 /// Does something with the artifact store where it may block.
 pub(super) async fn blocking<T: Send + 'static>(
@@ -86,18 +139,23 @@ impl ArtifactService for Artifacts {
         &self,
         request: Request<Streaming<artifact::UploadArtifactRequest>>,
     ) -> Result<Response<artifact::UploadArtifactResponse>, Status> {
+        let caller = caller(&request)?;
         let mut parts = request.into_inner();
         let first = parts.message().await?.ok_or(CallError::Missing { field: "digest" })?;
         let mut upload = Upload::begin(&first.request_id, &first.digest, first.size_bytes, first.offset_bytes)?;
+        let intent = self.intend(&caller, &first.request_id, &first).await?;
         let mut content = first.content;
-        loop {
-            upload.append(&self.backend, std::mem::take(&mut content)).await?;
-            match parts.message().await? {
-                Some(part) => content = part.content,
-                None => break,
+        let taken = async {
+            loop {
+                upload.append(&self.backend, std::mem::take(&mut content)).await?;
+                match parts.message().await? {
+                    Some(part) => content = part.content,
+                    None => return Ok(upload.held),
+                }
             }
-        }
-        let (received_bytes, complete) = extent(upload.held);
+        };
+        let taken = taken.await;
+        let (received_bytes, complete) = extent(self.conclude(intent, taken).await?);
         Ok(Response::new(artifact::UploadArtifactResponse { received_bytes, complete }))
     }
 
@@ -105,10 +163,22 @@ impl ArtifactService for Artifacts {
         &self,
         request: Request<artifact::UploadArtifactChunkRequest>,
     ) -> Result<Response<artifact::UploadArtifactChunkResponse>, Status> {
+        let caller = caller(&request)?;
         let part = request.into_inner();
         let mut upload = Upload::begin(&part.request_id, &part.digest, part.size_bytes, part.offset_bytes)?;
-        upload.append(&self.backend, part.content).await?;
+        let key = (caller.id, upload.digest);
+        let intent = match self.backend.uploads.take(&key) {
+            Some(intent) => intent,
+            None => self.intend(&caller, &part.request_id, &part).await?,
+        };
+        let taken = upload.append(&self.backend, part.content).await;
         let (received_bytes, complete) = extent(upload.held);
+        if taken.is_ok() && !complete {
+            // The next part goes on with it.
+            self.backend.uploads.put(key, intent);
+        } else {
+            self.conclude(intent, taken.map_err(Status::from)).await?;
+        }
         Ok(Response::new(artifact::UploadArtifactChunkResponse { received_bytes, complete }))
     }
 

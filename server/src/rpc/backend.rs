@@ -18,14 +18,17 @@ use prost::{Message, Name};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
+use super::artifact::Uploads;
 use super::call_error::{CallError, required};
 use super::catalog::Catalog;
 use super::convert;
 use super::device_index::DeviceIndex;
 use super::request_log::{Kept, RequestLog};
+use super::traced::Calls;
 use crate::access::AccessTokens;
 use crate::answers::Answers;
 use crate::commit::commit;
+use crate::connect::schemas;
 use crate::edge::authenticate::Caller;
 use crate::examine::Premises;
 use crate::node::{Node, Shared};
@@ -75,6 +78,9 @@ pub struct Backend {
     pub(super) planning: tokio::sync::Mutex<()>,
     /// Held while a device is renamed, so that whoever comes second is told that the name is taken.
     pub(super) naming: tokio::sync::Mutex<()>,
+    /// What the audit log is told of calls.
+    pub(super) calls: Calls,
+    pub(super) uploads: Uploads,
     requests: RequestLog,
     actor: ActorKey,
 }
@@ -98,7 +104,23 @@ impl Backend {
         let (index, catalog, requests) = (DeviceIndex::new(store()), Catalog::new(store()), RequestLog::new(store()));
         let (planning, naming) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
         let actor = ActorKey::only("api");
-        Arc::new(Self { node, tokens, introduction, index, catalog, copies, planning, naming, requests, actor })
+        // That the schemas are a valid set is tested, and asked where the API is opened.
+        let calls = Calls::new(&schemas().unwrap_or_default());
+        let uploads = Uploads::default();
+        Arc::new(Self {
+            node,
+            tokens,
+            introduction,
+            index,
+            catalog,
+            copies,
+            planning,
+            naming,
+            calls,
+            uploads,
+            requests,
+            actor,
+        })
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -148,7 +170,8 @@ impl Backend {
     }
 
     /// Answers a request that changes something, once. `again` gives the answer when the change is known to have been
-    /// made and its answer is not: the server may have ended between the two.
+    /// made and its answer is not: the server may have ended between the two. A repetition changes nothing, and leaves
+    /// no trace of its own.
     pub(super) async fn once_or<Q: Message + Name, R: Message + Default>(
         &self,
         (caller, kept): (&Caller, Kept),
@@ -157,7 +180,8 @@ impl Backend {
         answer: impl Future<Output = Result<R, CallError>>,
         again: impl Fn() -> Result<R, CallError>,
     ) -> Result<Response<R>, Status> {
-        let response = self.requests.once((caller, self.now(), kept), request_id, asked, answer, again).await?;
+        let traced = self.traced(caller, request_id, asked, answer);
+        let response = self.requests.once((caller, self.now(), kept), request_id, asked, traced, again).await?;
         Ok(Response::new(response))
     }
 

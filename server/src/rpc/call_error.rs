@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 
 use super::status::status;
 use crate::artifact_store::ArtifactError;
+use crate::audit::UnauditedError;
 use crate::backup::WriteBackupError;
 use crate::record::ReadRecordError;
 
@@ -96,6 +97,10 @@ pub(crate) enum CallError {
     Registration(#[from] RegistrationError),
     #[error("the device may not join")]
     Refused(Refusal),
+    #[error("the call is not carried out")]
+    Unaudited(#[from] UnauditedError),
+    #[error("the audit log did not take how the call ended; repeat it to hear that")]
+    Unconcluded,
     #[error("the server did not come to an answer in time")]
     TimedOut,
     #[error("the store cannot be read")]
@@ -168,6 +173,7 @@ impl CallError {
             Self::Registration(error) => registration_row(error),
             // It has a name already, which the registration gave it.
             Self::Refused(_) => row(Code::PermissionDenied, "", ""),
+            Self::Unaudited(_) | Self::Unconcluded => row(Code::Unavailable, "audit.unavailable", "fleetd doctor"),
             Self::TimedOut => row(Code::DeadlineExceeded, "server.timed_out", "fleetd doctor"),
             Self::Commit(CommitError::Full) => row(Code::ResourceExhausted, "store.full", ""),
             Self::Commit(CommitError::Stale { .. }) => row(Code::Aborted, "store.changed_meanwhile", ""),
@@ -175,6 +181,15 @@ impl CallError {
             Self::Record(_) => row(Code::DataLoss, "store.unreadable", "fleetd doctor"),
             Self::Backup(_) => row(Code::Internal, "backup.failed", "fleetd doctor"),
             Self::Internal { .. } => row(Code::Internal, "server.failed", "fleetd doctor"),
+        }
+    }
+
+    /// Its name for programs.
+    pub(crate) fn code(&self) -> String {
+        match self {
+            // What a device reads is the registration's own name for it.
+            Self::Refused(refusal) => refusal.code.clone(),
+            _ => self.row().1.to_owned(),
         }
     }
 
@@ -325,17 +340,12 @@ fn registration_row(error: &RegistrationError) -> Row {
 
 impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
-        let Row(code, name, next_command) = error.row();
+        let Row(code, _, next_command) = error.row();
         if matches!(code, Code::Internal | Code::Unavailable | Code::DataLoss) {
             tracing::error!(error = %error, details = error.details(), "a call failed");
         }
-        // What a device reads is the registration's own name for it.
-        let name = match &error {
-            CallError::Refused(refusal) => refusal.code.clone(),
-            _ => name.to_owned(),
-        };
         let words = Error {
-            code: name,
+            code: error.code(),
             message: error.to_string(),
             details: error.details(),
             next_command,

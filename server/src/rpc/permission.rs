@@ -20,7 +20,7 @@ const ADMIN: Permission = Permission::Needs(Role::Admin);
 type Methods = &'static [(&'static str, Permission)];
 
 /// Every RPC that this server serves.
-const SERVICES: [(&str, Methods); 14] = [
+const SERVICES: [(&str, Methods); 15] = [
     ("fleetd.registration.v1.RegistrationService", &[("GetFleet", OPEN), ("RegisterDevice", OPEN)]),
     (
         "fleetd.enrolment.v1.EnrolmentService",
@@ -81,6 +81,8 @@ const SERVICES: [(&str, Methods); 14] = [
         "fleetd.access.v1.AccessService",
         &[("CreateAccessToken", ADMIN), ("ListAccessTokens", ADMIN), ("RevokeAccessToken", ADMIN), ("WhoAmI", VIEWER)],
     ),
+    // It names every access token and what each was used for, which only an admin may list.
+    ("fleetd.audit.v1.AuditService", &[("ListAuditEntries", ADMIN), ("WatchAuditEntries", ADMIN)]),
     // All that the server keeps leaves it, but for its keys.
     ("fleetd.backup.v1.BackupService", &[("ReadBackup", ADMIN)]),
     // Where things lie on the server's machine, and what its rollouts did with each device.

@@ -1,5 +1,7 @@
 //! How an error becomes a status: its code for programs, and one `fleetd.common.v1.Error` as its detail for people.
 
+use std::time::Duration;
+
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_proto::google;
 use prost::Message as _;
@@ -9,14 +11,31 @@ use tonic::{Code, Status};
 /// with three bytes for one. A client takes 16 KiB of headers in all, and sees a broken connection above that.
 const TEXT_BYTES_MAX: usize = 1 << 10;
 
+/// What a status names the detail that says when to ask again.
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
 /// Makes the status that ends an RPC with `error`, whose message is the status's own. Texts that are too long are cut.
 #[must_use]
 pub fn status(code: Code, error: &Error) -> Status {
+    with_details(code, error, None)
+}
+
+/// The same, and when to ask again.
+#[must_use]
+pub fn with_retry(code: Code, error: &Error, wait: Duration) -> Status {
+    let retry_delay = prost_types::Duration::try_from(wait).ok();
+    let retry = google::rpc::RetryInfo { retry_delay };
+    // It has no name of its own in Rust: the generator gives names to what is ours.
+    let retry = prost_types::Any { type_url: RETRY_INFO.to_owned(), value: retry.encode_to_vec() };
+    with_details(code, error, Some(retry))
+}
+
+fn with_details(code: Code, error: &Error, more: Option<prost_types::Any>) -> Status {
     let mut error = error.clone();
     for text in [&mut error.message, &mut error.details, &mut error.next_command, &mut error.help_url] {
         shorten(text);
     }
-    let details = prost_types::Any::from_msg(&error).into_iter().collect();
+    let details = prost_types::Any::from_msg(&error).into_iter().chain(more).collect();
     let envelope = google::rpc::Status { code: i32::from(code), message: error.message.clone(), details };
     Status::with_details(code, error.message.clone(), envelope.encode_to_vec().into())
 }

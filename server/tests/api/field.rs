@@ -136,7 +136,7 @@ async fn admin(world: &World) -> String {
 }
 
 /// Fills a registration's token and signing request, where they were not taken out.
-async fn complete_registration(world: &World, fields: &mut serde_json::Map<String, Value>) {
+pub(super) async fn complete_registration(world: &World, fields: &mut serde_json::Map<String, Value>) {
     let made = world.call("enrolment.v1.EnrolmentService/CreateEnrolmentToken", json!({})).await.expect("a token");
     if fields.contains_key("token") {
         fields.insert("token".to_owned(), made["text"].clone());

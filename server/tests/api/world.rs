@@ -138,7 +138,7 @@ impl World {
         let backend = Backend::new(node.clone(), Arc::clone(&tokens), introduction, Arc::new(store.clone()));
         let authenticator = Arc::clone(&tokens);
         let api = Api::open(routes(&backend), authenticator, limits, Help::at(HELP_AT)).await;
-        let api = api.expect("valid schemas");
+        let api = api.expect("valid schemas").heard_by(backend.hear_refusals());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let names = ["localhost", "127.0.0.1"].map(ServerName::of_host);

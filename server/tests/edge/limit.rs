@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleetd_server::edge::limit::Limits;
+use fleetd_server::edge::rate::Rate;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -125,6 +126,100 @@ async fn one_connection_more_than_allowed_waits_for_room() {
     drop(first);
     running.await.unwrap().unwrap();
     assert_eq!(second.await.unwrap(), 200);
+}
+
+const WHO_AM_I: &str = "/fleetd.access.v1.AccessService/WhoAmI";
+
+#[tokio::test]
+async fn a_credential_that_calls_too_often_is_told_when_to_come_again() {
+    let calls = Rate { per_second: 1, burst: 20 };
+    let server = Server::start_with(Limits { calls, ..Limits::default() }).await;
+    for _ in 0..20 {
+        assert_eq!(post_json(&server, WHO_AM_I, "deployer", "{}").await.status, 200);
+    }
+    let answer = post_json(&server, WHO_AM_I, "deployer", "{}").await;
+    let error = answer.json();
+    assert_eq!((answer.status.as_u16(), error["code"].as_str()), (429, Some("resource_exhausted")));
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert_eq!(error["message"], "deployer calls more often than 1 times a second");
+    assert_eq!(error["details"][0]["debug"]["code"], "rate.credential");
+    assert_eq!(error["details"][1]["type"], "google.rpc.RetryInfo");
+    assert!(error["details"][1]["debug"]["retryDelay"].is_string(), "{error}");
+    let answer = send_http2(&server, request("POST", WHO_AM_I, "application/grpc", "deployer", framed(b""))).await;
+    assert_eq!(answer.grpc_status(), "8");
+    assert_eq!(post_json(&server, WHO_AM_I, "admin", "{}").await.status, 200, "another credential is another's");
+}
+
+#[tokio::test]
+async fn failures_of_an_address_are_put_off_and_a_good_credential_is_not() {
+    let failures = Rate { per_second: 1, burst: 5 };
+    let server = Server::start_with(Limits { failures, ..Limits::default() }).await;
+    let mut codes = Vec::new();
+    for token in ["", "unknown", "expired"].into_iter().cycle().take(9) {
+        codes.push(post_json(&server, WHO_AM_I, token, "{}").await.status.as_u16());
+    }
+    assert_eq!(codes, [401, 401, 401, 401, 401, 429, 429, 429, 429]);
+    let answer = post_json(&server, WHO_AM_I, "unknown", "{}").await;
+    assert_eq!(answer.json()["details"][0]["debug"]["code"], "rate.failures");
+    assert_eq!(post_json(&server, WHO_AM_I, "deployer", "{}").await.status, 200);
+}
+
+#[tokio::test]
+async fn calls_without_a_credential_are_put_off_too() {
+    let open_calls = Rate { per_second: 1, burst: 3 };
+    let server = Server::start_with(Limits { open_calls, ..Limits::default() }).await;
+    let health = "/grpc.health.v1.Health/Check";
+    for _ in 0..3 {
+        assert_eq!(post_json(&server, health, "", "{}").await.status, 200);
+    }
+    let answer = post_json(&server, health, "", "{}").await;
+    assert_eq!((answer.status.as_u16(), answer.headers["retry-after"].to_str().unwrap()), (429, "1"));
+    assert_eq!(answer.json()["details"][0]["debug"]["code"], "rate.open");
+}
+
+#[tokio::test]
+async fn silent_connections_by_the_hundred_keep_nobody_out() {
+    let server = Server::start().await;
+    // More than an address may have, of both kinds: that never shake hands, and that shake hands and ask for nothing.
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(tokio::net::TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(tls(&server, b"http/1.1").await);
+    }
+    assert_eq!(post_json(&server, WHO_AM_I, "deployer", "{}").await.status, 200);
+    // Of one address, 64 are left; each of the others was closed when the next came.
+    let mut closed = 0;
+    for mut stream in silent {
+        let mut byte = [0];
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut byte)).await;
+        closed += usize::from(matches!(ended, Ok(Ok(0) | Err(_))));
+    }
+    assert_eq!(closed, 400, "the idle ones came after them");
+}
+
+#[tokio::test]
+async fn a_connection_with_a_credential_makes_room_for_no_stranger() {
+    let limits = Limits { strangers_max: 4, strangers_each_max: 2, ..Limits::default() };
+    let server = Server::start_with(limits).await;
+    let (mut known, connection) = http1::handshake(TokioIo::new(tls(&server, b"http/1.1").await)).await.unwrap();
+    tokio::spawn(connection);
+    let ask = || {
+        let mut request = request("POST", WHO_AM_I, "application/json", "deployer", "{}".into());
+        request.headers_mut().insert("host", "localhost".parse().unwrap());
+        request
+    };
+    let answer = known.send_request(ask()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.into_body().collect().await.unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..10 {
+        strangers.push(tls(&server, b"http/1.1").await);
+    }
+    known.ready().await.unwrap();
+    assert_eq!(known.send_request(ask()).await.unwrap().status(), 200);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use fleetd_actors::agent::record::{AgentRecord, Membership, TrustFloor};
 use fleetd_agent::config::{Config, ConfigArguments, Environment};
 use fleetd_agent::record;
 use fleetd_agent::shim::{acknowledge_lines, last_position, read_lines};
-use fleetd_agent::support_bundle::read_flights;
+use fleetd_agent::support_bundle::{read_flights, read_parts};
 use fleetd_sync_core::codec::{Reader, Writer};
 use fleetd_sync_core::id::{DeviceId, FleetId};
 use fleetd_sync_core::limit;
@@ -128,7 +128,10 @@ fn check(bytes: &[u8]) -> bool {
         b'c' => config(rest),
         b'l' => lines(rest),
         b'L' => lines(&with_checksums(rest)),
-        _ => read_flights(&file("bundle.tar", rest)).is_ok(),
+        _ => {
+            let path = file("bundle.tar", rest);
+            read_parts(&path).is_ok_and(|parts| read_flights(&path, &parts).is_ok())
+        }
     }
 }
 
