@@ -6,9 +6,8 @@
 //! that acknowledged and then fell silent has *failed*.
 //!
 //! An end of the rollout is not the end of its devices: those that were away follow later, and those that an abort
-//! found at work say what became of that. Both are still listened to, and stand in the rollout.
-//!
-//! [`plan`] computes what is to be done before anything starts. Waves and gates are to stand beside it.
+//! found at work say what became of that. Both are still listened to. [`plan`] computes what is to be done before
+//! anything starts. Waves and gates are to stand beside it.
 
 mod deadline;
 pub mod plan;

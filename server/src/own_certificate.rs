@@ -51,20 +51,27 @@ pub struct OwnCertificate {
 }
 
 impl OwnCertificate {
-    /// Takes what is shown now, and where.
+    /// Takes what the port of the devices shows now, and makes what that of the API is to show.
     ///
     /// # Errors
-    /// [`RenewError::Read`] when `identity` has no certificate of ours.
+    /// [`RenewError`] when `identity` has no certificate of ours, or that for browsers cannot be made or written.
     pub fn new(
         (keys, names): (Arc<Keys>, Vec<ServerName>),
         identity: &ListenIdentity,
         listener: Weak<dyn Listener>,
-        api: Arc<ApiCertificates>,
         clock: Arc<dyn Clock>,
         entropy: Entropy,
     ) -> Result<Self, RenewError> {
         let not_after = last_date(identity)?;
+        let browser = keys.publish(&names, clock.now().wall)?;
+        let api = Arc::new(ApiCertificates::new(identity, &browser)?);
         Ok(Self { keys, names, not_after, listener, api, clock, entropy })
+    }
+
+    /// What the port of the API shows.
+    #[must_use]
+    pub fn shown_by_api(&self) -> Arc<ApiCertificates> {
+        Arc::clone(&self.api)
     }
 
     /// Looks at the date for as long as the server runs.
@@ -153,7 +160,6 @@ mod tests {
         let keys = Arc::new(Keys::open_or_create(folder.path(), &mut entropy).unwrap());
         let names = vec![ServerName::of_host("localhost")];
         let identity = keys.listen_identity(&names, BEGIN, &mut entropy).unwrap();
-        let api = Arc::new(ApiCertificates::new(&identity, &keys.publish(&names, BEGIN).unwrap()).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let runtime = tokio::runtime::Handle::current();
         let endpoint = Endpoint::new(runtime, Settings::default(), Arc::clone(&clock), entropy.stream("endpoint"));
@@ -161,10 +167,9 @@ mod tests {
             Arc::new(|_, _: &Peer, _| -> fleetd_sync_transport::link::LinkEvents { Arc::new(|_, _| {}) });
         let listener: Arc<dyn Listener> =
             Arc::from(endpoint.listen("127.0.0.1:0", identity.clone(), nobody_cares).unwrap());
-        let (weak, shown) = (Arc::downgrade(&listener), Arc::clone(&api));
-        let mut own =
-            OwnCertificate::new((Arc::clone(&keys), names), &identity, weak, shown, clock, entropy.stream("own"))
-                .unwrap();
+        let (owner, weak) = ((Arc::clone(&keys), names), Arc::downgrade(&listener));
+        let mut own = OwnCertificate::new(owner, &identity, weak, clock, entropy.stream("own")).unwrap();
+        let api = own.shown_by_api();
 
         let (first, half) = (BEGIN + SERVER_CERTIFICATE_LIFETIME, SERVER_CERTIFICATE_LIFETIME / 2);
         assert!(!own.renew(BEGIN + (half - LOOK_EVERY)).unwrap());

@@ -28,7 +28,7 @@ use fleetd_sync_store::open_error::open_or_put_aside;
 use fleetd_sync_store::state_store::StateStore;
 use fleetd_sync_transport::clock::{NoEntropyError, SystemClock, system_entropy};
 use fleetd_sync_transport::endpoint::{Endpoint, Settings};
-use fleetd_sync_transport::identity::{ApiCertificates, IssueError, ServerName, TlsError, api_server_tls};
+use fleetd_sync_transport::identity::{IssueError, ServerName, TlsError, api_server_tls};
 pub use fleetd_sync_transport::link::ListenError;
 use fleetd_sync_transport::link::Listener;
 use tokio::net::TcpListener;
@@ -278,13 +278,7 @@ async fn run(
         blocking: Arc::new(RuntimeThreads(Handle::current())),
         entropy: entropy.stream("node"),
     };
-    let identity = ServerIdentity {
-        trust_file: Arc::new(keys.trust_file()),
-        authority: keys.authority().clone(),
-        certificates: Arc::new(keys.certificate_authority()?),
-        boot: BootId::random(entropy),
-    };
-    let node = Node::start(&engine, seams, identity)?;
+    let node = Node::start(&engine, seams, identity(&keys, BootId::random(entropy))?)?;
     keys.check_roles(&node.shared.trust().roster)?;
     note_start(&node, quarantined.as_deref()).await?;
 
@@ -309,12 +303,9 @@ async fn run(
     let (presence, shared) = (Presence::new(Arc::clone(&node.shared)), Arc::clone(&node.shared));
     let backend = Backend::new(node, Arc::clone(&tokens), introduction, Arc::clone(&store) as _);
     let api = open_api(&backend, tokens, help(&announcement)).await?;
-    let browser_identity = keys.publish(&ports.names, clock.now().wall)?;
-    let shown = Arc::new(ApiCertificates::new(&listen_identity, &browser_identity)?);
-    let tls = api_server_tls(Arc::clone(&shown))?;
-    let entropy = entropy.stream("own certificate");
-    let (owner, weak) = ((Arc::new(keys), ports.names), Arc::downgrade(&listener));
-    let certificate = OwnCertificate::new(owner, &listen_identity, weak, shown, clock, entropy)?;
+    let (owner, entropy) = ((Arc::new(keys), ports.names), entropy.stream("own certificate"));
+    let certificate = OwnCertificate::new(owner, &listen_identity, Arc::downgrade(&listener), clock, entropy)?;
+    let tls = api_server_tls(certificate.shown_by_api())?;
     announce(announcement);
     let (presence, certificate) = (tokio::spawn(presence.run()), tokio::spawn(certificate.run()));
     let mut failure = None;
@@ -336,6 +327,15 @@ async fn run(
     failure.map_or(Ok(()), |cause| {
         let (path, source) = (options.data.join("store"), io::Error::other(cause));
         Err(ServeError::StoreFailed { path, source })
+    })
+}
+
+fn identity(keys: &Keys, boot: BootId) -> Result<ServerIdentity, IssueError> {
+    Ok(ServerIdentity {
+        trust_file: Arc::new(keys.trust_file()),
+        authority: keys.authority().clone(),
+        certificates: Arc::new(keys.certificate_authority()?),
+        boot,
     })
 }
 
