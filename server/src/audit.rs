@@ -80,9 +80,9 @@ impl Node {
         let (reply, noted) = oneshot::channel();
         let operation = self.shared.audit_answers.open(Box::new(move |number| drop(reply.send(answer(number)))));
         self.actors.audit.send(input(operation));
-        match tokio::time::timeout(NOTED_TIMEOUT, noted).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(UnauditedError),
-        }
+        let answered = tokio::time::timeout(NOTED_TIMEOUT, noted).await;
+        // A log that failed has lost what it was asked, and nobody will answer.
+        self.shared.audit_answers.forget(operation);
+        answered.ok().and_then(Result::ok).ok_or(UnauditedError)
     }
 }

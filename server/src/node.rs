@@ -346,8 +346,6 @@ fn lobby_load(shared: &Arc<Shared>, later: &Later) -> Load<Lobby, LobbyDriver> {
 fn audit_load(shared: &Arc<Shared>) -> Load<Audit, AuditDriver> {
     let shared = Arc::clone(shared);
     Arc::new(move |address| {
-        // Whoever asked the log that was loaded before this one gets no answer: what it was asked is lost.
-        shared.audit_answers.forget_all();
         let fleet = shared.trust().chain.fleet();
         let (standing, open) = record::audit::load(shared.seams.store.as_ref(), fleet).map_err(failed)?;
         Ok((Audit::load(&standing, open), AuditDriver::new(Arc::clone(&shared), address.clone())))

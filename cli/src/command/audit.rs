@@ -35,6 +35,10 @@ pub enum Audit {
     /// Compute the chain of hashes again on this machine, and tell its head
     Verify(Verify),
     /// Show the number and hash of the newest entry, to note elsewhere
+    #[command(after_help = "\
+Examples:
+  fleetd audit head
+  fleetd audit head | tee -a audit-heads.txt")]
     Head,
 }
 
@@ -48,7 +52,7 @@ Examples:
   fleetd audit list
   fleetd audit list --since 7d --by ana
   fleetd audit list --on brisk-otter --action RevokeDevice
-  fleetd audit list -f --json >> audit.jsonl")]
+  fleetd audit list -f --json | tee -a audit.jsonl")]
 pub struct List {
     /// Only from then on: how long ago (`7d`) or when (`2026-03-01T12:00:00Z`)
     #[arg(long, value_name = "TIME", value_parser = value::past)]

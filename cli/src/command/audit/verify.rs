@@ -20,7 +20,7 @@ use crate::error::CommandError;
 #[command(after_help = "\
 Examples:
   fleetd audit verify
-  fleetd audit verify --head 812:5f2c…")]
+  fleetd audit verify --head 812:9111c048cc8f9b2b840efd1cdf275b6e303b9ec5a283b132e5febbc1db62fff7")]
 pub struct Verify {
     /// A head that was noted before: the log must still hold that entry, unchanged
     #[arg(long, value_name = "NUMBER:HASH")]

@@ -19,7 +19,7 @@ use crate::key_file;
 Examples:
   fleetd trust sign next.record --root anna.key
   fleetd trust sign next.record --root anna.key --yes --json
-  fleetd trust sign next.record                  # look, and sign nothing")]
+  fleetd trust sign next.record --json")]
 pub struct Sign {
     /// The file that --draft wrote
     #[arg(value_name = "FILE")]
