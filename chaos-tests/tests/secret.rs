@@ -26,7 +26,7 @@ fn no_secret_is_written_where_others_read_it() {
         let mut secrets = Vec::new();
 
         cluster.delegate()?;
-        let enrolment = cluster.token(&["--uses", "1"])?;
+        let enrolment = cluster.token(&["--uses", "1", "--label", "place=0"])?;
         let made = cluster.json(&["access", "create", "ci", "--role", "deployer"])?;
         let access = made["text"].as_str().context("a token without its text")?.to_owned();
         cluster.push("1.0.0", &brewing("1.0.0"), &["--grace", "1s"])?;

@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn both_ports_show_a_new_certificate_once_half_of_the_time_is_over() {
         let (folder, mut entropy) = (tempfile::tempdir().unwrap(), Entropy::from_seed([1; 32]));
-        let keys = Arc::new(Keys::open_or_create(folder.path(), &mut entropy).unwrap());
+        let keys = Arc::new(Keys::open_or_create(&folder.path().join("keys"), &mut entropy).unwrap());
         let names = vec![ServerName::of_host("localhost")];
         let identity = keys.listen_identity(&names, BEGIN, &mut entropy).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());

@@ -48,7 +48,8 @@ impl TranscodeError {
     }
 }
 
-/// Reads a message in `encoding` and writes it as protobuf. Protobuf passes as it is: the service checks it. Of JSON,
+/// Reads a message in `encoding` and writes it as protobuf. Protobuf passes as it is once it has been read: what is none
+/// would be called the server's own fault behind this. Of JSON,
 /// fields that the schema does not have are ignored, as Connect's own servers do, and nothing at all is `{}`.
 pub(crate) fn to_proto(
     encoding: Encoding,
@@ -56,7 +57,9 @@ pub(crate) fn to_proto(
     bytes: Bytes,
 ) -> Result<Bytes, TranscodeError> {
     if encoding == Encoding::Proto {
-        return Ok(bytes);
+        let read = DynamicMessage::decode(descriptor.clone(), bytes.clone());
+        let error = |source| TranscodeError::Proto { message: descriptor.full_name().to_owned(), source };
+        return read.map(|_| bytes).map_err(error);
     }
     let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
     let options = DeserializeOptions::new().deny_unknown_fields(false);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::field::whole_requests;
-use super::world::{Refused, World, framed, refused, text};
+use super::world::{Refused, World, framed, patient_limits, refused, text};
 
 /// Bytes of a message that a server of these tests takes.
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
@@ -149,7 +149,7 @@ async fn every_guarded_rpc_refuses_lower_roles_and_lets_its_own_in() {
 
 #[tokio::test]
 async fn every_rpc_refuses_a_message_that_is_too_long() {
-    let limits = Limits { message_bytes_max: MESSAGE_BYTES_MAX, open_body_bytes_max: 1 << 10, ..Limits::default() };
+    let limits = Limits { message_bytes_max: MESSAGE_BYTES_MAX, open_body_bytes_max: 1 << 10, ..patient_limits() };
     let world = World::start_with(limits).await;
     for (method, needs) in served() {
         let (token, bytes_max) = match needs {

@@ -12,6 +12,7 @@ use fleetd_server::blocking::RuntimeThreads;
 use fleetd_server::connect::schemas;
 use fleetd_server::edge::authenticate::Role;
 use fleetd_server::edge::limit::Limits;
+use fleetd_server::edge::rate::Rate;
 use fleetd_server::edge::{Api, serve};
 use fleetd_server::keys::Keys;
 use fleetd_server::node::{Node, Seams, ServerIdentity};
@@ -97,9 +98,16 @@ pub(crate) struct World {
     _folder: tempfile::TempDir,
 }
 
+/// The limits of a server that puts nobody off.
+pub(crate) fn patient_limits() -> Limits {
+    let often = Rate { per_second: 100_000, burst: 100_000 };
+    Limits { calls: often, failures: often, open_calls: often, ..Limits::default() }
+}
+
 impl World {
+    /// A world whose server puts nobody off: tests call it as often as they like.
     pub(crate) async fn start() -> Self {
-        Self::start_with(Limits::default()).await
+        Self::start_with(patient_limits()).await
     }
 
     pub(crate) async fn start_with(limits: Limits) -> Self {

@@ -159,7 +159,7 @@ fn size(bytes: u64) -> String {
         unit += 1;
     }
     let divisor = 1_u64 << (10 * unit);
-    let tenths = bytes.saturating_mul(10) / divisor % 10;
+    let tenths = bytes % divisor * 10 / divisor;
     let name = UNITS.get(unit).copied().unwrap_or_default();
     if unit == 0 { format!("{bytes} {name}") } else { format!("{}.{tenths} {name}", bytes / divisor) }
 }
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn sizes_are_said_in_the_unit_that_fits() {
         let sizes = [0, 1023, 1024, 1536, 5 << 20, u64::MAX].map(size);
-        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 MiB", "16777215.0 TiB"]);
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "5.0 MiB", "16777215.9 TiB"]);
     }
 
     #[test]
