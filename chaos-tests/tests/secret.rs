@@ -9,6 +9,7 @@ use fleetd_chaos_tests::secret::Secret;
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::trust::read_armour;
+use serde_json::Value;
 
 use crate::material::brewing;
 
@@ -103,9 +104,10 @@ fn hear(cluster: &Cluster, arguments: &[&str], said: &mut Said) -> anyhow::Resul
 
 /// Logs in with a token, as another operator does.
 fn log_in(cluster: &Cluster, token: &str, said: &mut Said) -> anyhow::Result<()> {
-    let whoami = cluster.json(&["whoami"])?;
-    let (url, fleet) = (&whoami["url"], &whoami["fleetId"]);
-    let url = url.as_str().or_else(|| whoami["server"].as_str()).unwrap_or_default().to_owned();
+    let announced = fs::read_to_string(cluster.path("serve.json"))?;
+    let announced: Value = serde_json::from_str(announced.lines().next().context("nothing was announced")?)?;
+    let (address, fleet) = (announced["apiAddress"].as_str().context("no address")?, &announced["fleetId"]);
+    let url = format!("https://{address}");
     let mut command = cluster.command();
     command.args([
         "--json",
