@@ -32,7 +32,8 @@ pub(crate) fn run(shell: &Shell) -> anyhow::Result<Outcome> {
     build(shell)?;
     let is_without_chromium = env::var_os(WITHOUT_CHROMIUM).is_some();
     let _required = shell.push_env(REQUIRED, if is_without_chromium { "node" } else { "node,chromium" });
-    cmd!(shell, "cargo test --package fleetd-server --test runner oracle::").run()?;
+    // The whole workspace, as the tests before it: with the features of one crate, most would be built once more.
+    cmd!(shell, "cargo test --workspace --test runner oracle::").run()?;
     if is_without_chromium {
         return Ok(Outcome::Skipped("the browser's part: Chromium cannot be installed; the others passed".to_owned()));
     }
