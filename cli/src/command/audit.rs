@@ -19,7 +19,6 @@ use crate::client::FleetClient;
 use crate::client::json::json as message_json;
 use crate::client::watch::Told;
 use crate::error::CommandError;
-use crate::exit::Exit;
 use crate::output::{Moment, table};
 
 pub use verify::{Head, Verify, check};
@@ -112,14 +111,7 @@ impl List {
             WatchAuditEntriesRequest { filter: Some(self.filter()), after_number: last, resume_token: String::new() };
         let mut watch = client.follow(request);
         loop {
-            let told = tokio::select! {
-                biased;
-                () = session.interrupt.pressed() => {
-                    return Err(CommandError::new("interrupted", "interrupted").exit(Exit::Interrupted));
-                }
-                told = watch.next() => told?,
-            };
-            match told {
+            match watch.next().await? {
                 Told::Entry(response) => {
                     if let Some(entry) = &response.audit_entry {
                         tell(session, &mut calls, entry)?;

@@ -301,14 +301,7 @@ impl Watch {
         };
         let mut watch = client.follow(request);
         loop {
-            let told = tokio::select! {
-                biased;
-                () = session.interrupt.pressed() => {
-                    return Err(CommandError::new("interrupted", "interrupted").exit(Exit::Interrupted));
-                }
-                told = watch.next() => told?,
-            };
-            match told {
+            match watch.next().await? {
                 Told::Entry(entry) if session.output.is_json() => {
                     session.output.answer(&message_json(&entry), String::new)?;
                 }

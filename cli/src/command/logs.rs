@@ -14,7 +14,6 @@ use crate::client::FleetClient;
 use crate::client::json::json as message_json;
 use crate::client::watch::Told;
 use crate::error::CommandError;
-use crate::exit::Exit;
 use crate::output::Moment;
 
 /// Previewed lines that are remembered, so that each is shown once.
@@ -64,14 +63,7 @@ impl Logs {
         let mut watch = client.follow(self.request());
         let mut previews = Previews::default();
         loop {
-            let told = tokio::select! {
-                biased;
-                () = session.interrupt.pressed() => {
-                    return Err(CommandError::new("interrupted", "interrupted").exit(Exit::Interrupted));
-                }
-                told = watch.next() => told?,
-            };
-            match told {
+            match watch.next().await? {
                 Told::Entry(entry) if session.output.is_json() => {
                     session.output.answer(&message_json(&entry), String::new)?;
                 }
