@@ -28,6 +28,7 @@ pub mod report;
 pub mod rollout;
 pub mod selector;
 pub mod spawn;
+pub mod targeting;
 pub mod workload;
 
 #[cfg(feature = "shell")]

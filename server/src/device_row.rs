@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fleetd_actors::device::record::{DeviceRecord, Membership};
 use fleetd_actors::report::{FaultKind, Phase};
-use fleetd_actors::rollout::plan::{DeviceRow, PresentRelease};
+use fleetd_actors::targeting::{DeviceRow, PresentRelease};
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::time::Wall;
 

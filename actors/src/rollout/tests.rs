@@ -1,14 +1,18 @@
 //! Rollouts of three devices, stepped by hand, and of any number, at random.
 
+use std::time::Duration;
+
 use expect_test::expect;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId};
 use proptest::prelude::*;
 
-use super::plan::{Blocked, PlannedDevice, PlannedRelease, Targets, Verdict};
+use super::plan::{Blocked, PlannedDevice, PlannedRelease, Verdict};
+use super::run::{ACKNOWLEDGE_WITHIN, RESEND_FIRST, SENT_PER_TURN, SILENT_AFTER};
 use super::*;
 use crate::flight::Recorded as _;
 use crate::report::{Exit, Fault};
+use crate::targeting::Targets;
 
 fn rollout() -> RolloutId {
     RolloutId::from_bytes([1; 10])

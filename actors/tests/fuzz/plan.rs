@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedDevice, PlannedRelease, Targets, Verdict};
+use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
 use fleetd_actors::selector::Selector;
+use fleetd_actors::targeting::Targets;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
 use fleetd_sync_core::limit;

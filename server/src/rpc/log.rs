@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use fleetd_actors::rollout::plan::Targets;
+use fleetd_actors::targeting::Targets;
 use fleetd_proto::fleetd::log::v1 as log;
 use fleetd_proto::fleetd::log::v1::log_service_server::LogService;
 use fleetd_sync_core::commit::Space;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetd_actors::rollout::plan::{PlannedRelease, Targets, plan};
+use fleetd_actors::rollout::plan::{PlannedRelease, plan};
+use fleetd_actors::targeting::Targets;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
 

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use fleetd_actors::rollout::plan::{
-    DeviceRow, Plan, PlanError, PlannedDevice, PlannedRelease, PresentRelease, ReadPlanError, StaleReason, Targets,
-    Verdict, check_fence, plan,
+    Plan, PlanError, PlannedDevice, PlannedRelease, ReadPlanError, StaleReason, Verdict, check_fence, plan,
 };
+use fleetd_actors::targeting::{DeviceRow, PresentRelease, Targets};
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, PlanId};
 use fleetd_sync_core::name::WorkloadName;

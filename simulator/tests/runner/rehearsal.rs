@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedRelease, Targets, Verdict, plan};
+use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedRelease, Verdict, plan};
+use fleetd_actors::targeting::Targets;
 use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::rehearsal::course::{DeviceEnd, Rehearsed};
 use fleetd_simulator::rehearsal::{

@@ -5,6 +5,8 @@ use fleetd_sync_core::entropy::Entropy;
 use proptest::prelude::*;
 
 use super::*;
+use crate::targeting::PresentRelease;
+use fleetd_sync_core::id::RolloutId;
 
 fn row(index: u8) -> DeviceRow {
     DeviceRow {

@@ -7,7 +7,8 @@ use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::time::Wall;
 
-use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Targets, Verdict};
+use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
+use crate::targeting::Targets;
 
 const HEADER: &str = "fleetd plan ";
 const LAYOUT: &str = "1";

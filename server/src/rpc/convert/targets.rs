@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use fleetd_actors::device::record::DeviceRecord;
-use fleetd_actors::rollout::plan::Targets;
 use fleetd_actors::selector::Selector;
+use fleetd_actors::targeting::Targets;
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_sync_core::commit::Revision;
 

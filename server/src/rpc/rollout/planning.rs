@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use fleetd_actors::device::record::Membership;
-use fleetd_actors::rollout::plan::{self, DeviceRow, Plan, PlannedRelease, Targets, check_fence};
+use fleetd_actors::rollout::plan::{self, Plan, PlannedRelease, check_fence};
 use fleetd_actors::rollout::status::{DeviceStatus, RolloutPhase};
+use fleetd_actors::targeting::{DeviceRow, Targets};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::name::{Version, WorkloadName};
