@@ -9,6 +9,9 @@ use fleetd::error::CommandError;
 use fleetd::exit::Exit;
 use fleetd::output::Output;
 use fleetd_agent::command::Invocation;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let Cli { options, program } = match Cli::try_parse() {
@@ -48,12 +51,12 @@ fn run(command: Command, options: Options, output: &Output) -> Result<(), Comman
 
 /// Writes events to standard error, as `FLEETD_LOG` asks for them (`debug`, `fleetd_server=trace,warn`).
 fn start_tracing() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let asked: Option<Targets> = std::env::var("FLEETD_LOG").ok().and_then(|asked| asked.parse().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let events = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
     // A log that cannot be written must end nobody: telling of it on standard error again would be a panic.
     let events = events.log_internal_errors(false);
-    events.with_ansi(std::io::stderr().is_terminal()).init();
+    events.with_ansi(std::io::stderr().is_terminal()).finish().with(filter).init();
 }
 
 /// Reports what clap did not understand. `--help` and `--version` come this way too, and are no errors.

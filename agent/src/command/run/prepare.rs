@@ -11,7 +11,9 @@ use fleetd_sync_store::disk::{self, DiskStore, Profile};
 use fleetd_sync_store::open_error::{OpenStoreError, open_or_put_aside};
 use fleetd_sync_transport::endpoint::verify_server;
 use fleetd_sync_transport::identity::signing_request;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::super::Invocation;
 use super::super::answer::CommandError;
@@ -27,16 +29,17 @@ pub(crate) const STORE_DIRECTORY: &str = "store";
 pub(super) fn start_tracing(config: &Config) -> Result<(), CommandError> {
     let level = &config.log_level;
     // The database tells at length how it opens its files; a filter of its own brings that back.
-    let filter = EnvFilter::try_new(format!("fjall=warn,lsm_tree=warn,{}", level.value)).map_err(|error| {
+    let filter: Result<Targets, _> = format!("fjall=warn,lsm_tree=warn,{}", level.value).parse();
+    let filter = filter.map_err(|error| {
         let message = format!("log-level {:?} from {} is no filter", level.value, level.origin);
         CommandError::new("agent.config", message)
             .caused_by(&error)
             .next_command("use error, warn, info, debug or trace")
     })?;
-    let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let events = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
     // A log that cannot be written must end nobody: telling of it on standard error again would be a panic.
     let events = events.log_internal_errors(false);
-    let started = events.with_ansi(std::io::stderr().is_terminal()).try_init();
+    let started = events.with_ansi(std::io::stderr().is_terminal()).finish().with(filter).try_init();
     // A program around this one may have started it already.
     let _ = started;
     Ok(())
