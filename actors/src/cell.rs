@@ -71,14 +71,14 @@ impl<M: Machine, D: Driver<M>> Cell<M, D> {
     /// Says whether the actor can be put to rest: nothing unreleased, nothing open, nothing due later.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.is_waiting() && self.machine.is_idle()
+        self.is_waiting() && self.machine.poll_timeout().is_none() && self.machine.is_idle()
     }
 
-    /// Says whether the actor waits for nothing but its next input: nothing unreleased, nothing due later. Its machine
-    /// may still know what no store does.
+    /// Says whether the actor waits for nothing but its next input or its time: nothing is unreleased. Its machine may
+    /// still know what no store does.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.queue.is_empty() && self.machine.poll_timeout().is_none()
+        self.queue.is_empty()
     }
 
     /// The machine, for checkers and reports.

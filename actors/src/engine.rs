@@ -4,6 +4,11 @@ use std::time::Duration;
 
 /// Time without an input after which an idle actor is put to rest: long enough that a busy one never is.
 pub const REST_AFTER: Duration = Duration::from_secs(30);
+/// Time without an input after which an actor that only waits gives up its mailbox and its task. What it knows stays, so
+/// that coming back costs little, and thousands that connect at once are not all there at the same time.
+pub const PARK_AFTER: Duration = Duration::from_secs(2);
+/// Time before a machine's next timer for which it is not worth it.
+pub const PARKED_AT_LEAST: Duration = Duration::from_mins(1);
 /// First pause before an actor that failed twice in a row is started again.
 const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// Longest pause before an actor is started again.

@@ -17,11 +17,12 @@ use fleetd_sync_core::commit::{ActorKey, Commit, CommitError};
 use fleetd_sync_core::machine::Machine;
 use fleetd_sync_core::time::{Clock, Monotonic};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::runtime::Handle;
 
 use crate::address::Taken;
 use crate::cell::{Cell, Submission};
 use crate::driver::Driver;
-use crate::engine::REST_AFTER;
+use crate::engine::{PARK_AFTER, PARKED_AT_LEAST, REST_AFTER};
 use crate::release_queue::TurnNumber;
 use crate::spawn::{Load, Spawn, Spawned};
 use parking::Parking;
@@ -43,6 +44,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     commit: Arc<dyn Commit>,
     post: PostOffice,
+    /// Where actors run: whoever sends to one may be on a thread that has no runtime.
+    runtime: Handle,
     supervisor: ActorRef<SupervisorMessage>,
     parking: Parking,
 }
@@ -72,7 +75,7 @@ impl ShellEngine {
     /// # Errors
     /// [`StartEngineError`] when the runtime does not run the supervisor.
     pub async fn start(clock: Arc<dyn Clock>, commit: Arc<dyn Commit>) -> Result<Self, StartEngineError> {
-        Self::start_on(clock, commit, PostOffice::AtOnce).await
+        Self::start_on(clock, commit, PostOffice::AtOnce(Handle::current())).await
     }
 
     /// Starts an engine on the present runtime all of whose messages, timers and restarts go through `post`, which
@@ -94,7 +97,8 @@ impl ShellEngine {
         post: PostOffice,
     ) -> Result<Self, StartEngineError> {
         let supervisor = supervisor::start().await.map_err(|error| StartEngineError { cause: error.to_string() })?;
-        Ok(Self { shared: Arc::new(Shared { clock, commit, post, supervisor, parking: Parking::new() }) })
+        let (runtime, parking) = (Handle::current(), Parking::new());
+        Ok(Self { shared: Arc::new(Shared { clock, commit, post, runtime, supervisor, parking }) })
     }
 
     /// Stops every actor, without waiting for what they have open: the store has all that counts.
@@ -161,7 +165,7 @@ impl<M: Machine, D: Driver<M>> Actor for ShellActor<M, D> {
         if let Some(cell) = slot.unpark() {
             let last_input = slot.shared.clock.now().monotonic;
             state.loaded = Some(Loaded { cell: *cell, armed: None, last_input, rest_asked: false, taken: 0 });
-            state.ask_for_rest(&myself);
+            state.after_turn(&myself, None);
             return Ok(());
         }
         slot.shared.commit.reloaded(&slot.key);
@@ -243,7 +247,8 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         let now = self.slot.shared.clock.now();
         let Some(loaded) = &mut self.loaded else { return };
         loaded.rest_asked = false;
-        if now.monotonic.since(loaded.last_input) >= REST_AFTER && self.end_for_now(myself) {
+        let quiet = now.monotonic.since(loaded.last_input);
+        if self.loaded.as_ref().is_some_and(|loaded| quiet >= self.quiet_wanted(loaded)) && self.end_for_now(myself) {
             return myself.stop(None);
         }
         self.ask_for_rest(myself);
@@ -262,7 +267,13 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         }
         let Loaded { cell, armed, last_input, rest_asked, taken } = loaded;
         match self.slot.park(myself, taken, Box::new(cell)) {
-            Ok(()) => true,
+            Ok(()) => {
+                // The timer of a parked cell is its place's.
+                if let Some((_, disarm)) = armed {
+                    disarm();
+                }
+                true
+            }
             Err(cell) => {
                 self.loaded = Some(Loaded { cell: *cell, armed, last_input, rest_asked, taken });
                 false
@@ -270,9 +281,19 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         }
     }
 
+    /// How long nothing must have come in before the actor ends for now.
+    fn quiet_wanted(&self, loaded: &Loaded<M, D>) -> Duration {
+        if self.may_park(loaded) { PARK_AFTER } else { REST_AFTER }
+    }
+
     /// In a simulation nothing is gained by it, and its queue would be one event longer on this engine than on bare cells.
     fn may_park(&self, loaded: &Loaded<M, D>) -> bool {
-        loaded.cell.is_waiting() && !loaded.cell.is_idle() && matches!(self.slot.shared.post, PostOffice::AtOnce)
+        let now = self.slot.shared.clock.now().monotonic;
+        let is_long = loaded.cell.poll_timeout().is_none_or(|due| due.since(now) >= PARKED_AT_LEAST);
+        is_long
+            && loaded.cell.is_waiting()
+            && !loaded.cell.is_idle()
+            && matches!(self.slot.shared.post, PostOffice::AtOnce(_))
     }
 
     /// Submits what a turn left to store, arms the timer that the machine now wants, and lets it rest later.
@@ -307,11 +328,12 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         if loaded.rest_asked || !(loaded.cell.is_idle() || self.may_park(loaded)) {
             return;
         }
+        let wanted = self.quiet_wanted(loaded);
         let Some(loaded) = &mut self.loaded else { return };
         loaded.rest_asked = true;
         let quiet = self.slot.shared.clock.now().monotonic.since(loaded.last_input);
         // An input that is on its way keeps the actor: whoever asks then asks again, and not at once.
-        let wait = REST_AFTER.checked_sub(quiet).filter(|wait| !wait.is_zero()).unwrap_or(REST_AFTER);
+        let wait = wanted.checked_sub(quiet).filter(|wait| !wait.is_zero()).unwrap_or(wanted);
         let actor = myself.clone();
         self.slot.post("rest", wait, move || drop(actor.cast(ShellMessage::Rest)));
     }

@@ -255,6 +255,19 @@ async fn an_idle_actor_rests_and_wakes_with_the_next_input() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_has_no_runtime_wakes_an_actor_all_the_same() {
+    let mut world = world().await;
+    world.address.send(Input::Peek);
+    world.hears("loaded 0").await;
+    world.hears("peek 0").await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let address = world.address.clone();
+    std::thread::spawn(move || address.send(Input::Later(Duration::from_secs(7)))).join().unwrap();
+    world.hears("loaded 0").await;
+    world.hears("due").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_actor_that_only_waits_keeps_what_it_knows_and_nothing_that_runs() {
     let mut world = world().await;
     world.address.send(Input::Remember(7));
@@ -278,12 +291,34 @@ async fn an_actor_that_only_waits_keeps_what_it_knows_and_nothing_that_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_actor_whose_time_is_far_has_nothing_that_runs_but_a_timer_and_acts_in_time() {
+    let mut world = world().await;
+    world.address.send(Input::Remember(7));
+    world.hears("loaded 0").await;
+    world.hears("remembers 7").await;
+    let before = tokio::time::Instant::now();
+    let running = Handle::current().metrics().num_alive_tasks();
+    world.address.send(Input::Later(Duration::from_secs(3600)));
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!((world.is_loaded)());
+    assert!(Handle::current().metrics().num_alive_tasks() <= running, "it has more than its timer");
+    world.address.send(Input::Recall);
+    world.hears("recalls 7").await;
+    world.hears("due").await;
+    assert_eq!(before.elapsed().as_secs(), 3600);
+    world.address.send(Input::Recall);
+    world.hears("recalls 7").await;
+    world.engine.stop();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_an_engine_lets_go_of_actors_that_only_wait() {
     let mut world = world().await;
     let held = Arc::downgrade(&world.commit);
     world.address.send(Input::Remember(7));
     world.hears("loaded 0").await;
     world.hears("remembers 7").await;
+    world.address.send(Input::Later(Duration::from_secs(3600)));
     tokio::time::sleep(Duration::from_secs(120)).await;
     world.engine.stop();
     assert!(!(world.is_loaded)());

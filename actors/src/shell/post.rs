@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fleetd_sync_core::commit::ActorKey;
 use fleetd_sync_core::machine::Machine;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// Takes a timer back, unless it has gone off.
@@ -28,8 +29,8 @@ pub trait Post: Send + Sync + 'static {
 /// The post of one engine.
 #[derive(Clone)]
 pub(super) enum PostOffice {
-    /// What is due at once happens at once; the rest sleeps on the runtime.
-    AtOnce,
+    /// What is due at once happens at once; the rest sleeps on this runtime.
+    AtOnce(Handle),
     /// All of it goes through somebody else's queue.
     Through(Arc<dyn Post>),
 }
@@ -50,16 +51,16 @@ impl PostOffice {
         run: impl FnOnce() + Send + 'static,
     ) {
         match self {
-            Self::AtOnce if after.is_zero() => run(),
-            Self::AtOnce => drop(sleep(after, run)),
+            Self::AtOnce(_) if after.is_zero() => run(),
+            Self::AtOnce(runtime) => drop(sleep(runtime, after, run)),
             Self::Through(post) => post.post(actor, what, after, Box::new(run)),
         }
     }
 
     pub(super) fn arm(&self, actor: &ActorKey, after: Duration, run: impl FnOnce() + Send + 'static) -> Disarm {
         match self {
-            Self::AtOnce => {
-                let sleeper = sleep(after, run).abort_handle();
+            Self::AtOnce(runtime) => {
+                let sleeper = sleep(runtime, after, run).abort_handle();
                 Box::new(move || sleeper.abort())
             }
             Self::Through(post) => post.arm(actor, after, Box::new(run)),
@@ -68,8 +69,8 @@ impl PostOffice {
 }
 
 /// Runs something on the runtime when its time has come.
-fn sleep(after: Duration, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    tokio::spawn(async move {
+fn sleep(runtime: &Handle, after: Duration, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    runtime.spawn(async move {
         tokio::time::sleep(after).await;
         run();
     })
@@ -79,8 +80,6 @@ fn sleep(after: Duration, run: impl FnOnce() + Send + 'static) -> JoinHandle<()>
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::runtime::Handle;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -88,7 +87,7 @@ mod tests {
         let (key, gone_off) = (ActorKey::new("test", 1), Arc::new(AtomicUsize::new(0)));
         let arm = |after| {
             let gone_off = Arc::clone(&gone_off);
-            PostOffice::AtOnce.arm(&key, after, move || {
+            PostOffice::AtOnce(Handle::current()).arm(&key, after, move || {
                 gone_off.fetch_add(1, Ordering::Relaxed);
             })
         };

@@ -7,6 +7,7 @@ use fleetd_sync_core::commit::ActorKey;
 use fleetd_sync_core::machine::Machine;
 use ractor::{ActorRef, ActorRuntime};
 
+use super::parking::{Alarm, Parked};
 use super::post::Disarm;
 use super::supervisor::{Respawn, SupervisorMessage};
 use super::{Shared, Shell, ShellMessage};
@@ -79,13 +80,13 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         }
     }
 
-    /// Lets the actor end and keeps its cell for the next incarnation, unless an input is on its way to it; then the cell
-    /// comes back.
+    /// Lets the actor end and keeps its cell for the next incarnation, which the next input starts, or the machine's
+    /// time; unless an input is on its way to it: then the cell comes back.
     ///
     /// # Errors
     /// The cell, when the actor goes on.
     pub(super) fn park(
-        &self,
+        self: &Arc<Self>,
         actor: &ActorRef<ShellMessage<M::Input>>,
         taken: u64,
         cell: Box<Cell<M, D>>,
@@ -93,7 +94,10 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         let mut present = self.lock();
         match &present.incarnation {
             Some(incarnation) if incarnation.actor.get_id() == actor.get_id() && incarnation.sent == taken => {
-                self.shared.parking.park(&self.key, cell)?;
+                let now = self.shared.clock.now().monotonic;
+                let slot = Arc::clone(self);
+                let alarm = cell.poll_timeout().map(|due| Alarm::new(self.arm(due.since(now), move || slot.wake())));
+                self.shared.parking.park(&self.key, Parked { cell, _alarm: alarm })?;
                 present.incarnation = None;
                 Ok(())
             }
@@ -134,6 +138,7 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
 
     fn incarnate(self: &Arc<Self>) -> Option<Incarnation<M::Input>> {
         let supervisor = &self.shared.supervisor;
+        let _runtime = self.shared.runtime.enter();
         let spawned =
             ActorRuntime::spawn_linked_instant(None, Shell::actor::<M, D>(), Arc::clone(self), supervisor.get_cell());
         match spawned {
