@@ -114,8 +114,6 @@ pub enum Input {
         device: LocalId,
         /// The key of its signing request, whose signature was found good.
         key: PublicKey,
-        /// The request, in DER.
-        csr: Vec<u8>,
     },
     /// A device proved a certificate of the fleet's CA, and there is no record of it. Answered by [`Effect::Enrol`] or
     /// [`Effect::NotRecovered`].
@@ -205,14 +203,13 @@ pub enum Effect {
         /// What it will be called; none when it is to wait for an operator's word.
         name: Option<DeviceName>,
     },
-    /// Issue a certificate for the request's key, with this name in it and nothing else that the request says.
+    /// Issue a certificate for the key, whose holder has signed a request for it, with its id in it and nothing else that
+    /// the request says.
     Issue {
         /// The operation.
         operation: OperationId,
-        /// The device.
-        device: LocalId,
-        /// The request, in DER.
-        csr: Vec<u8>,
+        /// The device's key.
+        key: PublicKey,
     },
     /// Hand a device to its own actor, which keeps it and its name.
     Enrol {
@@ -282,7 +279,7 @@ impl Machine for Registration {
     fn handle(&mut self, now: Now, input: Input, turn: &mut RegistrationTurn) {
         match input {
             Input::Register { operation, key, request } => self.on_register(now, operation, key, *request, turn),
-            Input::Renew { operation, device, key, csr } => self.on_renew(now, operation, device, &key, csr, turn),
+            Input::Renew { operation, device, key } => self.on_renew(now, operation, device, key, turn),
             Input::Recover { device, key } => self.on_recover(now, device, key, turn),
             Input::Found { operation, known, name_is_free } => {
                 self.on_found(now, operation, known, name_is_free, turn);
@@ -339,15 +336,7 @@ impl Registration {
         self.find(now, asked, local, applicant, 0, turn);
     }
 
-    fn on_renew(
-        &mut self,
-        now: Now,
-        asked: OperationId,
-        device: LocalId,
-        key: &PublicKey,
-        csr: Vec<u8>,
-        turn: &mut RegistrationTurn,
-    ) {
+    fn on_renew(&mut self, now: Now, asked: OperationId, device: LocalId, key: PublicKey, turn: &mut RegistrationTurn) {
         let refusal = if self.roster.is_device_revoked(device) {
             Some(refusal("enrolment.key.revoked", "this device's key was revoked"))
         } else if LocalId::from(key.id()) != device {
@@ -362,7 +351,7 @@ impl Registration {
             return;
         }
         let operation = self.open(now, asked, device, Stage::Renew);
-        turn.effect(Effect::Issue { operation, device, csr });
+        turn.effect(Effect::Issue { operation, key });
     }
 
     fn on_found(
@@ -577,8 +566,7 @@ impl Registration {
         }
         let given = self.given(local);
         let Some(token) = self.tokens.get_mut(&request.token) else { return };
-        if !token.state.used_by.contains(&local) {
-            token.state.used_by.push(local);
+        if token.state.used_by.insert(local) {
             assert_uses(token);
             turn.persist(Record::TokenUsed { token: request.token, device: local });
         }
@@ -605,7 +593,7 @@ impl Registration {
         self.joining.insert(local);
         self.names.insert(name);
         let operation = self.open(now, asked, local, Stage::Issue { record });
-        turn.effect(Effect::Issue { operation, device: local, csr: request.csr });
+        turn.effect(Effect::Issue { operation, key });
     }
 
     fn create_token(
@@ -634,7 +622,7 @@ impl Registration {
             state: TokenState {
                 secret_hash: secret.hash(),
                 uses_max: wish.uses_max,
-                used_by: Vec::new(),
+                used_by: BTreeSet::new(),
                 needs_approval: wish.needs_approval.unwrap_or(wish.uses_max > 1),
                 expires_at: wish.expires_at,
                 revoked_at: None,

@@ -51,7 +51,7 @@ struct Bench {
     machine: Registration,
     now: Now,
     tokens: BTreeMap<TokenId, TokenRecord>,
-    used: BTreeMap<TokenId, Vec<LocalId>>,
+    used: BTreeMap<TokenId, BTreeSet<LocalId>>,
     pending: BTreeMap<LocalId, PendingDevice>,
     devices: BTreeMap<LocalId, DeviceRecord>,
     /// What the audit log has, each with the name that it was to get.
@@ -86,7 +86,7 @@ impl Bench {
             }
             match record {
                 Record::Token(token) => drop(self.tokens.insert(token.token, *token)),
-                Record::TokenUsed { token, device } => self.used.entry(token).or_default().push(device),
+                Record::TokenUsed { token, device } => drop(self.used.entry(token).or_default().insert(device)),
                 Record::Pending(device) if !self.is_traced(device.local) => panic!("{device:?} waits without a trace"),
                 Record::Pending(device) => drop(self.pending.insert(device.local, *device)),
                 Record::PendingGone(device) => drop(self.pending.remove(&device)),
@@ -118,7 +118,8 @@ impl Bench {
                 self.traced.push((device, name));
                 self.input(Input::Traced { operation });
             }
-            Effect::Issue { operation, device, .. } => {
+            Effect::Issue { operation, key } => {
+                let device = LocalId::from(key.id());
                 self.input(Input::Issued { operation, result: Ok(vec![device.as_bytes().to_vec()]) });
             }
             Effect::Enrol { operation, record } => {
@@ -228,7 +229,7 @@ fn asking_twice_is_asking_once() {
     assert_eq!(bench.register(1, &token), first);
     bench.restart();
     assert_eq!(bench.register(1, &token), first);
-    assert_eq!(bench.used.get(&token.0), Some(&vec![local(1)]));
+    assert_eq!(bench.used.get(&token.0), Some(&BTreeSet::from([local(1)])));
     assert_eq!(bench.devices.len(), 1);
 }
 
@@ -380,7 +381,7 @@ fn certificates_are_renewed_for_the_devices_own_key_only() {
     let operation = OperationId::from_bytes([1; 8]);
     let renew = |bench: &mut Bench, key: u8| {
         let key = device_key(key).public();
-        bench.input(Input::Renew { operation, device: local(1), key, csr: vec![1] });
+        bench.input(Input::Renew { operation, device: local(1), key });
         bench.run();
         match bench.answers.pop() {
             Some(Effect::Renewed { renewed, .. }) => renewed,

@@ -57,7 +57,7 @@ impl DeviceDriver {
         match identity::verify_signing_request(&csr) {
             Ok(key) => {
                 let operation = self.shared.renewed_answers.open(Box::new(answer));
-                actors.registration.send(registration::Input::Renew { operation, device: self.local, key, csr });
+                actors.registration.send(registration::Input::Renew { operation, device: self.local, key });
             }
             Err(error) => {
                 let code = "enrolment.request.invalid".to_owned();

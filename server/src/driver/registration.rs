@@ -11,9 +11,9 @@ use fleetd_actors::registration::{Effect, Input, Record, Registration};
 use fleetd_sync_core::audit::{By, Outcome};
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::id::{LocalId, OperationId, TokenId};
+use fleetd_sync_core::key::PublicKey;
 use fleetd_sync_core::name::DeviceName;
 use fleetd_sync_core::time::Now;
-use fleetd_sync_transport::identity;
 
 use crate::node::{Later, Shared};
 use crate::record;
@@ -74,13 +74,9 @@ impl RegistrationDriver {
         actors.audit.send(audit::Input::Note { operation: noted, call, outcome: Outcome::Done });
     }
 
-    fn issue(&self, now: Now, device: LocalId, csr: &[u8]) -> Result<Vec<Vec<u8>>, String> {
-        let key = identity::verify_signing_request(csr).map_err(|error| error.to_string())?;
-        if LocalId::from(key.id()) != device {
-            return Err("the signing request is for another key".to_owned());
-        }
+    fn issue(&self, now: Now, key: &PublicKey) -> Result<Vec<Vec<u8>>, String> {
         let certificates = &self.shared.identity.certificates;
-        let issued = certificates.issue_device(&key, now.wall, &mut self.shared.entropy());
+        let issued = certificates.issue_device(key, now.wall, &mut self.shared.entropy());
         issued.map(|issued| issued.chain).map_err(|error| error.to_string())
     }
 }
@@ -105,8 +101,8 @@ impl Driver<Registration> for RegistrationDriver {
                 self.address.send(Input::Found { operation, known, name_is_free });
             }
             Effect::Trace { operation, device, token, name } => self.trace(operation, device, token, name),
-            Effect::Issue { operation, device, csr } => {
-                let result = self.issue(now, device, &csr);
+            Effect::Issue { operation, key } => {
+                let result = self.issue(now, &key);
                 self.address.send(Input::Issued { operation, result });
             }
             Effect::Enrol { operation, record } => {

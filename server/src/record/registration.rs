@@ -1,6 +1,6 @@
 //! Enrolment tokens, their uses, and devices that wait for approval.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetd_actors::registration::token::{Decision, Given, PendingDevice, TokenRecord};
 use fleetd_actors::registration::{Record, Registration};
@@ -36,11 +36,11 @@ pub enum LoadRegistrationError {
 /// [`LoadRegistrationError`].
 pub fn load(shared: &Shared) -> Result<Registration, LoadRegistrationError> {
     let store = shared.seams.store.as_ref();
-    let mut uses: BTreeMap<TokenId, Vec<LocalId>> = BTreeMap::new();
+    let mut uses: BTreeMap<TokenId, BTreeSet<LocalId>> = BTreeMap::new();
     for (key, _) in all(store, Space::TokenUse)? {
         let (token, device) = key.split_at_checked(TokenId::LENGTH).unwrap_or_default();
         if let (Some(token), Some(device)) = (TokenId::from_slice(token), LocalId::from_slice(device)) {
-            uses.entry(token).or_default().push(device);
+            uses.entry(token).or_default().insert(device);
         }
     }
     let mut tokens = Vec::new();
@@ -110,7 +110,7 @@ fn encode_token(token: &TokenRecord) -> stored::EnrolmentTokenRecord {
     }
 }
 
-fn decode_token(bytes: &[u8], uses: &mut BTreeMap<TokenId, Vec<LocalId>>) -> Result<TokenRecord, ReadRecordError> {
+fn decode_token(bytes: &[u8], uses: &mut BTreeMap<TokenId, BTreeSet<LocalId>>) -> Result<TokenRecord, ReadRecordError> {
     let record = stored::EnrolmentTokenRecord::decode(bytes)?;
     let token = field(TokenId::from_slice(&record.token_id), "token_id")?;
     let hash: [u8; 32] = field(record.secret_hash.as_slice().try_into().ok(), "secret_hash")?;

@@ -4,6 +4,7 @@
 //! to do so invited the device. The device believes the fleet id in it before it believes anything from the network;
 //! the server keeps only the secret's hash. Whether a token still admits a device is for [`TokenState::admit`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -344,7 +345,7 @@ pub struct TokenState {
     /// How many devices may register with it.
     pub uses_max: u32,
     /// The devices that have.
-    pub used_by: Vec<LocalId>,
+    pub used_by: BTreeSet<LocalId>,
     /// Whether devices wait for an operator's word.
     pub needs_approval: bool,
     /// From when on it is refused.

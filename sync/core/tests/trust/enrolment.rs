@@ -1,5 +1,7 @@
 //! Enrolment tokens.
 
+use std::collections::BTreeSet;
+
 use fleetd_sync_core::enrolment::{
     Admission, AdmitError, EnrolmentToken, NewTokenError, ParseTokenError, ServerAddress, TokenHash, TokenSecret,
     TokenState,
@@ -105,14 +107,14 @@ fn a_token_admits_its_devices_until_it_is_used_up_expired_or_revoked() {
     let state = TokenState {
         secret_hash: secret.hash(),
         uses_max: 2,
-        used_by: vec![device("first")],
+        used_by: BTreeSet::from([device("first")]),
         needs_approval: false,
         expires_at: Some(Wall(1_000)),
         revoked_at: None,
     };
     let now = Wall(999);
     assert_eq!(state.admit(device("second"), &secret, now), Ok(Admission::Admitted));
-    let full = TokenState { used_by: vec![device("first"), device("second")], ..state.clone() };
+    let full = TokenState { used_by: BTreeSet::from([device("first"), device("second")]), ..state.clone() };
     assert_eq!(full.admit(device("third"), &secret, now), Err(AdmitError::UsedUp { uses_max: 2 }));
     assert_eq!(full.admit(device("first"), &secret, now), Ok(Admission::Admitted));
     assert_eq!(state.admit(device("second"), &secret, Wall(1_000)), Err(AdmitError::Expired));
