@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use fleetd_sync_core::limit;
 use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_transport::endpoint::Settings;
 
 pub use file::FileError;
 use file::FileValues;
@@ -31,6 +32,40 @@ pub const DEFAULT_LOG_LEVEL: &str = "info";
 pub const SPOOL_BYTES_MIN: u64 = 1 << 20;
 /// The file's name in systemd's credentials directory.
 const CREDENTIAL: &str = "enroll-token";
+
+/// What lies between a device and its server: it decides how often a quiet connection says that it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Network {
+    /// A router or a mobile network that forgets connections: a word each 25 s.
+    #[default]
+    Nat,
+    /// A network of the site's own, which forgets nothing: a word each 300 s.
+    Lan,
+}
+
+impl Network {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        clap::ValueEnum::from_str(text, false).map_err(|_error| <Self as file::FileValue>::EXPECTED)
+    }
+
+    /// What the transport does for it.
+    #[must_use]
+    pub const fn settings(self) -> Settings {
+        match self {
+            Self::Nat => Settings::nat(),
+            Self::Lan => Settings::lan(),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nat => "nat",
+            Self::Lan => "lan",
+        })
+    }
+}
 
 /// What the command line may set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -53,6 +88,10 @@ pub struct ConfigArguments {
     /// Dials this server address (host:port) in place of those in the token; may be repeated
     #[arg(long = "server", value_name = "ADDRESS", global = true)]
     pub servers: Vec<String>,
+    /// What lies between here and the server: behind a router (nat), a quiet connection says each 25 s that it is there,
+    /// on a network of the site's own (lan) each 300 s [default: nat]
+    #[arg(long, value_enum, value_name = "NETWORK", global = true)]
+    pub network: Option<Network>,
     /// What to log: error, warn, info, debug, trace, or a filter [default: info]
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log_level: Option<String>,
@@ -123,6 +162,8 @@ pub struct Config {
     pub enroll_token: Setting<Option<Secret>>,
     /// Addresses to dial besides those of the token and those learned since.
     pub servers: Setting<Vec<String>>,
+    /// What lies between it and its servers.
+    pub network: Setting<Network>,
     /// What to log.
     pub log_level: Setting<String>,
     /// Bytes of unsent logs that are kept.
@@ -219,6 +260,7 @@ impl Config {
                 Vec::new(),
                 |text| Ok(text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()),
             )?,
+            network: sources.setting("network", arguments.network, Network::default(), Network::parse)?,
             log_level: sources.setting(
                 "log-level",
                 arguments.log_level.clone(),
@@ -275,6 +317,7 @@ impl Config {
             self.socket.show(self.socket.value.display()),
             self.enroll_token.show(token),
             self.servers.show(servers),
+            self.network.show(self.network.value),
             self.log_level.show(&self.log_level.value),
             self.spool_bytes_max.show(self.spool_bytes_max.value),
         ];

@@ -16,7 +16,7 @@ use fleetd_sync_core::time::Clock;
 use fleetd_sync_store::disk::DiskStore;
 use fleetd_sync_store::state_store::StateStore;
 use fleetd_sync_transport::clock::{SystemClock, system_entropy};
-use fleetd_sync_transport::endpoint::{Endpoint, Settings};
+use fleetd_sync_transport::endpoint::Endpoint;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -102,8 +102,8 @@ impl Agent {
         })?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let mut entropy = system_entropy().map_err(|error| failed("there is no randomness").caused_by(&error))?;
-        let endpoint =
-            Endpoint::new(Handle::current(), Settings::default(), Arc::clone(&clock), entropy.stream("endpoint"));
+        let settings = self.config.network.value.settings();
+        let endpoint = Endpoint::new(Handle::current(), settings, Arc::clone(&clock), entropy.stream("endpoint"));
         let commit: Arc<dyn Commit> = Arc::<IdentityStore>::clone(&self.store);
         let engine = ShellEngine::start(Arc::clone(&clock), commit).await;
         let engine = engine.map_err(|error| failed("the actors did not start").caused_by(&error))?;

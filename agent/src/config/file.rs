@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use fleetd_sync_core::name::WorkloadName;
 
-use super::{ConfiguredVariable, Environments, Origin, Secret};
+use super::{ConfiguredVariable, Environments, Network, Origin, Secret};
 
 /// The table of what workloads are given.
 const WORKLOAD: &str = "workload";
@@ -19,13 +19,14 @@ const WORKLOAD: &str = "workload";
 const ENVIRONMENT: &str = "environment";
 
 /// Every key that the file may have.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "data-directory",
     "run-directory",
     "socket",
     "enroll-token",
     "enroll-token-file",
     "servers",
+    "network",
     "log-level",
     "spool-bytes-max",
 ];
@@ -138,6 +139,14 @@ impl FileValue for PathBuf {
 
     fn from_entry(value: &EntryValue) -> Option<Self> {
         String::from_entry(value).map(Self::from)
+    }
+}
+
+impl FileValue for Network {
+    const EXPECTED: &'static str = "\"nat\" or \"lan\"";
+
+    fn from_entry(value: &EntryValue) -> Option<Self> {
+        String::from_entry(value).and_then(|text| Self::parse(&text).ok())
     }
 }
 

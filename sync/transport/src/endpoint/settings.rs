@@ -39,13 +39,18 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// For a device that may be behind a NAT.
     fn default() -> Self {
-        Self { keep_alive_interval: limit::KEEP_ALIVE_NAT, idle_timeout: limit::IDLE_TIMEOUT }
+        Self::nat()
     }
 }
 
 impl Settings {
+    /// For a device that may be behind a NAT.
+    #[must_use]
+    pub const fn nat() -> Self {
+        Self { keep_alive_interval: limit::KEEP_ALIVE_NAT, idle_timeout: limit::IDLE_TIMEOUT }
+    }
+
     /// For a server: it sends no keep-alive, and leaves it to each device how long a silence may be.
     #[must_use]
     pub const fn server() -> Self {
