@@ -11,11 +11,16 @@ use serde::{Deserialize, Serialize};
 pub use self::builtin::{builtin, builtin_names};
 use crate::fault::{Fault, FaultKind, Target};
 use crate::rehearsal::Rehearsal;
+use crate::swarm;
 
 /// Devices of one scenario: more do not fit the memory of any machine that we know.
 pub const DEVICES_MAX: u32 = 1_000_000;
 /// Virtual time of one run: ten years.
 pub const DURATION_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+/// How long one fault lasts, or one frame takes: longer than any run, and short enough that clocks can reckon with it.
+pub const SPAN_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
+/// Faults that a seed may draw: more do not fit the memory of any machine that has the devices too.
+pub const FAULTS_MAX: u64 = 10_000_000;
 
 /// A scenario as its file says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,7 +251,11 @@ impl Scenario {
             () if self.duration > DURATION_MAX => {
                 Some(top("duration", format!("is longer than {}", humantime::format_duration(DURATION_MAX))))
             }
+            () if self.deadline > DURATION_MAX => {
+                Some(top("deadline", format!("is longer than {}", humantime::format_duration(DURATION_MAX))))
+            }
             () if self.latency_ms[0] > self.latency_ms[1] => Some(top("latency_ms", BACKWARDS.to_owned())),
+            () if Duration::from_millis(self.latency_ms[1]) > SPAN_MAX => Some(top("latency_ms", TOO_LONG.to_owned())),
             () if !is_percentage(self.arm64_percent) => Some(top("arm64_percent", "is more than 100".to_owned())),
             () if !is_percentage(self.no_rtc_percent) => Some(top("no_rtc_percent", "is more than 100".to_owned())),
             () => {
@@ -270,6 +279,7 @@ impl Scenario {
     }
 
     fn refused_swarm(&self) -> Option<Refused> {
+        let mut drawn = 0_u64;
         self.swarm.iter().find_map(|(kind, range)| {
             let refused = |key, problem: &str| Refused { table: Table::Swarm(*kind), key, problem: problem.to_owned() };
             if let Some(key) = range.backwards() {
@@ -280,6 +290,14 @@ impl Scenario {
                 SwarmTargets::Sites => Target::Site(0),
                 SwarmTargets::Server => Target::Server,
             };
+            if Duration::from_secs(range.lasting_s[1]) > SPAN_MAX {
+                return Some(refused("lasting_s", TOO_LONG));
+            }
+            drawn = drawn.saturating_add(swarm::most_of_kind(self, range));
+            if drawn > FAULTS_MAX {
+                let problem = format!("is too often: a seed could draw more than {FAULTS_MAX} faults");
+                return Some(refused("per_day", &problem));
+            }
             let problem = kind.refusal(on).map(|whom| refused("on", &format!("names others: {kind} {whom}")));
             let bad_value = range.value.into_iter().find_map(|value| kind.refuse_value(value));
             problem.or_else(|| bad_value.map(|problem| refused("value", problem)))
@@ -297,6 +315,7 @@ impl Scenario {
             };
             match () {
                 () if fault.at > self.duration => Some(refused("at", TOO_LATE.to_owned())),
+                () if fault.lasting > SPAN_MAX => Some(refused("lasting", TOO_LONG.to_owned())),
                 () if !is_there => Some(refused("on", format!("is {}, which there is not", fault.on))),
                 () => {
                     let whom = fault.kind.refusal(fault.on);
@@ -311,6 +330,7 @@ impl Scenario {
 
 const BACKWARDS: &str = "runs backwards: the first number is the lower one";
 const TOO_LATE: &str = "is later than the scenario's duration";
+const TOO_LONG: &str = "is longer than a hundred years";
 
 impl SwarmRange {
     /// The key of a range that runs backwards.
@@ -354,6 +374,8 @@ mod tests {
         assert!(Scenario::parse(HEAD).is_ok());
         let none = HEAD.replace("= 3", "= 0");
         assert!(refusal(&none).starts_with("line 2: `devices` is 0"), "{}", refusal(&none));
+        let endless = HEAD.replace("5m", "18446744073709551615s");
+        assert!(refusal(&endless).starts_with("line 4: `deadline` is longer"), "{}", refusal(&endless));
         for (rest, place) in [
             ("sites = 4\n", "line 5: `sites` is 4"),
             ("latency_ms = [9, 1]\n", "line 5: `latency_ms` runs backwards"),
@@ -375,6 +397,13 @@ mod tests {
             ("[swarm.link_flaps]\nper_day = [1, 2]\n", "line 5: `value` is 0"),
             ("[swarm.site_outage]\nper_day = [1, 2]\n", "line 5: `on` names others"),
             ("[[act]]\nat = \"1m\"\nroll_out = \"a b\"\n", "line 7: `roll_out` is no version"),
+            ("latency_ms = [1, 9000000000000]\n", "line 5: `latency_ms` is longer"),
+            (
+                "[[fault]]\nat = \"1m\"\non = \"server\"\nkind = \"crash\"\nlasting = \"200years\"\n",
+                "line 9: `lasting` is longer",
+            ),
+            ("[swarm.crash]\nper_day = [1, 2]\nlasting_s = [1, 9000000000]\n", "line 7: `lasting_s` is longer"),
+            ("[swarm.crash]\nper_day = [1, 9000000000]\n", "line 6: `per_day` is too often"),
             ("arm64_percent = 101\n", "line 5: `arm64_percent` is more than 100"),
         ] {
             let text = format!("{HEAD}{rest}");

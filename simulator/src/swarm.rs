@@ -9,7 +9,7 @@ use fleetd_sync_core::entropy::Entropy;
 
 use crate::fault::{Fault, FaultKind, Target};
 use crate::rehearsal;
-use crate::scenario::{Scenario, SwarmTargets};
+use crate::scenario::{Scenario, SwarmRange, SwarmTargets};
 use crate::world::World;
 
 /// One run in so many has no fault of a kind at all.
@@ -67,13 +67,32 @@ fn draw_from(scenario: &Scenario, entropy: &Entropy, when: Option<&Entropy>) -> 
     faults
 }
 
-fn draw_kind(scenario: &Scenario, kind: FaultKind, per_day: u64, entropy: &mut Entropy, faults: &mut Vec<Fault>) {
-    let Some(range) = scenario.swarm.get(&kind) else { return };
-    let targets = match range.on {
+/// How many faults a seed of the scenario draws at most; those that it names itself, or that a rehearsal has, are not
+/// drawn.
+#[must_use]
+pub fn faults_most(scenario: &Scenario) -> u64 {
+    scenario.swarm.values().fold(0, |most, range| most.saturating_add(most_of_kind(scenario, range)))
+}
+
+/// How many faults of one kind a seed draws at most.
+pub(crate) fn most_of_kind(scenario: &Scenario, range: &SwarmRange) -> u64 {
+    let expected_parts =
+        u128::from(range.per_day[1]) * u128::from(targets(scenario, range)) * scenario.duration.as_millis();
+    u64::try_from(expected_parts.div_ceil(DAY_MS)).unwrap_or(u64::MAX)
+}
+
+/// How many there are that a kind may hit.
+const fn targets(scenario: &Scenario, range: &SwarmRange) -> u32 {
+    match range.on {
         SwarmTargets::Devices => scenario.devices,
         SwarmTargets::Sites => scenario.sites,
         SwarmTargets::Server => 1,
-    };
+    }
+}
+
+fn draw_kind(scenario: &Scenario, kind: FaultKind, per_day: u64, entropy: &mut Entropy, faults: &mut Vec<Fault>) {
+    let Some(range) = scenario.swarm.get(&kind) else { return };
+    let targets = targets(scenario, range);
     let duration_ms = scenario.duration.as_millis();
     // The fraction that is left decides by a draw, so that a rare fault is rare and not absent.
     let expected_parts = u128::from(per_day) * u128::from(targets) * duration_ms;
