@@ -391,6 +391,20 @@ impl Audit {
     fn append(
         &mut self,
         now: Now,
+        about: (By, String, Vec<String>),
+        stage: Stage,
+        turn: &mut AuditTurn,
+    ) -> (u64, Vec<u8>) {
+        let appended = self.chain(now, about, stage, turn);
+        self.forget_old(now, turn);
+        let standing = Standing { first: self.first, last: self.chain.last(), head: self.chain.head() };
+        turn.persist(Record::Standing(standing));
+        appended
+    }
+
+    fn chain(
+        &mut self,
+        now: Now,
         (by, action, mut subjects): (By, String, Vec<String>),
         stage: Stage,
         turn: &mut AuditTurn,
@@ -401,13 +415,11 @@ impl Audit {
         let entry = Entry { number, previous, at, quality, by, action, subjects, stage }.encode();
         self.chain = Chain::after(number, EntryHash::of(&entry));
         turn.persist(Record::Entry { number, entry: entry.clone() });
-        self.forget_old(now, turn);
-        let standing = Standing { first: self.first, last: self.chain.last(), head: self.chain.head() };
-        turn.persist(Record::Standing(standing));
         (number, entry)
     }
 
-    /// Forgets the oldest entries when there are too many, many at once, and says so in an entry of its own.
+    /// Forgets the oldest entries when there are too many, many at once, and says so in an entry of its own. A log that
+    /// was taken up with far too many, by whatever it says of itself, loses them over time and not in one turn.
     fn forget_old(&mut self, now: Now, turn: &mut AuditTurn) {
         let count = self.chain.last().saturating_sub(self.first).saturating_add(1);
         if count < self.kept.saturating_add(FORGOTTEN_AT_ONCE) {
@@ -417,7 +429,8 @@ impl Audit {
         turn.persist(Record::Forgotten { first, last });
         self.first = last.saturating_add(1);
         let request = format!("entries {first} to {last}: {} are kept", self.kept);
-        self.whole(now, Call::own(action::FORGET, None, request), Outcome::Done, turn);
+        let Call { by, action, subjects, request } = Call::own(action::FORGET, None, request);
+        self.chain(now, (by, action, subjects), Stage::Whole { request, outcome: Outcome::Done }, turn);
     }
 
     fn assert_invariants(&self) {

@@ -212,6 +212,24 @@ fn old_entries_are_forgotten_and_the_rest_is_still_a_chain() {
     assert_eq!(outcome.subjects, vec!["slow".to_owned()], "what it is about is known though its intent has gone");
 }
 
+#[test]
+fn a_log_that_says_that_it_has_far_too_many_entries_loses_them_bit_by_bit() {
+    let standing = Standing { last: u64::MAX / 2, ..Standing::empty(fleet_origin()) };
+    let mut machine = Audit::load(&standing, []);
+    for turns in 1..4 {
+        let mut turn = AuditTurn::new();
+        let note = Input::Note { operation: None, call: call(1, "x"), outcome: Outcome::Done };
+        machine.handle(Now::default(), note, &mut turn);
+        let records = turn.into_parts().0;
+        let entries = records.iter().filter(|record| matches!(record, Record::Entry { .. })).count();
+        assert_eq!(
+            (entries, machine.first),
+            (2, 1 + turns * FORGOTTEN_AT_ONCE),
+            "the note, and that some were forgotten"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_happens_it_is_one_chain(steps in proptest::collection::vec((0_u8..7, 1_u8..4), 1..80)) {

@@ -66,7 +66,10 @@ pub fn standing(store: &dyn StateStore, fleet: FleetId) -> Result<Standing, Load
     let Some(found) = store.get(Space::Audit, STANDING)? else { return Ok(Standing::empty(origin(fleet))) };
     let record = stored::AuditStandingRecord::decode(found.value.as_slice()).map_err(ReadRecordError::from)?;
     let head: [u8; 32] = field(record.head.as_slice().try_into().ok(), "head")?;
-    Ok(Standing { first: record.first, last: record.last, head: EntryHash::from_bytes(head) })
+    let stored::AuditStandingRecord { first, last, .. } = record;
+    // What begins behind its end is none; the log counts on it.
+    let first = field((1..=last.saturating_add(1)).contains(&first).then_some(first), "first")?;
+    Ok(Standing { first, last, head: EntryHash::from_bytes(head) })
 }
 
 /// Reads where the log stands, and the intents of calls without an outcome.
@@ -75,6 +78,9 @@ pub fn standing(store: &dyn StateStore, fleet: FleetId) -> Result<Standing, Load
 /// [`LoadAuditError`].
 pub fn load(store: &dyn StateStore, fleet: FleetId) -> Result<(Standing, Vec<Entry>), LoadAuditError> {
     let open = store.scan(Space::Audit, KeyRange::prefix(OPEN), OPEN_MAX)?;
-    let open = open.into_iter().filter_map(|(_, found)| Entry::decode(&found.value).ok()).collect();
-    Ok((standing(store, fleet)?, open))
+    let open: Vec<Entry> = open.into_iter().filter_map(|(_, found)| Entry::decode(&found.value).ok()).collect();
+    let standing = standing(store, fleet)?;
+    let has_entries = open.iter().all(|entry| entry.number <= standing.last);
+    field(has_entries.then_some(()), "a call without an outcome")?;
+    Ok((standing, open))
 }
