@@ -16,7 +16,7 @@ use fleetd_sync_store::open_error::OpenStoreError;
 use fleetd_sync_store::state_store::commit_and_wait;
 use fleetd_sync_transport::clock::SystemClock;
 use serde::de::DeserializeOwned;
-use tar::{Archive, Entries};
+use tar::{Archive, Entries, Entry};
 
 use super::{ARTIFACTS, Contents, END, FORMAT, HEAD, Head, PART_BYTES, STORE, STORE_END};
 use crate::artifact_store::disk::DiskArtifactStore;
@@ -139,7 +139,8 @@ fn make(path: &Path, file: File, keys: FleetId, aside: &Path) -> Result<(Head, C
     let damaged = |error: io::Error| no_backup(error.to_string());
     let decoder = zstd::Decoder::new(BufReader::new(file)).map_err(damaged)?;
     let mut archive = Archive::new(decoder);
-    let mut parts = Parts { entries: archive.entries().map_err(damaged)?, page: Vec::new(), at: 0 };
+    // Raw: the names of others that tar knows, and files with holes, are of any length and read whole.
+    let mut parts = Parts { entries: archive.entries().map_err(damaged)?.raw(true), page: Vec::new(), at: 0 };
 
     let head: Head = parts.text(HEAD).map_err(damaged)?;
     if head.format > FORMAT {
@@ -208,10 +209,20 @@ struct Parts<'a, R: Read> {
     at: usize,
 }
 
-impl<R: Read> Parts<'_, R> {
+impl<'a, R: Read> Parts<'a, R> {
+    /// The next part, where one is expected that has this name or comes before it.
+    fn next(&mut self, expected: &str) -> io::Result<Entry<'a, R>> {
+        let entry = self.entries.next().ok_or_else(|| missing(expected))??;
+        if !entry.header().entry_type().is_file() {
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name} is no plain file")));
+        }
+        Ok(entry)
+    }
+
     /// Reads the next part, which must be this text.
     fn text<T: DeserializeOwned>(&mut self, name: &str) -> io::Result<T> {
-        let entry = self.entries.next().ok_or_else(|| missing(name))??;
+        let entry = self.next(name)?;
         if entry.path_bytes().as_ref() != name.as_bytes() {
             return Err(missing(name));
         }
@@ -222,7 +233,7 @@ impl<R: Read> Parts<'_, R> {
 
     fn next_piece(&mut self) -> io::Result<Option<Piece>> {
         while self.at >= self.page.len() {
-            let mut entry = self.entries.next().ok_or_else(|| missing(STORE_END))??;
+            let mut entry = self.next(STORE_END)?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             if name == STORE_END {
                 return Ok(None);
@@ -249,8 +260,7 @@ impl<R: Read> Parts<'_, R> {
     ) -> Result<Contents, RestoreBackupError> {
         let store = DiskArtifactStore::open(directory)?;
         loop {
-            let entry = self.entries.next().ok_or_else(|| damaged(missing(END)))?;
-            let mut entry = entry.map_err(damaged)?;
+            let mut entry = self.next(END).map_err(damaged)?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             if name == END {
                 let mut bytes = Vec::new();
@@ -259,15 +269,21 @@ impl<R: Read> Parts<'_, R> {
             }
             let digest = name.strip_prefix(ARTIFACTS).and_then(|name| name.parse::<ArtifactDigest>().ok());
             let digest = digest.ok_or_else(|| damaged(missing(END)))?;
+            if store.held(digest)? != Held::Nothing {
+                let twice = io::Error::new(io::ErrorKind::InvalidData, format!("{name} is there twice"));
+                return Err(damaged(twice));
+            }
             let size_bytes = entry.size();
-            let mut offset_bytes = 0;
-            let mut page = vec![0; WRITE_BYTES];
-            while offset_bytes < size_bytes {
+            let (mut offset_bytes, mut page) = (0, vec![0; WRITE_BYTES]);
+            loop {
                 let read = entry.read(&mut page).map_err(damaged)?;
-                let part = page.get(..read).filter(|part| !part.is_empty()).ok_or_else(|| damaged(missing(&name)))?;
-                let held = store.append(digest, size_bytes, offset_bytes, part)?;
+                let held = store.append(digest, size_bytes, offset_bytes, page.get(..read).unwrap_or_default())?;
                 offset_bytes += u64::try_from(read).unwrap_or(u64::MAX);
-                if offset_bytes == size_bytes && !matches!(held, Held::Whole { .. }) {
+                if matches!(held, Held::Whole { .. }) {
+                    break;
+                }
+                // An empty artifact is whole with its first, empty part; any other goes on until its bytes end.
+                if read == 0 {
                     return Err(damaged(missing(&name)));
                 }
             }
