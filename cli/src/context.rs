@@ -104,6 +104,15 @@ impl From<ContextFileError> for CommandError {
     }
 }
 
+/// A parser's message, less the value that it shows where another was expected: that may be a token at a wrong place.
+fn without_value(message: &str) -> String {
+    let shows_value = ["invalid type: ", "invalid value: "].iter().any(|start| message.starts_with(start));
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if shows_value => format!("expected {expected}"),
+        _ => message.to_owned(),
+    }
+}
+
 /// The contexts of one operator.
 #[derive(Clone, Debug)]
 pub struct ContextFile {
@@ -145,7 +154,7 @@ impl ContextFile {
                 toml::from_str(&text).map_err(|error| {
                     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
                     let line = before.matches('\n').count() + 1;
-                    ContextFileError::Malformed { path: path.to_owned(), line, message: error.message().to_owned() }
+                    ContextFileError::Malformed { path: path.to_owned(), line, message: without_value(error.message()) }
                 })?
             }
         };

@@ -60,7 +60,7 @@ pub struct Create {
     #[arg(long, value_enum)]
     pub role: Role,
     /// How long it counts; for ever when left out
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = value::lifetime)]
     pub expires: Option<Duration>,
 }
 

@@ -58,7 +58,7 @@ pub struct CreateToken {
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub uses: u32,
     /// How long it counts
-    #[arg(long, default_value = "1d", value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, default_value = "1d", value_name = "DURATION", value_parser = value::lifetime)]
     pub expires: Duration,
     /// A label that devices get with it (repeat for more)
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = value::label)]

@@ -26,6 +26,9 @@ pub enum ParseValueError {
     /// A point in time is written otherwise.
     #[error("{0:?} is neither a duration (`90s`, `1h`) nor a time (`2026-03-01T12:00:00Z`)")]
     Moment(String),
+    /// A duration is written otherwise, or ends later than dates go.
+    #[error("{0:?} is no duration (`90s`, `30d`), or too long a one")]
+    Lifetime(String),
     /// A name has a wrong character or length.
     #[error(transparent)]
     Name(#[from] fleetd_sync_core::name::ParseNameError),
@@ -117,16 +120,27 @@ pub fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
 
+/// Reads how long something is to be good from now on. What ends later than can be told would never end.
+///
+/// # Errors
+/// [`ParseValueError::Lifetime`].
+pub fn lifetime(text: &str) -> Result<Duration, ParseValueError> {
+    let lifetime = duration(text).ok().filter(|lifetime| Moment::now().after(*lifetime).parts().is_some());
+    lifetime.ok_or_else(|| ParseValueError::Lifetime(text.to_owned()))
+}
+
 /// Reads a point in the past: how long ago, or when.
 ///
 /// # Errors
-/// [`ParseValueError::Moment`] when it is neither.
+/// [`ParseValueError::Moment`] when it is neither, or longer ago than can be told: that would be no bound at all.
 pub fn past(text: &str) -> Result<Moment, ParseValueError> {
-    if let Ok(ago) = duration(text) {
-        return Ok(Moment::now().before(ago));
-    }
-    let at: jiff::Timestamp = text.parse().map_err(|_| ParseValueError::Moment(text.to_owned()))?;
-    Ok(Moment::from_parts(Some((at.as_second(), at.subsec_nanosecond()))))
+    let moment = match duration(text) {
+        Ok(ago) => Moment::now().before(ago),
+        Err(_) => {
+            Moment::from_parts(text.parse().ok().map(|at: jiff::Timestamp| (at.as_second(), at.subsec_nanosecond())))
+        }
+    };
+    if moment.parts().is_some() { Ok(moment) } else { Err(ParseValueError::Moment(text.to_owned())) }
 }
 
 /// Which devices are meant. One of the three is needed, so that nothing left out can mean the whole fleet.
