@@ -5,6 +5,7 @@ mod audit;
 mod context;
 mod error;
 mod explain;
+mod fuzz;
 mod help;
 mod login;
 mod platform;

@@ -5,5 +5,6 @@ const CASES: usize = 2000;
 /// The same where each is a request to a server.
 const CASES_SLOW: usize = 200;
 
+mod backup;
 mod connect;
 mod record;

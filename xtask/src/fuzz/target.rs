@@ -34,7 +34,7 @@ impl Target {
 }
 
 /// Every target, those first that a peer reaches who has proven nothing.
-pub(crate) const TARGETS: [Target; 16] = [
+pub(crate) const TARGETS: [Target; 21] = [
     Target {
         name: "frame",
         package: "fleetd-sync-transport",
@@ -42,6 +42,14 @@ pub(crate) const TARGETS: [Target; 16] = [
         test: "fuzz::frame::any_bytes_are_one_message_or_none",
         bytes_max: 66_000,
         what: "frames of a connection",
+    },
+    Target {
+        name: "stream",
+        package: "fleetd-sync-transport",
+        source: "sync/transport/src/endpoint/reader",
+        test: "endpoint::reader::fuzz::any_stream_has_the_same_frames_wherever_it_is_cut",
+        bytes_max: 70_000,
+        what: "frames off a stream, cut at any byte",
     },
     Target {
         name: "session",
@@ -162,6 +170,38 @@ pub(crate) const TARGETS: [Target; 16] = [
         test: "fuzz::record::any_bytes_are_a_record_or_none",
         bytes_max: 20_000,
         what: "a server's records",
+    },
+    Target {
+        name: "backup",
+        package: "fleetd-server",
+        source: "server/tests/fuzz",
+        test: "fuzz::backup::any_file_is_restored_whole_or_leaves_nothing",
+        bytes_max: 40_000,
+        what: "whole backup files, as a server is restored of them",
+    },
+    Target {
+        name: "operator_file",
+        package: "fleetd",
+        source: "cli/tests/fuzz",
+        test: "fuzz::operator_file::any_file_of_an_operator_is_read_again_as_it_was_written",
+        bytes_max: 8_000,
+        what: "an operator's contexts and keys, and drafts of root records",
+    },
+    Target {
+        name: "argument",
+        package: "fleetd",
+        source: "cli/tests/fuzz",
+        test: "fuzz::argument::any_argument_has_one_meaning_or_none",
+        bytes_max: 500,
+        what: "what flags and arguments say, and the headers of programs",
+    },
+    Target {
+        name: "scenario",
+        package: "fleetd",
+        source: "cli/tests/fuzz",
+        test: "fuzz::scenario::any_text_is_one_scenario_or_none",
+        bytes_max: 8_000,
+        what: "scenarios of the simulator, and the faults that a seed draws",
     },
 ];
 

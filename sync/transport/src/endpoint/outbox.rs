@@ -139,7 +139,7 @@ pub(super) async fn write_class(connection: Arc<Connection>, class: Class) {
 }
 
 /// Writes a frame's length as a varint: seven bits a byte, the lowest first.
-fn put_length(into: &mut BytesMut, length: usize) {
+pub(super) fn put_length(into: &mut BytesMut, length: usize) {
     let mut rest = length;
     while rest >= 0x80 {
         into.put_u8(u8::try_from(rest & 0x7f).unwrap_or_default() | 0x80);

@@ -1,8 +1,24 @@
 //! Frames out of a stream. Nothing is set aside for a frame before its bytes come.
 
+#[cfg(test)]
+mod fuzz;
+
 use bytes::{Buf, Bytes, BytesMut};
 use fleetd_sync_core::limit;
 use fleetd_sync_core::session::CloseCode;
+
+/// What frames come out of: a stream, as the pieces in which it arrives.
+pub(super) trait Pieces {
+    /// The next piece, which is not empty; `None` when the stream has ended or failed.
+    async fn next_piece(&mut self) -> Option<Bytes>;
+}
+
+impl Pieces for quinn::RecvStream {
+    async fn next_piece(&mut self) -> Option<Bytes> {
+        let chunk = self.read_chunk(limit::FRAME_BYTES_MAX, true).await.ok()??;
+        Some(chunk.bytes)
+    }
+}
 
 /// Takes a stream apart. A stream that ends or fails gives `None`: the connection says why, if there is a why.
 pub(super) struct FrameReader {
@@ -15,7 +31,7 @@ impl FrameReader {
     }
 
     /// Reads one byte.
-    pub(super) async fn byte(&mut self, stream: &mut quinn::RecvStream) -> Option<u8> {
+    pub(super) async fn byte(&mut self, stream: &mut impl Pieces) -> Option<u8> {
         self.fill(stream).await?;
         Some(self.rest.get_u8())
     }
@@ -24,7 +40,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`CloseCode::FrameTooLarge`] when it is over the limit, or longer than any length within it.
-    pub(super) async fn length(&mut self, stream: &mut quinn::RecvStream) -> Result<Option<usize>, CloseCode> {
+    pub(super) async fn length(&mut self, stream: &mut impl Pieces) -> Result<Option<usize>, CloseCode> {
         let mut length = 0_usize;
         for shift in [0, 7, 14] {
             let Some(byte) = self.byte(stream).await else { return Ok(None) };
@@ -40,7 +56,7 @@ impl FrameReader {
     }
 
     /// Reads a frame's bytes.
-    pub(super) async fn body(&mut self, stream: &mut quinn::RecvStream, length: usize) -> Option<Bytes> {
+    pub(super) async fn body(&mut self, stream: &mut impl Pieces, length: usize) -> Option<Bytes> {
         if length == 0 {
             return Some(Bytes::new());
         }
@@ -58,10 +74,9 @@ impl FrameReader {
     }
 
     /// Waits for at least one byte.
-    async fn fill(&mut self, stream: &mut quinn::RecvStream) -> Option<()> {
+    async fn fill(&mut self, stream: &mut impl Pieces) -> Option<()> {
         if self.rest.is_empty() {
-            let chunk = stream.read_chunk(limit::FRAME_BYTES_MAX, true).await.ok()??;
-            self.rest = chunk.bytes;
+            self.rest = stream.next_piece().await?;
         }
         Some(())
     }
