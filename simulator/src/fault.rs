@@ -229,6 +229,7 @@ impl FaultKind {
             Self::LinkFlaps | Self::LinkNarrow | Self::StoreTorn | Self::HostileFloods | Self::HostileStranger
         );
         match value {
+            _ if value > NUMBER_MAX => Some(TOO_LARGE),
             _ if is_percentage && value > PERCENT_MAX => Some("is more than 95 of a hundred"),
             0 if needs_one => Some("is 0"),
             _ => None,
@@ -236,6 +237,10 @@ impl FaultKind {
     }
 }
 
+/// The largest number that a scenario's file can say.
+pub(crate) const NUMBER_MAX: u64 = i64::MAX.unsigned_abs();
+/// What is wrong with a larger one: it is read and could not be written again.
+pub(crate) const TOO_LARGE: &str = "is more than 2^63 - 1";
 /// More loss than this is a cut.
 const PERCENT_MAX: u64 = 95;
 

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::planning::RehearsalError;
 pub use self::share::Share;
+use crate::fault::{NUMBER_MAX, TOO_LARGE};
 use crate::scenario::Scenario;
 
 /// Time that every device has to follow once all is reachable again: the longest pause between two dials, and an
@@ -277,6 +278,12 @@ impl Rehearsal {
         }
         if self.loss[0] > self.loss[1] {
             return Err(("loss", "runs backwards: the first share is the lower one".to_owned()));
+        }
+        if self.bandwidth.is_some_and(|bandwidth| bandwidth > NUMBER_MAX) {
+            return Err(("bandwidth", TOO_LARGE.to_owned()));
+        }
+        if self.devices.iter().any(|device| device.disk_free_bytes.is_some_and(|free| free > NUMBER_MAX)) {
+            return Err(("disk_free_bytes", TOO_LARGE.to_owned()));
         }
         if !scenario.acts.is_empty() {
             return Err(("act", "stands beside a rehearsal, whose only act is its plan".to_owned()));

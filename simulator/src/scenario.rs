@@ -9,7 +9,7 @@ use fleetd_sync_core::name::{Platform, Version};
 use serde::{Deserialize, Serialize};
 
 pub use self::builtin::{builtin, builtin_names};
-use crate::fault::{Fault, FaultKind, Target};
+use crate::fault::{Fault, FaultKind, NUMBER_MAX, TOO_LARGE, Target};
 use crate::rehearsal::Rehearsal;
 use crate::swarm;
 
@@ -294,6 +294,9 @@ impl Scenario {
                 return Some(refused("lasting_s", TOO_LONG));
             }
             drawn = drawn.saturating_add(swarm::most_of_kind(self, range));
+            if range.per_day[1] > NUMBER_MAX {
+                return Some(refused("per_day", TOO_LARGE));
+            }
             if drawn > FAULTS_MAX {
                 let problem = format!("is too often: a seed could draw more than {FAULTS_MAX} faults");
                 return Some(refused("per_day", &problem));
@@ -397,6 +400,11 @@ mod tests {
             ("[swarm.link_flaps]\nper_day = [1, 2]\n", "line 5: `value` is 0"),
             ("[swarm.site_outage]\nper_day = [1, 2]\n", "line 5: `on` names others"),
             ("[[act]]\nat = \"1m\"\nroll_out = \"a b\"\n", "line 7: `roll_out` is no version"),
+            (
+                "[[fault]]\nat = \"1m\"\non = \"server\"\nkind = \"crash\"\nvalue = 9223372036854775808\n",
+                "line 9: `value` is more than 2^63",
+            ),
+            ("[swarm.crash]\nper_day = [1, 9223372036854775808]\n", "line 6: `per_day` is more than 2^63"),
             ("latency_ms = [1, 9000000000000]\n", "line 5: `latency_ms` is longer"),
             (
                 "[[fault]]\nat = \"1m\"\non = \"server\"\nkind = \"crash\"\nlasting = \"200years\"\n",

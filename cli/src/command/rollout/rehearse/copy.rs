@@ -148,7 +148,8 @@ fn copied(
         local: device.local_id,
         site: device.site,
         platform: Some(facts.platform).filter(|platform| !platform.is_empty()),
-        disk_free_bytes: Some(facts.disk_free_bytes).filter(|free| *free > 0),
+        // A device may say anything, and a scenario's file has no number above.
+        disk_free_bytes: Some(facts.disk_free_bytes.min(i64::MAX.unsigned_abs())).filter(|free| *free > 0),
         barred,
         conflict: running.is_some_and(|running| running.conflict),
         stopped: running.is_some_and(|running| running.desired_stopped),
