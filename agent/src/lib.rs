@@ -26,3 +26,5 @@ pub mod support_bundle;
 
 mod cause;
 mod driver;
+#[cfg(test)]
+mod fuzz;

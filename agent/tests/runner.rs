@@ -3,8 +3,6 @@
 
 #[path = "runner/device.rs"]
 mod device;
-#[path = "runner/fuzz.rs"]
-mod fuzz;
 #[path = "runner/node.rs"]
 mod node;
 #[path = "runner/probe.rs"]

@@ -14,6 +14,8 @@ pub mod context;
 pub mod demo;
 pub mod error;
 pub mod exit;
+#[cfg(test)]
+mod fuzz;
 pub mod interrupt;
 pub mod key_file;
 pub mod output;

@@ -5,7 +5,6 @@ mod audit;
 mod context;
 mod error;
 mod explain;
-mod fuzz;
 mod help;
 mod login;
 mod platform;

@@ -22,7 +22,8 @@ impl Target {
         format!("{}/__fuzz__/{}", self.source, self.name)
     }
 
-    /// How cargo is told which binary has it.
+    /// How cargo is told which binary has it. A package with a program has its targets among its unit tests: for others,
+    /// cargo would link the program too, which has the counters and no fuzzer.
     pub(crate) fn binary(&self) -> &'static [&'static str] {
         if self.source.contains("/tests/") { &["--test", "runner"] } else { &["--lib"] }
     }
@@ -134,7 +135,7 @@ pub(crate) const TARGETS: [Target; 21] = [
     Target {
         name: "device",
         package: "fleetd-agent",
-        source: "agent/tests/runner/fuzz",
+        source: "agent/src/fuzz",
         test: "fuzz::device::any_bytes_are_a_devices_file_or_none",
         bytes_max: 20_000,
         what: "an agent's records, configuration, lines, and support bundles",
@@ -182,7 +183,7 @@ pub(crate) const TARGETS: [Target; 21] = [
     Target {
         name: "operator_file",
         package: "fleetd",
-        source: "cli/tests/fuzz",
+        source: "cli/src/fuzz",
         test: "fuzz::operator_file::any_file_of_an_operator_is_read_again_as_it_was_written",
         bytes_max: 8_000,
         what: "an operator's contexts and keys, and drafts of root records",
@@ -190,7 +191,7 @@ pub(crate) const TARGETS: [Target; 21] = [
     Target {
         name: "argument",
         package: "fleetd",
-        source: "cli/tests/fuzz",
+        source: "cli/src/fuzz",
         test: "fuzz::argument::any_argument_has_one_meaning_or_none",
         bytes_max: 500,
         what: "what flags and arguments say, and the headers of programs",
@@ -198,7 +199,7 @@ pub(crate) const TARGETS: [Target; 21] = [
     Target {
         name: "scenario",
         package: "fleetd",
-        source: "cli/tests/fuzz",
+        source: "cli/src/fuzz",
         test: "fuzz::scenario::any_text_is_one_scenario_or_none",
         bytes_max: 8_000,
         what: "scenarios of the simulator, and the faults that a seed draws",

@@ -6,14 +6,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use fleetd::command::trust::record_file::{self, RecordFile};
-use fleetd::context::{Context, ContextFile, ContextFileError};
-use fleetd::key_file;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::trust::{Armoured as _, Change, Role, RootChain, RootRecord};
 
 use super::CASES;
+use crate::command::trust::record_file::{self, RecordFile};
+use crate::context::{Context, ContextFile, ContextFileError};
+use crate::key_file;
 
 /// Stands for a token in inputs. No error may show it, wherever it stands as a value.
 const TOKEN: &str = "fat_0cup0of0coffee";

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fleetd::client::server_url::ServerUrl;
-use fleetd::command::release::{ArtifactArgument, EnvironmentArgument, ProbeArgument};
-use fleetd::command::value::{self, DeviceWorkload, Place, ReleaseName};
-use fleetd::output::Moment;
-use fleetd::platform::{Header, known, read_header};
 use fleetd_simulator::rehearsal::Share;
 use fleetd_sync_core::release::{EnvironmentValue, ProbeCheck};
 use tonic::codegen::http::Uri;
 
 use super::CASES;
+use crate::client::server_url::ServerUrl;
+use crate::command::release::{ArtifactArgument, EnvironmentArgument, ProbeArgument};
+use crate::command::value::{self, DeviceWorkload, Place, ReleaseName};
+use crate::output::Moment;
+use crate::platform::{Header, known, read_header};
 
 /// Bytes of a header that count; whatever follows them is of no interest.
 const HEADER_BYTES: usize = 64;

@@ -5,10 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use fleetd_actors::agent::record::{AgentRecord, Membership, TrustFloor};
-use fleetd_agent::config::{Config, ConfigArguments, Environment};
-use fleetd_agent::record;
-use fleetd_agent::shim::{acknowledge_lines, last_position, read_lines};
-use fleetd_agent::support_bundle::{read_flights, read_parts};
 use fleetd_sync_core::codec::{Reader, Writer};
 use fleetd_sync_core::id::{DeviceId, FleetId};
 use fleetd_sync_core::limit;
@@ -16,6 +12,10 @@ use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::{ClockFloor, Wall};
 
 use super::CASES;
+use crate::config::{Config, ConfigArguments, Environment};
+use crate::record;
+use crate::shim::{acknowledge_lines, last_position, read_lines};
+use crate::support_bundle::{read_flights, read_parts};
 
 /// Bytes of lines that are read at once.
 const LINES_BYTES: usize = 1 << 10;

@@ -1,8 +1,0 @@
-//! What an operator types and keeps in files, which may come from anybody. `cargo xtask fuzz` runs these for long.
-
-/// Inputs that each target tries at random in every run of the tests, after its corpus.
-const CASES: usize = 1000;
-
-mod argument;
-mod operator_file;
-mod scenario;
