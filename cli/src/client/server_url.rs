@@ -1,6 +1,7 @@
 //! Where a server's API is.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// Why a text is no server's URL.
@@ -74,7 +75,14 @@ impl FromStr for ServerUrl {
             None if has_port => return Err(wrong()),
             None => API_PORT_DEFAULT,
         };
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let bare = match host.strip_prefix('[') {
+            // In brackets is an address, and neither nothing nor what only looks like one.
+            Some(rest) => {
+                let address = rest.strip_suffix(']').filter(|address| address.parse::<Ipv6Addr>().is_ok());
+                address.ok_or_else(wrong)?.to_owned()
+            }
+            None => host.to_owned(),
+        };
         Ok(Self { authority: format!("{host}:{port}"), host: bare, port })
     }
 }
@@ -105,7 +113,7 @@ mod tests {
     #[test]
     fn what_would_send_a_token_in_the_clear_is_refused() {
         assert!(matches!("http://fleet.example".parse::<ServerUrl>(), Err(ParseServerUrlError::Scheme { .. })));
-        for text in ["", "https://", "https://a/b", "https://a:b", "a:99999", "u@a", "https://a?x"] {
+        for text in ["", "https://", "https://a/b", "https://a:b", "a:99999", "u@a", "https://a?x", "https://[]:9"] {
             assert!(text.parse::<ServerUrl>().is_err(), "{text:?}");
         }
     }
