@@ -70,7 +70,10 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
 
 fn is_within(path: &str) -> bool {
     let starts = |beginnings: &[&str]| beginnings.iter().any(|beginning| path.starts_with(beginning));
-    starts(&WITHIN) && !starts(&EXCEPT) && !path.ends_with("/tests.rs") && !path.contains("/tests/")
+    let is_of_tests = ["tests", "fuzz"]
+        .iter()
+        .any(|module| path.ends_with(&format!("/{module}.rs")) || path.contains(&format!("/{module}/")));
+    starts(&WITHIN) && !starts(&EXCEPT) && !is_of_tests
 }
 
 /// Small words with points between them.
