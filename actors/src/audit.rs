@@ -37,6 +37,8 @@ pub mod action {
     pub const RECOVER: &str = "server/recover_device";
     /// A rollout has ended by itself.
     pub const ROLLOUT_ENDED: &str = "server/end_rollout";
+    /// A rollout has stopped by itself.
+    pub const ROLLOUT_HALTED: &str = "server/halt_rollout";
     /// It forgot old entries of this log.
     pub const FORGET: &str = "server/forget_audit_entries";
     /// It counted refusals that left no entry.

@@ -9,6 +9,7 @@
 //! until an operator has approved it.
 
 pub mod command;
+mod hold;
 pub mod record;
 mod recovery;
 mod renewal;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::DocumentId;
-use fleetd_sync_core::id::{BootId, ConnectionId, LocalId, OperationId, RolloutId};
+use fleetd_sync_core::id::{BootId, ConnectionId, HoldId, LocalId, OperationId, RolloutId};
 use fleetd_sync_core::key::{PublicKey, SecretKey};
 use fleetd_sync_core::limit;
 use fleetd_sync_core::machine::{Machine, Turn};
@@ -86,8 +87,26 @@ pub enum Input {
     Trust(Arc<Trust>),
     /// A rollout wants a release on it.
     Assign(RolloutAssignment),
-    /// A rollout takes its assignment back.
+    /// A rollout takes its assignment back, and its holds with it.
     Withdraw {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The workload.
+        workload: WorkloadName,
+    },
+    /// A rollout is stopped: the device must not act on its assignment.
+    Hold {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The stop's hold.
+        hold: HoldId,
+        /// The workload.
+        workload: WorkloadName,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A rollout goes on, or is over: its holds end.
+    Lift {
         /// The rollout.
         rollout: RolloutId,
         /// The workload.
@@ -229,6 +248,13 @@ pub enum RolloutNews {
     Assigned,
     /// Its assignment does not stand there any more.
     Withdrawn,
+    /// This hold of it stands there, durably.
+    Held(HoldId),
+    /// No hold of it stands there any more.
+    Lifted {
+        /// Whether another hold keeps the workload as it is.
+        is_held: bool,
+    },
     /// The device says this of the workload.
     Reported(Box<WorkloadReport>),
     /// Since when the device cannot be reached; `None`: it is there.
@@ -303,6 +329,10 @@ impl Machine for Device {
             Input::Trust(trust) => self.on_trust(now, trust, turn),
             Input::Assign(assignment) => self.on_assign(now, &assignment, turn),
             Input::Withdraw { rollout, workload } => self.on_withdraw(now, rollout, &workload, turn),
+            Input::Hold { rollout, hold, workload, reason } => {
+                self.on_hold(now, (rollout, hold), workload, reason, turn);
+            }
+            Input::Lift { rollout, workload } => self.on_lift(now, rollout, &workload, turn),
             Input::Ask { rollout, workload } => self.on_ask(now, rollout, &workload, turn),
             Input::Command { operation, caller, command } => self.on_command(now, operation, &caller, command, turn),
             Input::Renewed { connection, message } => self.on_renewed(connection, message, turn),
@@ -397,6 +427,10 @@ impl Device {
             self.mint(now, turn);
         }
         turn.effect(tell(rollout, RolloutNews::Assigned));
+        if self.serving.is_none() {
+            let heard_at = self.record.as_ref().and_then(|record| record.last_heard_at);
+            turn.effect(tell(rollout, RolloutNews::Presence(Some(heard_at.unwrap_or(now.wall)))));
+        }
         if let Some(former) = former {
             turn.effect(tell(former, RolloutNews::Superseded(rollout)));
         }
@@ -409,7 +443,7 @@ impl Device {
 
     fn on_withdraw(&mut self, now: Now, rollout: RolloutId, workload: &WorkloadName, turn: &mut DeviceTurn) {
         if let Some(record) = &mut self.record
-            && wanted::withdraw(&mut record.wanted, rollout, workload)
+            && (hold::lift_all(record, rollout) | wanted::withdraw(&mut record.wanted, rollout, workload))
         {
             let message = format!("the assignment of {workload} was taken back");
             record.note(now.wall, "withdrawn", Some(workload), message, &rollout.to_string());

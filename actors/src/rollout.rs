@@ -1,26 +1,45 @@
-//! One rollout: a plan brought to its devices, in one wave.
+//! One rollout: a plan brought to its devices, wave by wave.
 //!
-//! The machine assigns the release to each device that the plan names, counts how far each has come by the device's
-//! own signed reports, and ends when every device that it can reach has ended. A device that never acknowledged its
-//! assignment is *offline*: it is counted apart, keeps nobody waiting, and follows later under the same decision. One
-//! that acknowledged and then fell silent has *failed*.
+//! The machine assigns the release to the devices of one wave after the other, counts how far each has come by the
+//! device's own signed reports, and ends when every device that it can reach has ended. A device that never
+//! acknowledged its assignment is *offline*: it is counted apart, keeps nobody waiting, and follows later under the
+//! decision that it missed. One that acknowledged and then fell silent, or did not end in its wave's time, has *failed*.
+//!
+//! Behind each wave but the last stands a *gate*. It opens when each device of the wave that can be reached has ended
+//! and one has proven the release, when the bake has passed, and when somebody has approved where that is asked for.
+//! At whatever moment more devices have failed than the plan's budget allows, the rollout halts: a stop, as a pause is
+//! one. A stop reaches every device that could still act as a hold with an id of its own, and a resume lifts it.
 //!
 //! An end of the rollout is not the end of its devices: those that were away follow later, and those that an abort
-//! found at work say what became of that. Both are still listened to. [`plan`] computes what is to be done before
-//! anything starts. Waves and gates are to stand beside it.
+//! found at work say what became of that. Both are still listened to.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | [`strategy`] | waves, budget, bake, limits: what a plan says of how |
+//! | [`plan`] | what is to be done, computed before anything starts |
+//! | `gate` | from one wave to the next, and to the end |
+//! | `stop` | pause, halt, resume, abort |
+//! | `queue` | who begins next where few may be at work at once |
+//! | `run` | what is known of the devices, and what is owed to them |
+//! | [`why`] | why it stands where it stands, for people |
 
 mod deadline;
+mod gate;
 pub mod plan;
+mod queue;
 mod run;
 mod snapshot;
 pub mod status;
+mod stop;
+pub mod strategy;
 #[cfg(test)]
 mod tests;
+pub mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fleetd_sync_core::id::{LocalId, OperationId, PlanId, RolloutId};
+use fleetd_sync_core::id::{HoldId, LocalId, OperationId, PlanId, RolloutId};
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::name::{DeviceName, WorkloadName};
 use fleetd_sync_core::planted::{Bug, is_planted};
@@ -30,8 +49,12 @@ use crate::device::wanted::RolloutAssignment;
 use crate::report::{FaultKind, Phase, RunState, WorkloadReport};
 use plan::{Plan, Verdict};
 use run::RolloutRun;
+use run::give_place_up;
 pub use snapshot::{DEVICES_RECORDED_MAX, RunSnapshot, Snapshot, extent_max};
-use status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, Skip};
+use status::{
+    DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, Skip, Stage, StageTimer,
+    WaveStanding,
+};
 
 /// One rollout.
 #[derive(Debug)]
@@ -59,6 +82,25 @@ pub enum Input {
         /// Why, or who.
         reason: String,
     },
+    /// Stop it, until it is resumed.
+    Pause {
+        /// Answered by [`Effect::Answer`].
+        operation: OperationId,
+        /// Why, or who.
+        reason: String,
+    },
+    /// Let it go on after a pause or a halt.
+    Resume {
+        /// Answered by [`Effect::Answer`].
+        operation: OperationId,
+    },
+    /// Let the next wave begin: the gate waits for this word, or for a proof that nobody can give.
+    Approve {
+        /// Answered by [`Effect::Answer`].
+        operation: OperationId,
+        /// The wave that is meant, from 0; whichever is next without one.
+        wave: Option<u32>,
+    },
     /// An assignment is durable with the device's actor.
     DeviceAssigned {
         /// The device.
@@ -68,6 +110,20 @@ pub enum Input {
     DeviceWithdrawn {
         /// The device.
         device: LocalId,
+    },
+    /// A hold is durable with the device's actor.
+    DeviceHeld {
+        /// The device.
+        device: LocalId,
+        /// The hold.
+        hold: HoldId,
+    },
+    /// No hold of this rollout stands with the device's actor any more.
+    DeviceLifted {
+        /// The device.
+        device: LocalId,
+        /// Whether another hold keeps the workload as it is.
+        is_held: bool,
     },
     /// The device has what its server assigned last.
     DeviceAcknowledged {
@@ -135,11 +191,34 @@ pub enum Effect {
         /// What.
         assignment: RolloutAssignment,
     },
-    /// Tell the device's actor that it should not. Answered by [`Input::DeviceWithdrawn`].
+    /// Tell the device's actor that it should not, and that no hold of this rollout stands any more. Answered by [`Input::DeviceWithdrawn`].
     Withdraw {
         /// The device.
         device: LocalId,
         /// The rollout whose assignment goes.
+        rollout: RolloutId,
+        /// The workload.
+        workload: WorkloadName,
+    },
+    /// Tell the device's actor that the device must not act on the assignment. It takes the place of an earlier hold of
+    /// this rollout. Answered by [`Input::DeviceHeld`].
+    Hold {
+        /// The device.
+        device: LocalId,
+        /// The rollout that stops.
+        rollout: RolloutId,
+        /// The stop's hold.
+        hold: HoldId,
+        /// The workload.
+        workload: WorkloadName,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Tell the device's actor that no hold of this rollout stands any more. Answered by [`Input::DeviceLifted`].
+    Lift {
+        /// The device.
+        device: LocalId,
+        /// The rollout that goes on.
         rollout: RolloutId,
         /// The workload.
         workload: WorkloadName,
@@ -172,6 +251,8 @@ pub enum Effect {
     },
     /// Note that it has ended by itself.
     Ended(RolloutHeader),
+    /// Note that it has stopped itself.
+    Halted(RolloutHeader),
     /// Answer an operation, durably.
     Answer {
         /// The operation.
@@ -209,6 +290,14 @@ pub enum RolloutError {
     NotStarted {
         /// The rollout.
         rollout: RolloutId,
+    },
+    /// No gate waits for a word.
+    #[error("nothing of {rollout} waits for an approval: {standing}")]
+    NothingToApprove {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Where it stands.
+        standing: String,
     },
     /// It has ended.
     #[error("{rollout} has ended: it {phase}")]
@@ -281,8 +370,13 @@ impl Machine for Rollout {
         match input {
             Input::Start { operation, caller, plan } => self.on_start(now, operation, caller, plan, turn),
             Input::Abort { operation, reason } => self.on_abort(now, operation, reason, turn),
+            Input::Pause { operation, reason } => self.on_pause(now, operation, reason, turn),
+            Input::Resume { operation } => self.on_resume(now, operation, turn),
+            Input::Approve { operation, wave } => self.on_approve(now, operation, wave, turn),
             Input::DeviceAssigned { device } => self.on_assigned(now, device, turn),
             Input::DeviceWithdrawn { device } => self.on_withdrawn(now, device, turn),
+            Input::DeviceHeld { device, hold } => self.on_held(now, device, hold, turn),
+            Input::DeviceLifted { device, is_held } => self.on_lifted(now, device, is_held, turn),
             Input::DeviceAcknowledged { device, assigned } => self.on_acknowledged(now, device, assigned, turn),
             Input::DeviceReported { device, report } => self.on_reported(now, device, &report, turn),
             Input::DevicePresence { device, offline_since } => self.on_presence(now, device, offline_since, turn),
@@ -294,6 +388,7 @@ impl Machine for Rollout {
 
     fn handle_timeout(&mut self, now: Now, turn: &mut RolloutTurn) {
         if let Some(run) = &mut self.run {
+            run.on_stage_due(now, turn);
             run.on_due(now, turn);
         }
         self.settle(now, turn);
@@ -304,13 +399,20 @@ impl Machine for Rollout {
         if !(run.unsent.is_empty() && run.unasked.is_empty()) {
             return Some(Monotonic(0));
         }
-        [&run.resend_at, &run.due_at].into_iter().filter_map(|deadlines| deadlines.earliest()).min()
+        let devices = [&run.resend_at, &run.due_at].into_iter().filter_map(|deadlines| deadlines.earliest());
+        devices.chain(run.stage_due).min()
     }
 
     fn phase(&self) -> &'static str {
         match self.header().map(|header| (header.phase, header.is_open)) {
             None => "unstarted",
-            Some((RolloutPhase::Running, _)) => "running",
+            Some((RolloutPhase::Running, _)) => match self.header().map(|header| header.wave.stage) {
+                Some(Stage::Baking) => "baking",
+                Some(Stage::AwaitingApproval) => "awaiting approval",
+                Some(Stage::Rolling) | None => "running",
+            },
+            Some((RolloutPhase::Paused, _)) => "paused",
+            Some((RolloutPhase::Halted, _)) => "halted",
             Some((RolloutPhase::Succeeded, true)) => "succeeded, some follow",
             Some((RolloutPhase::Succeeded, false)) => "succeeded",
             Some((RolloutPhase::Failed, true)) => "failed, some follow",
@@ -338,6 +440,12 @@ impl Rollout {
             turn.effect(Effect::Answer { operation, result: Err(refusal) });
             return;
         }
+        let wave = WaveStanding {
+            number: 0,
+            stage: Stage::Rolling,
+            since: now.wall,
+            timer: StageTimer::Until(now.wall + plan.strategy.deadline),
+        };
         let header = RolloutHeader {
             rollout: self.id,
             plan: plan.id,
@@ -347,6 +455,10 @@ impl Rollout {
             created_by: caller,
             ended_at: None,
             is_open: true,
+            wave,
+            hold: None,
+            stops: 0,
+            failures_accepted: 0,
         };
         turn.persist(Record::Started { header: Box::new(header.clone()), plan: Arc::clone(&plan) });
         let mut run = RolloutRun::new(header, plan);
@@ -361,14 +473,66 @@ impl Rollout {
         let result = match &mut self.run {
             None => Err(RolloutError::NotStarted { rollout }),
             Some(run) if run.header.phase == RolloutPhase::Aborted => Ok(()),
-            Some(run) if run.header.phase != RolloutPhase::Running => {
-                Err(RolloutError::Ended { rollout, phase: run.header.phase })
-            }
+            Some(run) if run.header.phase.is_ended() => Err(RolloutError::Ended { rollout, phase: run.header.phase }),
             Some(run) => {
                 run.abort(now, reason, turn);
                 Ok(())
             }
         };
+        turn.effect(Effect::Answer { operation, result });
+    }
+
+    /// The run, if there is one that has not ended.
+    fn going(&mut self) -> Result<&mut RolloutRun, RolloutError> {
+        let rollout = self.id;
+        match &mut self.run {
+            None => Err(RolloutError::NotStarted { rollout }),
+            Some(run) if run.header.phase.is_ended() => Err(RolloutError::Ended { rollout, phase: run.header.phase }),
+            Some(run) => Ok(run),
+        }
+    }
+
+    fn on_pause(&mut self, now: Now, operation: OperationId, reason: String, turn: &mut RolloutTurn) {
+        let result = self.going().map(|run| {
+            // What has halted is stopped already, for a better reason.
+            if !run.header.phase.is_stopped() {
+                run.stop(now, RolloutPhase::Paused, reason, turn);
+            }
+        });
+        turn.effect(Effect::Answer { operation, result });
+    }
+
+    fn on_resume(&mut self, now: Now, operation: OperationId, turn: &mut RolloutTurn) {
+        let result = self.going().map(|run| {
+            if run.header.phase.is_stopped() {
+                run.resume(now, turn);
+            }
+        });
+        turn.effect(Effect::Answer { operation, result });
+    }
+
+    fn on_approve(&mut self, now: Now, operation: OperationId, wave: Option<u32>, turn: &mut RolloutTurn) {
+        let rollout = self.id;
+        let result = self.going().and_then(|run| {
+            let standing = &run.header.wave;
+            let is_next = wave.is_none_or(|wave| wave == standing.number.saturating_add(1));
+            let is_awaited = match standing.stage {
+                Stage::AwaitingApproval => true,
+                // Somebody's word in place of a proof that nobody can give.
+                Stage::Rolling => run.is_wave_done() && !run.is_proven(),
+                Stage::Baking => false,
+            };
+            if wave.is_some_and(|wave| run.header.has_begun(wave)) {
+                return Ok(()); // It was approved before.
+            }
+            if run.header.phase == RolloutPhase::Running && is_next && is_awaited && !run.is_last_wave() {
+                run.begin_next(now, turn);
+                return Ok(());
+            }
+            let standing =
+                format!("it is {}, and wave {} is {}", run.header.phase, standing.number + 1, standing.stage);
+            Err(RolloutError::NothingToApprove { rollout, standing })
+        });
         turn.effect(Effect::Answer { operation, result });
     }
 
@@ -386,7 +550,33 @@ impl Rollout {
     fn on_withdrawn(&mut self, now: Now, device: LocalId, turn: &mut RolloutTurn) {
         self.change(now, device, turn, |progress| {
             if progress.owed == Owed::Withdraw {
+                (progress.owed, progress.is_held) = (Owed::Nothing, false);
+            }
+        });
+    }
+
+    fn on_held(&mut self, now: Now, device: LocalId, hold: HoldId, turn: &mut RolloutTurn) {
+        let stands = self.header().and_then(|header| header.hold);
+        self.change(now, device, turn, |progress| {
+            if progress.owed == Owed::Hold && stands == Some(hold) {
                 progress.owed = Owed::Nothing;
+            }
+        });
+    }
+
+    fn on_lifted(&mut self, now: Now, device: LocalId, is_held: bool, turn: &mut RolloutTurn) {
+        let is_running = self.header().is_some_and(|header| header.phase == RolloutPhase::Running);
+        self.change(now, device, turn, |progress| {
+            if progress.owed != Owed::Lift {
+                return;
+            }
+            (progress.owed, progress.is_held) = (Owed::Nothing, false);
+            if progress.status == DeviceStatus::Pending && is_running {
+                // Whether its assignment arrived before the stop, nobody knows.
+                progress.owed = Owed::Assign;
+            }
+            if progress.status == DeviceStatus::Acknowledged && is_held {
+                progress.status = DeviceStatus::Skipped(Skip::Held);
             }
         });
     }
@@ -400,17 +590,22 @@ impl Rollout {
     ) {
         let Some(run) = &mut self.run else { return };
         let (rollout, attempt) = (self.id, run.plan.attempt);
-        let running = run.header.phase != RolloutPhase::Aborted;
+        let running = matches!(run.header.phase, RolloutPhase::Running | RolloutPhase::Succeeded);
+        let aborted = run.header.phase == RolloutPhase::Aborted;
         run.change(now, device, turn, |progress| match (assigned, running) {
-            (Some(assigned), true) if assigned == (rollout, attempt) => {
-                progress.owed = Owed::Nothing;
+            (Some(assigned), _) if !aborted && assigned == (rollout, attempt) => {
+                if progress.owed == Owed::Assign {
+                    progress.owed = Owed::Nothing;
+                }
                 if progress.status.waits_for_device() {
                     progress.status = DeviceStatus::Acknowledged;
                 }
             }
             // What was assigned got lost on its way, or another's was put in its place without a word: again.
-            (_, true) if progress.status.waits_for_device() => progress.owed = Owed::Assign,
-            (Some((other, _)), false) if other == rollout => progress.owed = Owed::Withdraw,
+            (_, true) if progress.status.waits_for_device() && !progress.is_queued() && !progress.is_held => {
+                progress.owed = Owed::Assign;
+            }
+            (Some((other, _)), false) if aborted && other == rollout => progress.owed = Owed::Withdraw,
             _ => {}
         });
     }
@@ -429,9 +624,20 @@ impl Rollout {
         }
         let Some(status) = status_of(report) else { return };
         let aborted = run.header.phase == RolloutPhase::Aborted;
+        let running = run.header.phase == RolloutPhase::Running;
         run.change(now, device, turn, |progress| {
             if progress.owed == Owed::Assign {
                 progress.owed = Owed::Nothing;
+            }
+            let is_stale = match (&progress.status, &status) {
+                // Its wave's time is over: only its end says more than that.
+                (DeviceStatus::Failed(Failure::Deadline), status) => !status.is_final(),
+                // It has not heard yet that this rollout's hold was lifted.
+                (_, DeviceStatus::Skipped(Skip::Held)) => running && progress.is_held,
+                _ => false,
+            };
+            if is_stale {
+                return;
             }
             if !aborted || status.is_final() {
                 progress.status = status;
@@ -443,15 +649,18 @@ impl Rollout {
     }
 
     fn on_presence(&mut self, now: Now, device: LocalId, offline_since: Option<Wall>, turn: &mut RolloutTurn) {
+        let is_capped = self.plan().is_some_and(|plan| plan.strategy.is_capped());
         self.change(now, device, turn, |progress| {
             progress.offline_since = offline_since;
             progress.is_late = false;
+            give_place_up(progress, is_capped);
         });
     }
 
     fn on_superseded(&mut self, now: Now, device: LocalId, by: RolloutId, turn: &mut RolloutTurn) {
         self.change(now, device, turn, |progress| {
-            progress.owed = Owed::Nothing;
+            // What stops this rollout must not stop the other one.
+            progress.owed = if progress.is_held { Owed::Lift } else { Owed::Nothing };
             if !progress.status.is_final() {
                 progress.status = DeviceStatus::Skipped(Skip::Superseded(by));
             }
@@ -460,7 +669,7 @@ impl Rollout {
 
     fn on_gone(&mut self, now: Now, device: LocalId, turn: &mut RolloutTurn) {
         self.change(now, device, turn, |progress| {
-            progress.owed = Owed::Nothing;
+            (progress.owed, progress.is_held) = (Owed::Nothing, false);
             if !progress.status.is_final() {
                 progress.status = DeviceStatus::Skipped(Skip::Gone);
             }
@@ -476,8 +685,9 @@ impl Rollout {
     fn settle(&mut self, now: Now, turn: &mut RolloutTurn) {
         if let Some(run) = &mut self.run {
             run.arm(now);
+            run.proceed(now, turn);
+            run.admit(now, turn);
             run.send(now, turn);
-            run.end_if_done(now, turn);
             run.close_if_settled(turn);
             run.assert_invariants();
         }

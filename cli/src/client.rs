@@ -240,6 +240,9 @@ calls! {
         get_rollout(rollout::v1::GetRolloutRequest) -> rollout::v1::GetRolloutResponse;
         list_rollouts(rollout::v1::ListRolloutsRequest) -> rollout::v1::ListRolloutsResponse;
         abort_rollout(rollout::v1::AbortRolloutRequest) -> rollout::v1::AbortRolloutResponse;
+        pause_rollout(rollout::v1::PauseRolloutRequest) -> rollout::v1::PauseRolloutResponse;
+        resume_rollout(rollout::v1::ResumeRolloutRequest) -> rollout::v1::ResumeRolloutResponse;
+        approve_rollout(rollout::v1::ApproveRolloutRequest) -> rollout::v1::ApproveRolloutResponse;
     }
     support::v1::support_service_client::SupportServiceClient {
         examine_server(support::v1::ExamineServerRequest) -> support::v1::ExamineServerResponse;

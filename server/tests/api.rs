@@ -12,4 +12,5 @@ mod release;
 mod rollout;
 mod trust;
 mod walk;
+mod wave;
 pub(crate) mod world;

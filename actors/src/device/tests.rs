@@ -132,7 +132,8 @@ fn wishes_for_an_absent_device_are_rows_and_sign_nothing() {
     let assignment = world.assignment("1.0");
     let (records, effects) = world.step(Input::Assign(assignment.clone()));
     assert!(records.iter().all(|record| matches!(record, Record::Device(_))), "nothing is signed in advance");
-    assert_eq!(told(&effects), [(assignment.rollout, RolloutNews::Assigned)]);
+    let away = RolloutNews::Presence(Some(Wall(0)));
+    assert_eq!(told(&effects), [(assignment.rollout, RolloutNews::Assigned), (assignment.rollout, away)]);
     let wanted = &world.device.record().unwrap().wanted;
     assert_eq!(wanted::assigned_rollout(wanted, &assignment.workload), Some(assignment.rollout));
 }
@@ -144,12 +145,50 @@ fn a_new_assignment_supersedes_the_one_before_it() {
     let (first, second) = (world.assignment("1.0"), world.assignment("2.0"));
     world.step(Input::Assign(first.clone()));
     let (_, effects) = world.step(Input::Assign(second.clone()));
-    let expected = [(second.rollout, RolloutNews::Assigned), (first.rollout, RolloutNews::Superseded(second.rollout))];
+    let expected = [
+        (second.rollout, RolloutNews::Assigned),
+        (second.rollout, RolloutNews::Presence(Some(Wall(0)))),
+        (first.rollout, RolloutNews::Superseded(second.rollout)),
+    ];
     assert_eq!(told(&effects), expected);
     let withdraw = Input::Withdraw { rollout: first.rollout, workload: first.workload.clone() };
     world.step(withdraw);
     let wanted = &world.device.record().unwrap().wanted;
     assert_eq!(wanted::assigned_rollout(wanted, &first.workload), Some(second.rollout), "not the first one's to take");
+}
+
+#[test]
+fn a_stop_stands_beside_the_assignment_until_it_is_lifted_or_the_assignment_is_taken_back() {
+    let mut world = world();
+    world.enrol();
+    let assignment = world.assignment("1.0");
+    let (rollout, workload) = (assignment.rollout, assignment.workload.clone());
+    let ids = [1, 2].map(|number| HoldId::from_bytes([number; 10]));
+    let hold = |hold| Input::Hold { rollout, hold, workload: workload.clone(), reason: "it is paused".to_owned() };
+    let holds = |world: &World| -> Vec<HoldId> {
+        wanted::holds(&world.device.record().unwrap().wanted).map(|(hold, ..)| hold).collect()
+    };
+    // The stop may come first.
+    let (_, effects) = world.step(hold(ids[0]));
+    assert_eq!(told(&effects), [(rollout, RolloutNews::Held(ids[0]))]);
+    world.step(Input::Assign(assignment.clone()));
+    assert_eq!(holds(&world), [ids[0]]);
+    let (records, _) = world.step(hold(ids[0]));
+    assert!(records.is_empty(), "said twice, it is said once");
+    world.step(hold(ids[1]));
+    assert_eq!(holds(&world), [ids[1]], "a later stop takes the place of an earlier one");
+
+    let other = HoldId::from_bytes([3; 10]);
+    let reason = "an operator looks".to_owned();
+    world.command(Command::Hold { hold: other, workload: None, reason }).unwrap();
+    let (_, effects) = world.step(Input::Lift { rollout, workload: workload.clone() });
+    assert_eq!(told(&effects), [(rollout, RolloutNews::Lifted { is_held: true })], "an operator's hold is not its own");
+    assert_eq!(holds(&world), [other]);
+    world.step(hold(ids[0]));
+    world.command(Command::Lift { hold: other }).unwrap();
+    world.step(Input::Withdraw { rollout, workload });
+    let record = world.device.record().unwrap();
+    assert!(record.wanted.is_empty() && record.holds.is_empty(), "{:?}", record.wanted);
 }
 
 #[test]

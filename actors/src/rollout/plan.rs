@@ -16,6 +16,7 @@ use fleetd_sync_core::name::{DeviceName, Platform, Version, WorkloadName};
 use fleetd_sync_core::release::{Artifact, Manifest};
 use fleetd_sync_core::time::Wall;
 
+use super::strategy::{Place, Strategy, StrategyError};
 use crate::targeting::{DeviceRow, Matcher, Targets};
 pub use text::ReadPlanError;
 
@@ -115,6 +116,14 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Says whether the device gets an assignment.
+    #[must_use]
+    pub const fn is_assigned(&self) -> bool {
+        matches!(self, Self::Update { .. } | Self::Install)
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,6 +148,8 @@ pub struct PlannedDevice {
     pub site: String,
     /// What happens to it.
     pub verdict: Verdict,
+    /// When its turn comes, if it gets the release.
+    pub place: Option<Place>,
     /// What it will fetch, and how much that is; `None` where nothing happens.
     pub artifact: Option<(ArtifactDigest, u64)>,
     /// Since when it could not be reached then.
@@ -151,7 +162,7 @@ impl PlannedDevice {
     /// Says whether the rollout will assign the release to it.
     #[must_use]
     pub const fn is_assigned(&self) -> bool {
-        matches!(self.verdict, Verdict::Update { .. } | Verdict::Install)
+        self.verdict.is_assigned()
     }
 
     /// Says whether the same would happen; why exactly nothing does may be said in other words.
@@ -212,8 +223,8 @@ pub struct Plan {
     pub targets: Targets,
     /// The try that its assignments carry.
     pub attempt: u32,
-    /// Devices that may fail before the rollout counts as failed.
-    pub failures_max: u32,
+    /// In which waves, what it waits for between them, and when it stops itself.
+    pub strategy: Strategy,
     /// What it means for each device, in the order of their local ids.
     pub devices: Vec<PlannedDevice>,
 }
@@ -238,20 +249,25 @@ pub enum PlanError {
         /// How many devices there are.
         devices: usize,
     },
+    /// The waves, or what stands between them, do not fit.
+    #[error(transparent)]
+    Strategy(#[from] StrategyError),
 }
 
 /// Plans a release for the devices that `targets` mean among `rows`.
 ///
 /// # Errors
-/// [`PlanError`], each case apart: nothing asked for, a name that nobody has, and a match of nothing.
+/// [`PlanError`], each case apart: nothing asked for, a name that nobody has, a match of nothing, and waves that make no
+/// sense for these devices.
 pub fn plan(
     id: PlanId,
     release: PlannedRelease,
     targets: Targets,
     attempt: u32,
-    failures_max: u32,
+    strategy: Strategy,
     rows: &[DeviceRow],
 ) -> Result<Plan, PlanError> {
+    strategy.check()?;
     if matches!(&targets, Targets::Some { selector: None, devices } if devices.is_empty()) {
         return Err(PlanError::NoTargets);
     }
@@ -266,7 +282,17 @@ pub fn plan(
         return Err(PlanError::NoMatch { targets: targets.to_string(), devices: rows.len() });
     }
     devices.sort_by_key(|device| device.local);
-    Ok(Plan { id, release, targets, attempt, failures_max, devices })
+    let canaries = canaries(&strategy, rows);
+    strategy.place(id, &mut devices, |device| canaries.contains(&device))?;
+    Ok(Plan { id, release, targets, attempt, strategy, devices })
+}
+
+/// The devices that go before all others, if the strategy names some.
+fn canaries(strategy: &Strategy, rows: &[DeviceRow]) -> BTreeSet<LocalId> {
+    let Some(selector) = &strategy.canary else { return BTreeSet::new() };
+    let targets = Targets::Some { selector: Some(selector.clone()), devices: BTreeSet::new() };
+    let matcher = Matcher::new(&targets);
+    rows.iter().filter(|row| matcher.matches(row)).map(|row| row.local).collect()
 }
 
 fn plan_device(release: &PlannedRelease, row: &DeviceRow) -> PlannedDevice {
@@ -280,6 +306,7 @@ fn plan_device(release: &PlannedRelease, row: &DeviceRow) -> PlannedDevice {
         name: row.name.clone(),
         site: row.site.clone(),
         verdict,
+        place: None,
         artifact,
         offline_since: row.offline_since,
         revision: row.revision,
@@ -339,6 +366,17 @@ impl Plan {
         sites
     }
 
+    /// The same by wave, of the devices that get an assignment.
+    #[must_use]
+    pub fn counts_by_wave(&self) -> Vec<PlanCounts> {
+        let mut waves: Vec<_> = (0..self.wave_count()).map(|_| PlanCounts::default()).collect();
+        for device in self.assigned() {
+            let wave = device.place.and_then(|place| waves.get_mut(usize::try_from(place.wave).ok()?));
+            wave.into_iter().for_each(|wave| wave.add(device));
+        }
+        waves
+    }
+
     /// The revisions that it looked at.
     #[must_use]
     pub fn fence(&self) -> Vec<(LocalId, Revision)> {
@@ -351,6 +389,13 @@ impl Plan {
     pub fn is_blocked(&self) -> bool {
         let is_blocked = |device: &PlannedDevice| matches!(device.verdict, Verdict::Blocked { .. });
         self.assigned().next().is_none() && self.devices.iter().any(is_blocked)
+    }
+
+    /// How many waves it has; one that has nothing to do has one, which is empty.
+    #[must_use]
+    pub fn wave_count(&self) -> u32 {
+        let last = self.devices.iter().filter_map(|device| device.place).map(|place| place.wave).max();
+        last.unwrap_or(0).saturating_add(1)
     }
 
     /// The devices that get an assignment, in order.

@@ -1,16 +1,18 @@
-//! A rollout that was started: what is known of its devices, what is owed to them, and when it ends.
+//! A rollout that was started: what is known of its devices, and what is owed to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetd_sync_core::counted::Counted;
 use fleetd_sync_core::id::LocalId;
-use fleetd_sync_core::time::Now;
+use fleetd_sync_core::planted::{Bug, is_planted};
+use fleetd_sync_core::time::{Monotonic, Now};
 
 use super::deadline::Deadlines;
 use super::plan::Plan;
-use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, Skip};
+use super::queue::Queue;
+use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, Stage};
+use super::strategy::Place;
 use super::{Effect, Record, RolloutTurn};
 use crate::device::wanted::RolloutAssignment;
 
@@ -24,6 +26,16 @@ pub(super) const RESEND_LAST: Duration = Duration::from_mins(10);
 pub(super) const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(15);
 /// Time that a device may be gone after it acknowledged, before it is counted as failed: a restart is no failure.
 pub(super) const SILENT_AFTER: Duration = Duration::from_mins(10);
+/// Time after which a device that is away, and gets its assignment only when there is a place for it, is looked for
+/// again: its actor tells of its return only those whose assignment it has.
+pub(super) const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(10);
+
+/// A wave's devices, in the order in which their turn comes, and how far they have come.
+#[derive(Debug, Default)]
+pub(super) struct Wave {
+    pub(super) devices: Vec<LocalId>,
+    pub(super) counts: RolloutCounts,
+}
 
 /// A rollout that was started.
 #[derive(Debug)]
@@ -32,6 +44,11 @@ pub(super) struct RolloutRun {
     pub(super) plan: Arc<Plan>,
     pub(super) devices: BTreeMap<LocalId, DeviceProgress>,
     pub(super) counts: RolloutCounts,
+    /// When the turn of each device comes that gets the release.
+    places: BTreeMap<LocalId, Place>,
+    pub(super) waves: Vec<Wave>,
+    /// Who waits for a place at work.
+    queue: Queue,
     /// Devices to which something is to be sent.
     pub(super) unsent: BTreeSet<LocalId>,
     /// Devices that are to be asked how they stand: what they said may have been lost with the last load.
@@ -41,35 +58,64 @@ pub(super) struct RolloutRun {
     pub(super) resends: BTreeMap<LocalId, u32>,
     /// Devices that must say something, or be back, by then.
     pub(super) due_at: Deadlines,
-    /// Whether that was set for every device since the last load.
+    /// When the time of the present stage is over.
+    pub(super) stage_due: Option<Monotonic>,
+    /// Whether every deadline was set since the last load.
     pub(super) is_armed: bool,
 }
 
 impl RolloutRun {
     pub(super) fn new(header: RolloutHeader, plan: Arc<Plan>) -> Self {
-        let devices: BTreeMap<_, _> = plan
-            .devices
-            .iter()
-            .map(|device| (device.local, DeviceProgress::planned(device, header.created_at)))
-            .collect();
-        let mut counts = RolloutCounts::default();
-        devices.values().for_each(|progress| counts.add(progress));
-        Self {
-            header,
-            plan,
-            devices,
-            counts,
+        let places: BTreeMap<_, _> =
+            plan.devices.iter().filter_map(|device| Some((device.local, device.place?))).collect();
+        let mut run = Self {
+            devices: BTreeMap::new(),
+            counts: RolloutCounts::default(),
+            waves: waves(&plan),
+            queue: Queue::new(&plan),
+            places,
             unsent: BTreeSet::new(),
             unasked: BTreeSet::new(),
             resend_at: Deadlines::default(),
             resends: BTreeMap::new(),
             due_at: Deadlines::default(),
+            stage_due: None,
             is_armed: false,
+            header,
+            plan: Arc::clone(&plan),
+        };
+        for device in &plan.devices {
+            let mut progress = DeviceProgress::planned(device, run.header.created_at);
+            run.begin_unbounded(device.local, &mut progress);
+            run.put(device.local, progress);
+        }
+        run
+    }
+
+    /// Gives a device its assignment with its wave, where nothing bounds how many are at work at the same time. That
+    /// follows from plan and header, and is not stored for each device.
+    pub(super) fn begin_unbounded(&self, device: LocalId, progress: &mut DeviceProgress) {
+        let Some(place) = self.places.get(&device) else { return };
+        let goes_on = matches!(self.header.phase, RolloutPhase::Running | RolloutPhase::Succeeded);
+        if goes_on && self.header.has_begun(place.wave) && progress.is_queued() && !self.plan.strategy.is_capped() {
+            progress.owed = Owed::Assign;
+            if place.wave > 0 {
+                // Who was away when it was planned may be back: its actor tells as soon as it has the assignment.
+                (progress.offline_since, progress.is_late) = (None, false);
+            }
         }
     }
 
     /// Queues all that was not confirmed: after a start, and after a load, since what was on its way may be lost.
     pub(super) fn owe_again(&mut self) {
+        let devices: Vec<_> = self.places.keys().copied().collect();
+        for device in devices {
+            let Some(mut progress) = self.devices.get(&device).filter(|progress| progress.is_queued()).cloned() else {
+                continue;
+            };
+            self.begin_unbounded(device, &mut progress);
+            self.put(device, progress);
+        }
         let owing = self.devices.iter().filter(|(_, progress)| progress.owed != Owed::Nothing);
         self.unsent = owing.map(|(device, _)| *device).collect();
     }
@@ -79,19 +125,31 @@ impl RolloutRun {
     pub(super) fn ask_again(&mut self) {
         let is_running = self.header.phase == RolloutPhase::Running;
         let is_awaited = |progress: &DeviceProgress| {
-            let is_expected = progress.status.waits_for_device() && !progress.is_offline();
+            let is_expected = progress.status.waits_for_device() && !progress.is_queued() && !progress.is_offline();
             progress.status.is_at_work() || (is_running && (is_expected || progress.status.is_passing()))
         };
         let awaited = self.devices.iter().filter(|(_, progress)| is_awaited(progress));
         self.unasked = awaited.map(|(device, _)| *device).collect();
     }
 
+    /// Puts a device's progress in the place of what was known of it. A device that the plan does not know is nobody's.
     pub(super) fn put(&mut self, device: LocalId, progress: DeviceProgress) {
-        if let Some(before) = self.devices.get(&device) {
-            self.counts.remove(before);
-            self.counts.add(&progress);
-            self.devices.insert(device, progress);
+        let place = self.places.get(&device).copied();
+        let before = self.devices.get(&device);
+        if before.is_none() && self.devices.len() >= self.plan.devices.len() {
+            return;
         }
+        let of_wave = place.and_then(|place| self.waves.get_mut(usize::try_from(place.wave).ok()?));
+        for counts in std::iter::once(&mut self.counts).chain(of_wave.map(|wave| &mut wave.counts)) {
+            before.into_iter().for_each(|before| counts.remove(before));
+            counts.add(&progress);
+        }
+        self.queue.count(device, before.is_some_and(DeviceProgress::has_slot), progress.has_slot());
+        if let Some(place) = place {
+            let may_begin = progress.is_queued() && !progress.is_offline() && self.header.has_begun(place.wave);
+            self.queue.wait(device, place, may_begin);
+        }
+        self.devices.insert(device, progress);
     }
 
     /// Changes what is known of a device of the plan, and tells and remembers it if that made a difference.
@@ -111,6 +169,11 @@ impl RolloutRun {
         if progress.status != before.status {
             progress.changed_at = now.wall;
         }
+        if progress.is_offline() != before.is_offline()
+            || progress.status.waits_for_device() != before.status.waits_for_device()
+        {
+            self.due_at.clear(device);
+        }
         if progress.owed != before.owed {
             self.resend_at.clear(device);
             self.resends.remove(&device);
@@ -129,10 +192,20 @@ impl RolloutRun {
     pub(super) fn expect(&mut self, now: Now, device: LocalId) {
         let Some(progress) = self.devices.get(&device) else { return };
         let within = match &progress.status {
+            _ if progress.is_queued() => {
+                let is_looked_for = progress.is_offline() && self.is_admitting() && self.has_begun(device);
+                is_looked_for.then_some(LOOK_AGAIN_AFTER)
+            }
             // What was not even sent yet has nothing to acknowledge.
             DeviceStatus::Pending | DeviceStatus::Assigned if self.unsent.contains(&device) => None,
             DeviceStatus::Pending | DeviceStatus::Assigned if !progress.is_offline() => Some(ACKNOWLEDGE_WITHIN),
             DeviceStatus::Acknowledged | DeviceStatus::Installing(_) if progress.is_offline() => Some(SILENT_AFTER),
+            // It is late for its wave's deadline, and has a wave's time of its own.
+            DeviceStatus::Acknowledged | DeviceStatus::Installing(_)
+                if !self.is_timed(device) && !self.header.phase.is_stopped() =>
+            {
+                Some(self.plan.strategy.deadline)
+            }
             _ => None,
         };
         match within {
@@ -142,15 +215,41 @@ impl RolloutRun {
         }
     }
 
+    /// Says whether a device's wave is the newest one, and its deadline still to come.
+    fn is_timed(&self, device: LocalId) -> bool {
+        let is_newest = self.places.get(&device).is_some_and(|place| place.wave == self.header.wave.number);
+        is_newest && self.header.wave.stage == Stage::Rolling && self.stage_due.is_some()
+    }
+
+    fn has_begun(&self, device: LocalId) -> bool {
+        self.places.get(&device).is_some_and(|place| self.header.has_begun(place.wave))
+    }
+
+    /// Says whether devices get their assignments one after the other, as places become free.
+    fn is_admitting(&self) -> bool {
+        let goes_on = matches!(self.header.phase, RolloutPhase::Running | RolloutPhase::Succeeded);
+        goes_on && self.plan.strategy.is_capped()
+    }
+
     pub(super) fn on_due(&mut self, now: Now, turn: &mut RolloutTurn) {
         while let Some(device) = self.resend_at.pop_due(now) {
             self.unsent.insert(device);
         }
+        let is_capped = self.plan.strategy.is_capped();
         while let Some(device) = self.due_at.pop_due(now) {
+            if self.devices.get(&device).is_some_and(DeviceProgress::is_queued) {
+                self.unasked.insert(device);
+                self.expect(now, device);
+                continue;
+            }
             self.change(now, device, turn, |progress| match progress.status {
-                DeviceStatus::Pending | DeviceStatus::Assigned => progress.is_late = true,
+                DeviceStatus::Pending | DeviceStatus::Assigned => {
+                    progress.is_late = true;
+                    give_place_up(progress, is_capped);
+                }
                 DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => {
-                    progress.status = DeviceStatus::Failed(Failure::Silent);
+                    let failure = if progress.is_offline() { Failure::Silent } else { Failure::Deadline };
+                    progress.status = DeviceStatus::Failed(failure);
                 }
                 _ => {}
             });
@@ -161,8 +260,18 @@ impl RolloutRun {
     pub(super) fn arm(&mut self, now: Now) {
         if !self.is_armed {
             self.is_armed = true;
+            self.arm_stage(now);
             let devices: Vec<_> = self.devices.keys().copied().collect();
             devices.into_iter().for_each(|device| self.expect(now, device));
+        }
+    }
+
+    /// Lets devices begin for which there is a place.
+    pub(super) fn admit(&mut self, now: Now, turn: &mut RolloutTurn) {
+        while self.is_admitting()
+            && let Some(device) = self.queue.next()
+        {
+            self.change(now, device, turn, |progress| progress.owed = Owed::Assign);
         }
     }
 
@@ -175,24 +284,7 @@ impl RolloutRun {
         }
         for _ in 0..SENT_PER_TURN {
             let Some(device) = self.unsent.pop_first() else { return };
-            let release = &self.plan.release;
-            let effect = match self.devices.get(&device).map(|progress| progress.owed) {
-                Some(Owed::Assign) => Effect::Assign {
-                    device,
-                    assignment: RolloutAssignment {
-                        rollout: self.header.rollout,
-                        attempt: self.plan.attempt,
-                        workload: release.workload.clone(),
-                        version: release.version.clone(),
-                        manifest: release.manifest,
-                    },
-                },
-                Some(Owed::Withdraw) => {
-                    let (rollout, workload) = (self.header.rollout, release.workload.clone());
-                    Effect::Withdraw { device, rollout, workload }
-                }
-                Some(Owed::Nothing) | None => continue,
-            };
+            let Some(effect) = self.owed_effect(device) else { continue };
             turn.effect(effect);
             let resends = self.resends.entry(device).or_default();
             let pause = RESEND_FIRST.saturating_mul(1 << (*resends).min(16)).min(RESEND_LAST);
@@ -202,47 +294,43 @@ impl RolloutRun {
         }
     }
 
-    pub(super) fn abort(&mut self, now: Now, reason: String, turn: &mut RolloutTurn) {
-        self.header.phase = RolloutPhase::Aborted;
-        self.header.reason = reason;
-        self.header.ended_at = Some(now.wall);
-        turn.persist(Record::Rollout(Box::new(self.header.clone())));
-        let open: Vec<_> = self.plan.assigned().map(|device| device.local).collect();
-        for device in open {
-            self.change(now, device, turn, call_back);
-        }
-        self.tell(turn);
+    /// What is owed to a device.
+    fn owed_effect(&self, device: LocalId) -> Option<Effect> {
+        let (release, rollout) = (&self.plan.release, self.header.rollout);
+        let workload = release.workload.clone();
+        Some(match self.devices.get(&device)?.owed {
+            Owed::Assign => Effect::Assign {
+                device,
+                assignment: RolloutAssignment {
+                    rollout,
+                    attempt: self.attempt(device),
+                    workload,
+                    version: release.version.clone(),
+                    manifest: release.manifest,
+                },
+            },
+            Owed::Withdraw => Effect::Withdraw { device, rollout, workload },
+            Owed::Hold => {
+                let header = &self.header;
+                let cause = if header.reason.is_empty() { String::new() } else { format!(": {}", header.reason) };
+                let reason = format!("{rollout} is {}{cause}", header.phase);
+                Effect::Hold { device, rollout, hold: header.hold?, workload, reason }
+            }
+            Owed::Lift => Effect::Lift { device, rollout, workload },
+            Owed::Nothing => return None,
+        })
     }
 
-    /// Ends the rollout when no device that it can reach is still on its way. Success is a device's own word: without
-    /// one the rollout waits for those that may follow, and has failed when there are none.
-    pub(super) fn end_if_done(&mut self, now: Now, turn: &mut RolloutTurn) {
-        let counts = self.counts;
-        if self.header.phase != RolloutPhase::Running || counts.under_way() > 0 {
-            return;
-        }
-        let failures = counts.restored + counts.failed;
-        let is_within_budget = failures <= usize::try_from(self.plan.failures_max).unwrap_or(usize::MAX);
-        let some_follow = counts.offline + counts.passing > 0;
-        let (phase, reason) = match (is_within_budget, counts.succeeded()) {
-            (true, 0) if some_follow => return,
-            (true, 0) => (RolloutPhase::Failed, "no device took the release".to_owned()),
-            (true, _) => (RolloutPhase::Succeeded, String::new()),
-            (false, _) => {
-                let reason = format!("{} failed; {} may", Counted(failures, "device"), self.plan.failures_max);
-                (RolloutPhase::Failed, reason)
-            }
-        };
-        (self.header.phase, self.header.reason) = (phase, reason);
-        self.header.ended_at = Some(now.wall);
-        turn.persist(Record::Rollout(Box::new(self.header.clone())));
-        turn.effect(Effect::Ended(self.header.clone()));
-        self.tell(turn);
+    /// The try that an assignment carries: the same for every device, however often it is sent.
+    fn attempt(&self, device: LocalId) -> u32 {
+        let is_again = is_planted(Bug::WaveTwice) && self.resends.get(&device).is_none_or(|resends| *resends > 0);
+        self.plan.attempt + u32::from(is_again)
     }
 
     /// Notes whether a restart has to take the rollout up again.
     pub(super) fn close_if_settled(&mut self, turn: &mut RolloutTurn) {
-        let is_open = self.header.phase == RolloutPhase::Running || self.counts.open > 0;
+        let some_wait = self.is_admitting() && self.counts.pending > 0;
+        let is_open = !self.header.phase.is_ended() || self.counts.open > 0 || some_wait;
         if self.header.is_open != is_open {
             self.header.is_open = is_open;
             turn.persist(Record::Rollout(Box::new(self.header.clone())));
@@ -254,42 +342,39 @@ impl RolloutRun {
     }
 
     pub(super) fn assert_invariants(&self) {
-        assert_eq!(
-            self.counts.total(),
-            self.plan.devices.len(),
-            "{}: a device is lost or doubled",
-            self.header.rollout
-        );
+        let header = &self.header;
+        assert_eq!(self.counts.total(), self.plan.devices.len(), "{}: a device is lost or doubled", header.rollout);
         assert!(
-            self.header.phase != RolloutPhase::Aborted || self.counts.under_way() == 0,
+            header.phase != RolloutPhase::Aborted || self.counts.under_way() == 0,
             "{}: an aborted rollout still has devices under way",
-            self.header.rollout
+            header.rollout
+        );
+        assert_eq!(
+            header.phase.is_stopped(),
+            header.hold.is_some(),
+            "{}: it is {}, and its hold says otherwise",
+            header.rollout,
+            header.phase
         );
     }
 }
 
-/// Calls a device back for an abort, unless it has come to its end.
-fn call_back(progress: &mut DeviceProgress) {
-    let skip = match &progress.status {
-        DeviceStatus::Healthy
-        | DeviceStatus::Restored(_)
-        | DeviceStatus::Failed(Failure::Reported(_))
-        | DeviceStatus::Unchanged
-        | DeviceStatus::Skipped(
-            Skip::Planned(_) | Skip::Superseded(_) | Skip::Gone | Skip::Aborted | Skip::AbortedAtWork,
-        ) => return,
-        DeviceStatus::Pending | DeviceStatus::Assigned | DeviceStatus::Skipped(Skip::Held | Skip::Conflict) => {
-            Some(Skip::Aborted)
-        }
-        // What was stopped was switched to already, and proves itself once it is started.
-        DeviceStatus::Acknowledged | DeviceStatus::Installing(_) | DeviceStatus::Skipped(Skip::Stopped) => {
-            Some(Skip::AbortedAtWork)
-        }
-        // That it failed, or that the workload is gone, stays true; the assignment goes all the same.
-        DeviceStatus::Failed(Failure::Silent) | DeviceStatus::Skipped(Skip::Removed) => None,
-    };
-    if let Some(skip) = skip {
-        progress.status = DeviceStatus::Skipped(skip);
+/// Takes back what a device that is away was assigned, where places at work are few: it gets one when it is back.
+pub(super) fn give_place_up(progress: &mut DeviceProgress, is_capped: bool) {
+    let is_assigned = progress.status.waits_for_device() && !progress.is_queued() && !progress.is_held;
+    if is_capped && is_assigned && progress.is_offline() {
+        (progress.status, progress.owed) = (DeviceStatus::Pending, Owed::Withdraw);
     }
-    progress.owed = Owed::Withdraw;
+}
+
+fn waves(plan: &Plan) -> Vec<Wave> {
+    let mut placed: Vec<_> = plan.devices.iter().filter_map(|device| Some((device.place?, device.local))).collect();
+    placed.sort_unstable();
+    let mut waves: Vec<Wave> = (0..plan.wave_count()).map(|_| Wave::default()).collect();
+    for (place, device) in placed {
+        if let Some(wave) = usize::try_from(place.wave).ok().and_then(|wave| waves.get_mut(wave)) {
+            wave.devices.push(device);
+        }
+    }
+    waves
 }

@@ -46,7 +46,9 @@ pub struct RunSnapshot {
     pub resends: BTreeMap<LocalId, u32>,
     /// By when a device must say something, or be back.
     pub due_at: BTreeMap<LocalId, Monotonic>,
-    /// Whether that was set for every device since the last load.
+    /// When the time of the present stage is over.
+    pub stage_due: Option<Monotonic>,
+    /// Whether every deadline was set since the last load.
     pub is_armed: bool,
 }
 
@@ -94,6 +96,7 @@ impl RolloutRun {
             resend_at: self.resend_at.by_device().clone(),
             resends: self.resends.clone(),
             due_at: self.due_at.by_device().clone(),
+            stage_due: self.stage_due,
             is_armed: self.is_armed,
         }
     }
@@ -109,6 +112,7 @@ impl RolloutRun {
         run.resend_at = state.resend_at.into_iter().collect();
         run.resends = state.resends;
         run.due_at = state.due_at.into_iter().collect();
+        run.stage_due = state.stage_due;
         run.is_armed = state.is_armed;
         run
     }

@@ -1,8 +1,9 @@
 //! How far a rollout and its devices have come.
 
 use std::fmt;
+use std::time::Duration;
 
-use fleetd_sync_core::id::{PlanId, RolloutId};
+use fleetd_sync_core::id::{HoldId, PlanId, RolloutId};
 use fleetd_sync_core::time::Wall;
 
 use super::plan::{PlannedDevice, Verdict};
@@ -11,8 +12,12 @@ use crate::report::{Fault, Phase};
 /// Where a rollout stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RolloutPhase {
-    /// It goes on.
+    /// It goes on: its newest wave is at work, or the gate behind it waits.
     Running,
+    /// An operator stopped it, and may let it go on.
+    Paused,
+    /// It stopped itself, since too many devices failed; an operator may let it go on.
+    Halted,
     /// Every device that it could reach has the release; offline ones follow by themselves.
     Succeeded,
     /// It ended with more failed devices than the plan allows, or with none that has the release.
@@ -21,15 +26,81 @@ pub enum RolloutPhase {
     Aborted,
 }
 
+impl RolloutPhase {
+    /// Says whether it will never be another one.
+    #[must_use]
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Aborted)
+    }
+
+    /// Says whether somebody or something stopped it, for now.
+    #[must_use]
+    pub const fn is_stopped(self) -> bool {
+        matches!(self, Self::Paused | Self::Halted)
+    }
+}
+
 impl fmt::Display for RolloutPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Halted => "halted",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Aborted => "aborted",
         })
     }
+}
+
+/// What the newest wave, or the gate behind it, waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// For its devices: each that can be reached has to end, and one has to prove the release.
+    Rolling,
+    /// For time to pass.
+    Baking,
+    /// For somebody's word.
+    AwaitingApproval,
+}
+
+impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 3] = [Self::Rolling, Self::Baking, Self::AwaitingApproval];
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rolling => "rolling",
+            Self::Baking => "baking",
+            Self::AwaitingApproval => "awaiting approval",
+        })
+    }
+}
+
+/// How long a stage still lasts. What outlives a restart is a date: what is left of it is counted anew after a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageTimer {
+    /// As long as it takes.
+    Unbounded,
+    /// To this date.
+    Until(Wall),
+    /// So long, once a stop has ended.
+    Left(Duration),
+}
+
+/// Where a rollout stands among its waves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaveStanding {
+    /// The newest wave that has begun, from 0. All before it have passed their gates.
+    pub number: u32,
+    /// What it waits for.
+    pub stage: Stage,
+    /// Since when.
+    pub since: Wall,
+    /// For how long, at most: a wave's deadline, or the rest of its bake.
+    pub timer: StageTimer,
 }
 
 /// The rollout itself, without its devices.
@@ -51,6 +122,22 @@ pub struct RolloutHeader {
     pub ended_at: Option<Wall>,
     /// Something is still owed to a device, or awaited of one: a restart takes the rollout up again.
     pub is_open: bool,
+    /// Where it stands among its waves.
+    pub wave: WaveStanding,
+    /// The hold by which it is stopped now.
+    pub hold: Option<HoldId>,
+    /// How often it was stopped: each stop has a hold of its own.
+    pub stops: u32,
+    /// Failures that an operator had before the eyes and went on: they count against the budget no more.
+    pub failures_accepted: u32,
+}
+
+impl RolloutHeader {
+    /// Says whether a wave has begun.
+    #[must_use]
+    pub const fn has_begun(&self, wave: u32) -> bool {
+        wave <= self.wave.number
+    }
 }
 
 /// Why a rollout left a device out, or leaves it be.
@@ -107,6 +194,8 @@ pub enum Failure {
     Reported(Option<Fault>),
     /// It acknowledged its assignment and was not heard any more.
     Silent,
+    /// It acknowledged its assignment and had not ended when its wave's time was over.
+    Deadline,
 }
 
 impl fmt::Display for Failure {
@@ -115,6 +204,7 @@ impl fmt::Display for Failure {
             Self::Reported(Some(fault)) => fault.fmt(f),
             Self::Reported(None) => f.write_str("it failed"),
             Self::Silent => f.write_str("it acknowledged and then fell silent"),
+            Self::Deadline => f.write_str("it acknowledged and did not end in its wave's time"),
         }
     }
 }
@@ -202,8 +292,17 @@ pub enum Owed {
     Nothing,
     /// The assignment.
     Assign,
-    /// The withdrawal of it.
+    /// The withdrawal of it, and of the rollout's hold.
     Withdraw,
+    /// The hold by which the rollout is stopped.
+    Hold,
+    /// That this hold is lifted.
+    Lift,
+}
+
+impl Owed {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [Self::Nothing, Self::Assign, Self::Withdraw, Self::Hold, Self::Lift];
 }
 
 /// What a rollout knows of one device.
@@ -217,6 +316,8 @@ pub struct DeviceProgress {
     pub offline_since: Option<Wall>,
     /// It did not acknowledge in time, though its server believes that it can be reached.
     pub is_late: bool,
+    /// A hold of this rollout stands on it, or is on its way there.
+    pub is_held: bool,
     /// When its status last changed.
     pub changed_at: Wall,
 }
@@ -224,11 +325,42 @@ pub struct DeviceProgress {
 impl DeviceProgress {
     pub(super) fn planned(device: &PlannedDevice, at: Wall) -> Self {
         let (status, owed) = match &device.verdict {
-            Verdict::Update { .. } | Verdict::Install => (DeviceStatus::Pending, Owed::Assign),
+            Verdict::Update { .. } | Verdict::Install => (DeviceStatus::Pending, Owed::Nothing),
             Verdict::Unchanged => (DeviceStatus::Unchanged, Owed::Nothing),
             Verdict::Blocked { reason, .. } => (DeviceStatus::Skipped(Skip::Planned(reason.clone())), Owed::Nothing),
         };
-        Self { status, owed, offline_since: device.offline_since, is_late: false, changed_at: at }
+        let offline_since = device.offline_since;
+        Self { status, owed, offline_since, is_late: false, is_held: false, changed_at: at }
+    }
+
+    /// Says whether it waits for its turn: nothing was sent to it yet.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        self.status == DeviceStatus::Pending && self.owed == Owed::Nothing && !self.is_held
+    }
+
+    /// Says whether it takes one of the places at work: it has the assignment, as far as is known, and has not ended.
+    #[must_use]
+    pub fn has_slot(&self) -> bool {
+        match &self.status {
+            DeviceStatus::Pending => self.owed != Owed::Nothing || self.is_held,
+            DeviceStatus::Assigned | DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => true,
+            DeviceStatus::Skipped(Skip::Held) => self.is_held,
+            _ => false,
+        }
+    }
+
+    /// Says whether a stop has to reach it: it may act on the assignment, or do so once it is back.
+    pub(super) const fn can_act(&self) -> bool {
+        match &self.status {
+            DeviceStatus::Pending => !matches!(self.owed, Owed::Nothing | Owed::Withdraw) || self.is_held,
+            DeviceStatus::Assigned
+            | DeviceStatus::Acknowledged
+            | DeviceStatus::Installing(_)
+            | DeviceStatus::Failed(Failure::Silent | Failure::Deadline)
+            | DeviceStatus::Skipped(Skip::Held | Skip::Conflict | Skip::Stopped) => true,
+            _ => false,
+        }
     }
 
     const fn is_open(&self) -> bool {
@@ -242,7 +374,7 @@ impl DeviceProgress {
     }
 }
 
-/// How many devices have come how far: each stands in one field, but for the last three, which count some again.
+/// How many devices have come how far: each stands in one field, but for the last four, which count some again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RolloutCounts {
     /// Not assigned yet.
@@ -267,12 +399,14 @@ pub struct RolloutCounts {
     pub offline: usize,
     /// Among skipped: those that go on by themselves once what stands in their way is gone.
     pub passing: usize,
+    /// Among pending: those that can be reached, and whose turn has not come.
+    pub queued: usize,
     /// Those to which something is owed, or that are at work, wherever they stand.
     pub open: usize,
 }
 
 impl RolloutCounts {
-    pub(super) const fn add(&mut self, progress: &DeviceProgress) {
+    pub(super) fn add(&mut self, progress: &DeviceProgress) {
         *self.field(&progress.status) += 1;
         if progress.status.waits_for_device() && progress.is_offline() {
             self.offline += 1;
@@ -280,12 +414,13 @@ impl RolloutCounts {
         if progress.status.is_passing() {
             self.passing += 1;
         }
+        self.queued += usize::from(progress.is_queued() && !progress.is_offline());
         if progress.is_open() {
             self.open += 1;
         }
     }
 
-    pub(super) const fn remove(&mut self, progress: &DeviceProgress) {
+    pub(super) fn remove(&mut self, progress: &DeviceProgress) {
         *self.field(&progress.status) -= 1;
         if progress.status.waits_for_device() && progress.is_offline() {
             self.offline -= 1;
@@ -293,6 +428,7 @@ impl RolloutCounts {
         if progress.status.is_passing() {
             self.passing -= 1;
         }
+        self.queued -= usize::from(progress.is_queued() && !progress.is_offline());
         if progress.is_open() {
             self.open -= 1;
         }
@@ -322,6 +458,25 @@ impl RolloutCounts {
     #[must_use]
     pub const fn under_way(&self) -> usize {
         self.pending + self.assigned + self.acknowledged + self.installing - self.offline
+    }
+
+    /// Those that have to end yet, or may: nothing more comes of the others.
+    #[must_use]
+    pub const fn remaining(&self) -> usize {
+        self.pending + self.assigned + self.acknowledged + self.installing + self.passing
+    }
+
+    /// Those that failed, in the sense of a failure budget.
+    #[must_use]
+    pub const fn failures(&self) -> usize {
+        self.restored + self.failed
+    }
+
+    /// Those that were reached: they were sent the assignment, and are neither left be nor offline before they
+    /// acknowledged it.
+    #[must_use]
+    pub const fn reached(&self) -> usize {
+        (self.total() - self.skipped).saturating_sub(self.offline + self.queued)
     }
 
     /// Those that have the release, by their own word.

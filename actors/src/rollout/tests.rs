@@ -1,5 +1,8 @@
 //! Rollouts of three devices, stepped by hand, and of any number, at random.
 
+mod stops;
+mod waves;
+
 use std::time::Duration;
 
 use expect_test::expect;
@@ -9,6 +12,7 @@ use proptest::prelude::*;
 
 use super::plan::{Blocked, PlannedDevice, PlannedRelease, Verdict};
 use super::run::{ACKNOWLEDGE_WITHIN, RESEND_FIRST, SENT_PER_TURN, SILENT_AFTER};
+use super::strategy::{FailureBudget, Place, Strategy as RolloutStrategy};
 use super::*;
 use crate::flight::Recorded as _;
 use crate::report::{Exit, Fault};
@@ -28,11 +32,22 @@ fn planned(index: u8, verdict: Verdict, offline_since: Option<Wall>) -> PlannedD
         device: DeviceId::from_bytes([index; 10]),
         name: format!("otter-{index}").parse().unwrap(),
         site: String::new(),
+        place: verdict.is_assigned().then(|| Place { wave: 0, order: u32::from(index) }),
         verdict,
         artifact: None,
         offline_since,
         revision: Revision(1),
     }
+}
+
+/// Devices in waves of so many each.
+fn wave_devices(sizes: &[u8]) -> Vec<PlannedDevice> {
+    let places =
+        (0..).zip(sizes).flat_map(|(wave, size)| (0..u32::from(*size)).map(move |order| Place { wave, order }));
+    (1..)
+        .zip(places)
+        .map(|(index, place)| PlannedDevice { place: Some(place), ..planned(index, Verdict::Install, None) })
+        .collect()
 }
 
 fn plan_of(devices: Vec<PlannedDevice>) -> Plan {
@@ -43,7 +58,7 @@ fn plan_of(devices: Vec<PlannedDevice>) -> Plan {
         artifacts: BTreeMap::new(),
     };
     let id = PlanId::from_bytes([2; 10]);
-    Plan { id, release, targets: Targets::All, attempt: 1, failures_max: 0, devices }
+    Plan { id, release, targets: Targets::All, attempt: 1, strategy: RolloutStrategy::default(), devices }
 }
 
 fn report(phase: Phase) -> WorkloadReport {
@@ -88,6 +103,43 @@ impl Bench {
     fn start(&mut self, plan: Plan) {
         let operation = OperationId::from_bytes([4; 8]);
         self.input(Input::Start { operation, caller: "ada".to_owned(), plan: Arc::new(plan) });
+    }
+
+    /// Devices that get an update and can be reached, in waves of so many, under a strategy.
+    fn in_waves(sizes: &[u8], strategy: RolloutStrategy) -> Self {
+        let mut bench = Self::new();
+        bench.start(Plan { strategy, ..plan_of(wave_devices(sizes)) });
+        bench
+    }
+
+    fn pause(&mut self) {
+        self.input(Input::Pause { operation: OperationId::from_bytes([6; 8]), reason: "ada".to_owned() });
+    }
+
+    fn resume(&mut self) {
+        self.input(Input::Resume { operation: OperationId::from_bytes([7; 8]) });
+    }
+
+    fn approve(&mut self, wave: Option<u32>) {
+        self.input(Input::Approve { operation: OperationId::from_bytes([8; 8]), wave });
+    }
+
+    /// Confirms all that was sent, as the devices' actors do.
+    fn confirm(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Assign { device, .. } => self.input(Input::DeviceAssigned { device }),
+                Effect::Withdraw { device, .. } => self.input(Input::DeviceWithdrawn { device }),
+                Effect::Hold { device, hold, .. } => self.input(Input::DeviceHeld { device, hold }),
+                Effect::Lift { device, .. } => self.input(Input::DeviceLifted { device, is_held: false }),
+                _ => {}
+            }
+        }
+    }
+
+    fn stage(&self) -> (u32, Stage) {
+        let wave = self.machine.header().unwrap().wave;
+        (wave.number, wave.stage)
     }
 
     fn abort(&mut self) {
@@ -160,6 +212,9 @@ impl Bench {
             Effect::Assign { device, assignment } => format!("assign {} to {}\n", assignment.version, name(device)),
             Effect::Withdraw { device, .. } => format!("withdraw from {}\n", name(device)),
             Effect::Ask { device, .. } => format!("ask {}\n", name(device)),
+            Effect::Hold { device, .. } => format!("hold {}\n", name(device)),
+            Effect::Lift { device, .. } => format!("lift on {}\n", name(device)),
+            Effect::Halted(header) => format!("note that it {}\n", header.phase),
             Effect::DeviceChanged { device, progress, counts } => {
                 let reason = progress.status.reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
                 let (ended, total) = (counts.ended(), counts.total());
@@ -254,9 +309,10 @@ fn one_failure_fails_the_rollout_at_its_end_unless_the_plan_allows_it() {
     for (failures_max, phase) in [(0, RolloutPhase::Failed), (1, RolloutPhase::Succeeded)] {
         let mut bench = Bench::new();
         let devices = (1..=2).map(|index| planned(index, Verdict::Install, None)).collect();
-        bench.start(Plan { failures_max, ..plan_of(devices) });
+        let budget = FailureBudget { count: Some(failures_max), percent: None };
+        bench.start(Plan { strategy: RolloutStrategy { budget, ..RolloutStrategy::default() }, ..plan_of(devices) });
         bench.report(1, Phase::Restored);
-        assert_eq!(bench.phase(), RolloutPhase::Running);
+        assert!(!bench.phase().is_ended());
         bench.report(2, Phase::Healthy);
         assert_eq!(bench.phase(), phase);
         assert_eq!(bench.status(1).reason().as_deref(), Some("crashed: code 1"));
@@ -504,7 +560,8 @@ fn a_large_rollout_is_sent_in_batches() {
     let device = |index: u32| {
         let mut bytes = [0; 16];
         bytes.as_mut_slice()[..4].copy_from_slice(&index.to_be_bytes());
-        PlannedDevice { local: LocalId::from_bytes(bytes), ..planned(1, Verdict::Install, None) }
+        let place = Some(Place { wave: 0, order: index });
+        PlannedDevice { local: LocalId::from_bytes(bytes), place, ..planned(1, Verdict::Install, None) }
     };
     let mut bench = Bench::started((0..1000).map(device).collect());
     assert_eq!(bench.assigned().len(), SENT_PER_TURN);
@@ -525,6 +582,10 @@ enum Happening {
     Restart,
     Wait(u64),
     Abort,
+    Pause,
+    Resume,
+    Approve,
+    Confirm,
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -538,6 +599,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Restart),
         2 => (0..60_u64).prop_map(Happening::Wait),
         1 => Just(Happening::Abort),
+        1 => Just(Happening::Pause),
+        2 => Just(Happening::Resume),
+        2 => Just(Happening::Approve),
+        3 => Just(Happening::Confirm),
     ]
 }
 
@@ -556,14 +621,30 @@ fn happen(bench: &mut Bench, happening: &Happening) {
         Happening::Restart => bench.restart(),
         Happening::Wait(seconds) => bench.advance(Duration::from_secs(seconds)),
         Happening::Abort => bench.abort(),
+        Happening::Pause => bench.pause(),
+        Happening::Resume => bench.resume(),
+        Happening::Approve => bench.approve(None),
+        Happening::Confirm => bench.confirm(),
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn every_rollout_ends_and_a_restart_changes_nothing(happenings in prop::collection::vec(happening(), 0..40)) {
-        let mut bench = Bench::started((1..=5).map(|index| planned(index, Verdict::Install, None)).collect());
+    fn every_rollout_ends_and_a_restart_changes_nothing(
+        happenings in prop::collection::vec(happening(), 0..40),
+        sizes in prop::sample::select(vec![vec![5], vec![1, 4], vec![2, 2, 1]]),
+        cap in prop::option::of(1..3_u32),
+        approve_waves in any::<bool>(),
+        bake in 0..90_u64,
+    ) {
+        let strategy = RolloutStrategy {
+            unavailable_max: cap,
+            approve_waves,
+            bake: Duration::from_secs(bake),
+            ..RolloutStrategy::default()
+        };
+        let mut bench = Bench::in_waves(&sizes, strategy);
         let mut ended = None;
         for happening in &happenings {
             happen(&mut bench, happening);
@@ -575,7 +656,7 @@ proptest! {
             if let Some(ended) = ended {
                 prop_assert_eq!(bench.phase(), ended, "an end is an end");
             }
-            ended = Some(bench.phase()).filter(|phase| *phase != RolloutPhase::Running);
+            ended = Some(bench.phase()).filter(|phase| phase.is_ended());
         }
         let before: Vec<_> = bench.machine.devices().map(|(device, progress)| (device, progress.clone())).collect();
         bench.restart();
@@ -584,7 +665,13 @@ proptest! {
         for index in 1..=5 {
             bench.report(index, Phase::Healthy);
         }
-        prop_assert_ne!(bench.phase(), RolloutPhase::Running);
+        // Whoever was sent nothing yet gets it, once its wave's gate opens.
+        bench.resume();
+        for _ in 0..sizes.len() {
+            bench.advance(Duration::from_secs(bake));
+            bench.approve(None);
+        }
+        prop_assert!(bench.phase().is_ended());
         prop_assert_eq!(bench.machine.counts().healthy, 5);
     }
 }

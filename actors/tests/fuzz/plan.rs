@@ -1,8 +1,10 @@
 //! Saved plans, which people keep in files and may edit, and the selectors that they and every list are made of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
+use fleetd_actors::rollout::strategy::{FailureBudget, Place, Strategy, WaveSize};
 use fleetd_actors::selector::Selector;
 use fleetd_actors::targeting::Targets;
 use fleetd_sync_core::commit::Revision;
@@ -57,6 +59,7 @@ fn samples() -> Vec<Vec<u8>> {
         artifact: (index != 3).then_some((digest, 1000)),
         offline_since: (index == 2).then_some(Wall(1234)),
         revision: Revision(u64::from(index)),
+        place: verdict.is_assigned().then(|| Place { wave: u32::from(index) - 1, order: 0 }),
         verdict,
     };
     let held = Verdict::Blocked { by: Blocked::Held, reason: "the owner is away\\n".to_owned() };
@@ -78,7 +81,15 @@ fn samples() -> Vec<Vec<u8>> {
         },
         targets,
         attempt: 1,
-        failures_max: 0,
+        strategy: Strategy {
+            canary: Some("site=berlin".parse().unwrap()),
+            waves: vec![WaveSize::Count(1), WaveSize::Percent(10), WaveSize::Rest],
+            bake: Duration::from_mins(30),
+            approve_waves: true,
+            budget: FailureBudget { count: None, percent: Some(2) },
+            unavailable_max: Some(5),
+            ..Strategy::default()
+        },
         devices: devices.clone(),
     });
     let of = |kind: u8, text: &str| [&[kind], text.as_bytes()].concat();

@@ -3,6 +3,8 @@
 mod plan;
 mod rehearse;
 mod start;
+mod steer;
+mod strategy;
 pub mod view;
 pub mod watch;
 
@@ -36,6 +38,14 @@ pub enum Rollout {
     Show(Show),
     /// List rollouts, the newest first
     List(List),
+    /// Stop a rollout for now: nobody else begins, and who has not switched is held
+    Pause(steer::Pause),
+    /// Let a rollout go on that was paused, or that halted
+    Resume(steer::Resume),
+    /// Let the next wave begin, where that waits for somebody's word
+    Approve(steer::Approve),
+    /// Say why a rollout stands where it stands, and what would bring it on
+    Why(steer::Why),
     /// End a rollout: devices that have not begun keep what they run
     Abort(Abort),
 }
@@ -46,6 +56,8 @@ pub enum Rollout {
 Examples:
   fleetd rollout plan coffee@1.8.0 -l shop=7
   fleetd rollout plan coffee@1.8.0 -l 'channel in (stable, beta)' --out p.json
+  fleetd rollout plan coffee@1.8.0 --all --canary channel=canary --wave 12 --wave 10% --wave rest --bake 30m
+  fleetd rollout plan coffee@1.8.0 --all --max-failed 2% --max-unavailable-per-site 1
   fleetd rollout plan coffee@1.8.0 --all --json | jq .plan.counts")]
 pub struct Plan {
     /// The release
@@ -54,6 +66,9 @@ pub struct Plan {
     /// Which devices are meant.
     #[command(flatten)]
     pub meant: Meant,
+    /// In which waves, and when it stops itself.
+    #[command(flatten)]
+    pub strategy: strategy::StrategyArgs,
     /// Also write the plan to a file, for `rollout start`
     #[arg(long, value_name = "PATH")]
     pub out: Option<PathBuf>,
@@ -150,6 +165,10 @@ impl Rollout {
                 let object = json!({ "rollouts": rollouts.iter().map(message_json).collect::<Vec<_>>() });
                 session.output.answer(&object, || view::rollouts(&rollouts, Moment::now()))
             }
+            Self::Pause(command) => command.run(session).await,
+            Self::Resume(command) => command.run(session).await,
+            Self::Approve(command) => command.run(session).await,
+            Self::Why(command) => command.run(session).await,
             Self::Abort(command) => command.run(session).await,
         }
     }

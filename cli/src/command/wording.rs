@@ -35,6 +35,7 @@ words! {
     verdict: rollout::v1::Verdict, "VERDICT_";
     blocked_reason: rollout::v1::BlockedReason, "BLOCKED_REASON_";
     rollout_state: rollout::v1::RolloutState, "ROLLOUT_STATE_";
+    rollout_wave_state: rollout::v1::RolloutWaveState, "ROLLOUT_WAVE_STATE_";
     rollout_device_state: rollout::v1::RolloutDeviceState, "ROLLOUT_DEVICE_STATE_";
     delegation_role: trust::v1::DelegationRole, "DELEGATION_ROLE_";
     revocation_kind: trust::v1::RevocationKind, "REVOCATION_KIND_";

@@ -63,6 +63,7 @@ impl Fleet<'_> {
             workload: WORKLOAD.to_owned(),
             version: version.to_owned(),
             targets: Some(targets),
+            strategy: None,
         };
         let answer = self.client.plan_rollout(request).await?;
         let plan = answer.plan.ok_or(CallError::Incomplete { field: "plan" })?;

@@ -2251,6 +2251,30 @@ pub struct RolloutRecord {
     /// Whether something is still owed to a device, or awaited of one, though the rollout itself has ended.
     #[prost(bool, tag = "17")]
     pub is_open: bool,
+    /// The newest wave that has begun, from 1; 0 in records of before there were waves.
+    #[prost(uint32, tag = "31")]
+    pub wave: u32,
+    /// What it waits for: `rolling`, `baking` or `awaiting approval`.
+    #[prost(string, tag = "32")]
+    pub stage: ::prost::alloc::string::String,
+    /// Since when.
+    #[prost(message, optional, tag = "33")]
+    pub stage_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the stage's time is over; absent when it takes as long as it takes.
+    #[prost(message, optional, tag = "34")]
+    pub stage_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// What is left of the stage's time while the rollout is stopped, in milliseconds.
+    #[prost(uint64, optional, tag = "35")]
+    pub stage_left_ms: ::core::option::Option<u64>,
+    /// The hold by which it is stopped, 10 bytes; empty while it is not.
+    #[prost(bytes = "vec", tag = "36")]
+    pub hold_id: ::prost::alloc::vec::Vec<u8>,
+    /// How often it was stopped.
+    #[prost(uint32, tag = "37")]
+    pub stops: u32,
+    /// Failures that an operator has seen and accepted.
+    #[prost(uint32, tag = "38")]
+    pub failures_accepted: u32,
 }
 impl ::prost::Name for RolloutRecord {
     const NAME: &'static str = "RolloutRecord";
@@ -2280,7 +2304,7 @@ pub struct AssignmentRecord {
     /// What belongs to the word: a phase, a fault, why it is left out.
     #[prost(string, tag = "32")]
     pub detail: ::prost::alloc::string::String,
-    /// What the device's actor has not confirmed: `assign`, `withdraw` or nothing.
+    /// What the device's actor has not confirmed: `assign`, `withdraw`, `hold`, `lift` or nothing.
     #[prost(string, tag = "33")]
     pub owed: ::prost::alloc::string::String,
     /// Since when it cannot be reached.
@@ -2289,6 +2313,9 @@ pub struct AssignmentRecord {
     /// It did not acknowledge in time, though it seemed to be there.
     #[prost(bool, tag = "35")]
     pub is_late: bool,
+    /// A hold of the rollout stands on it, or is on its way there.
+    #[prost(bool, tag = "36")]
+    pub is_held: bool,
 }
 impl ::prost::Name for AssignmentRecord {
     const NAME: &'static str = "AssignmentRecord";
@@ -2409,6 +2436,9 @@ pub struct RolloutRunState {
     /// Whether that was set for every device since the last load.
     #[prost(bool, tag = "21")]
     pub armed: bool,
+    /// When the time of the present stage is over, in nanoseconds on the clock for timers.
+    #[prost(fixed64, optional, tag = "22")]
+    pub stage_due_ns: ::core::option::Option<u64>,
 }
 impl ::prost::Name for RolloutRunState {
     const NAME: &'static str = "RolloutRunState";
@@ -2464,7 +2494,10 @@ impl ::prost::Name for DeviceCount {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RolloutInput {
     /// Which.
-    #[prost(oneof = "rollout_input::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(
+        oneof = "rollout_input::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
     pub kind: ::core::option::Option<rollout_input::Kind>,
 }
 /// Nested message and enum types in `RolloutInput`.
@@ -2499,6 +2532,21 @@ pub mod rollout_input {
         /// The device is of the fleet no more: the device, 16 bytes.
         #[prost(bytes, tag = "9")]
         Gone(::prost::alloc::vec::Vec<u8>),
+        /// Stop it, until it is resumed.
+        #[prost(message, tag = "10")]
+        Pause(super::PauseRolloutInput),
+        /// Let it go on: who waits for the answer, 8 bytes.
+        #[prost(bytes, tag = "11")]
+        Resume(::prost::alloc::vec::Vec<u8>),
+        /// Let the next wave begin.
+        #[prost(message, tag = "12")]
+        Approve(super::ApproveRolloutInput),
+        /// A hold is durable with the device's actor.
+        #[prost(message, tag = "13")]
+        Held(super::HeldInput),
+        /// No hold of the rollout stands with the device's actor any more.
+        #[prost(message, tag = "14")]
+        Lifted(super::LiftedInput),
     }
 }
 impl ::prost::Name for RolloutInput {
@@ -2509,6 +2557,86 @@ impl ::prost::Name for RolloutInput {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.RolloutInput".into()
+    }
+}
+/// Stop a rollout, until it is resumed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRolloutInput {
+    /// Who waits for the answer, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// Why, or who.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for PauseRolloutInput {
+    const NAME: &'static str = "PauseRolloutInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.PauseRolloutInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.PauseRolloutInput".into()
+    }
+}
+/// Let the next wave begin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApproveRolloutInput {
+    /// Who waits for the answer, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// The wave that is meant, from 0; absent when it is whichever is next.
+    #[prost(uint32, optional, tag = "2")]
+    pub wave: ::core::option::Option<u32>,
+}
+impl ::prost::Name for ApproveRolloutInput {
+    const NAME: &'static str = "ApproveRolloutInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ApproveRolloutInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ApproveRolloutInput".into()
+    }
+}
+/// A hold is durable with the device's actor.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldInput {
+    /// The device, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub local_id: ::prost::alloc::vec::Vec<u8>,
+    /// The hold, 10 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub hold_id: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for HeldInput {
+    const NAME: &'static str = "HeldInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.HeldInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.HeldInput".into()
+    }
+}
+/// No hold of the rollout stands with the device's actor any more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiftedInput {
+    /// The device, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub local_id: ::prost::alloc::vec::Vec<u8>,
+    /// Whether another hold keeps the workload as it is.
+    #[prost(bool, tag = "2")]
+    pub is_held: bool,
+}
+impl ::prost::Name for LiftedInput {
+    const NAME: &'static str = "LiftedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.LiftedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.LiftedInput".into()
     }
 }
 /// Carry a plan out.

@@ -72,6 +72,8 @@ impl DeviceDriver {
         let input = match news {
             RolloutNews::Assigned => rollout::Input::DeviceAssigned { device },
             RolloutNews::Withdrawn => rollout::Input::DeviceWithdrawn { device },
+            RolloutNews::Held(hold) => rollout::Input::DeviceHeld { device, hold },
+            RolloutNews::Lifted { is_held } => rollout::Input::DeviceLifted { device, is_held },
             RolloutNews::Reported(report) => rollout::Input::DeviceReported { device, report },
             RolloutNews::Presence(offline_since) => rollout::Input::DevicePresence { device, offline_since },
             RolloutNews::Superseded(by) => rollout::Input::DeviceSuperseded { device, by },

@@ -6,6 +6,7 @@ use fleetd_actors::audit::{self, Call, action};
 use fleetd_actors::device::Input as DeviceInput;
 use fleetd_actors::driver::Driver;
 use fleetd_actors::flight::Recorded as _;
+use fleetd_actors::rollout::status::RolloutHeader;
 use fleetd_actors::rollout::{Effect, Input, Record, Rollout};
 use fleetd_sync_core::audit::Outcome;
 use fleetd_sync_core::commit::Mutation;
@@ -33,6 +34,17 @@ impl RolloutDriver {
         let recorder = shared.flights.of(rollout);
         recorder.loaded(machine.snapshot());
         Self { shared, later, rollout, recorder }
+    }
+}
+
+impl RolloutDriver {
+    /// Writes into the audit log what the rollout did by itself.
+    fn note(&self, action: &'static str, header: RolloutHeader) {
+        let Some(actors) = self.later.actors() else { return };
+        let (phase, reason) = (header.phase, header.reason);
+        let request = if reason.is_empty() { format!("it {phase}") } else { format!("it {phase}: {reason}") };
+        let call = Call::own(action, Some(self.rollout.to_string()), request);
+        actors.audit.send(audit::Input::Note { operation: None, call, outcome: Outcome::Done });
     }
 }
 
@@ -64,15 +76,17 @@ impl Driver<Rollout> for RolloutDriver {
             Effect::Withdraw { device, rollout, workload } => {
                 actors.devices.send(&device, DeviceInput::Withdraw { rollout, workload });
             }
+            Effect::Hold { device, rollout, hold, workload, reason } => {
+                actors.devices.send(&device, DeviceInput::Hold { rollout, hold, workload, reason });
+            }
+            Effect::Lift { device, rollout, workload } => {
+                actors.devices.send(&device, DeviceInput::Lift { rollout, workload });
+            }
             Effect::Ask { device, rollout, workload } => {
                 actors.devices.send(&device, DeviceInput::Ask { rollout, workload });
             }
-            Effect::Ended(header) => {
-                let (phase, reason) = (header.phase, header.reason);
-                let request = if reason.is_empty() { format!("it {phase}") } else { format!("it {phase}: {reason}") };
-                let call = Call::own(action::ROLLOUT_ENDED, Some(self.rollout.to_string()), request);
-                actors.audit.send(audit::Input::Note { operation: None, call, outcome: Outcome::Done });
-            }
+            Effect::Ended(header) => self.note(action::ROLLOUT_ENDED, header),
+            Effect::Halted(header) => self.note(action::ROLLOUT_HALTED, header),
             Effect::Answer { operation, result } => self.shared.rollout_answers.answer(operation, result),
             // Watchers follow the store's feed, which has both.
             Effect::DeviceChanged { .. } | Effect::Changed { .. } => {}

@@ -1,13 +1,17 @@
 //! Rollouts, their plans, and how far each device has come.
 
+use std::time::Duration;
+
 use fleetd_actors::report::{Fault, Phase};
 use fleetd_actors::rollout::Record;
 use fleetd_actors::rollout::plan::Plan;
-use fleetd_actors::rollout::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutHeader, RolloutPhase, Skip};
+use fleetd_actors::rollout::status::{
+    DeviceProgress, DeviceStatus, Failure, Owed, RolloutHeader, RolloutPhase, Skip, Stage, StageTimer, WaveStanding,
+};
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_proto::fleetd::rollout::v1::RolloutState;
 use fleetd_sync_core::commit::{Mutation, Space};
-use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId, RolloutId};
+use fleetd_sync_core::id::{ArtifactDigest, HoldId, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::time::Wall;
 use prost::Message as _;
 
@@ -47,6 +51,12 @@ fn put_header(header: &RolloutHeader) -> Mutation {
 }
 
 pub(super) fn header_record(header: &RolloutHeader) -> stored::RolloutRecord {
+    let wave = &header.wave;
+    let (stage_until, stage_left_ms) = match wave.timer {
+        StageTimer::Unbounded => (None, None),
+        StageTimer::Until(until) => (Some(timestamp(until)), None),
+        StageTimer::Left(left) => (None, Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))),
+    };
     stored::RolloutRecord {
         rollout_id: header.rollout.as_bytes().to_vec(),
         plan_id: header.plan.as_bytes().to_vec(),
@@ -56,6 +66,14 @@ pub(super) fn header_record(header: &RolloutHeader) -> stored::RolloutRecord {
         created_by_id: header.created_by.clone(),
         ended_at: header.ended_at.map(timestamp),
         is_open: header.is_open,
+        wave: wave.number.saturating_add(1),
+        stage: wave.stage.to_string(),
+        stage_since: Some(timestamp(wave.since)),
+        stage_until,
+        stage_left_ms,
+        hold_id: header.hold.map(|hold| hold.as_bytes().to_vec()).unwrap_or_default(),
+        stops: header.stops,
+        failures_accepted: header.failures_accepted,
         ..stored::RolloutRecord::default()
     }
 }
@@ -101,16 +119,43 @@ pub fn decode_header(bytes: &[u8]) -> Result<RolloutHeader, ReadRecordError> {
 
 pub(super) fn read_header(record: stored::RolloutRecord) -> Result<RolloutHeader, ReadRecordError> {
     let state = RolloutState::try_from(record.state).unwrap_or_default();
+    let phase = field(phase(state), "state")?;
+    let (created_at, wave) = (record.created_at.as_ref().map(wall).unwrap_or_default(), read_wave(&record)?);
+    let hold = match record.hold_id.as_slice() {
+        [] => None,
+        bytes => Some(field(HoldId::from_slice(bytes), "hold_id")?),
+    };
+    // A machine asserts that what is stopped has a hold, and nothing else has.
+    field((phase.is_stopped() == hold.is_some()).then_some(()), "hold_id")?;
     Ok(RolloutHeader {
         rollout: field(RolloutId::from_slice(&record.rollout_id), "rollout_id")?,
         plan: field(PlanId::from_slice(&record.plan_id), "plan_id")?,
-        phase: field(phase(state), "state")?,
+        phase,
         reason: record.reason,
-        created_at: record.created_at.as_ref().map(wall).unwrap_or_default(),
+        created_at,
         created_by: record.created_by_id,
         ended_at: record.ended_at.as_ref().map(wall),
         is_open: record.is_open,
+        wave,
+        hold,
+        stops: record.stops,
+        failures_accepted: record.failures_accepted,
     })
+}
+
+/// Where a rollout stands among its waves; one of before there were waves is in its only one.
+fn read_wave(record: &stored::RolloutRecord) -> Result<WaveStanding, ReadRecordError> {
+    let stage = match record.stage.as_str() {
+        "" => Stage::Rolling,
+        word => field(Stage::ALL.into_iter().find(|stage| stage.to_string() == word), "stage")?,
+    };
+    let timer = match (&record.stage_until, record.stage_left_ms) {
+        (Some(until), _) => StageTimer::Until(wall(until)),
+        (None, Some(left_ms)) => StageTimer::Left(Duration::from_millis(left_ms)),
+        (None, None) => StageTimer::Unbounded,
+    };
+    let since = record.stage_since.as_ref().or(record.created_at.as_ref()).map(wall).unwrap_or_default();
+    Ok(WaveStanding { number: record.wave.saturating_sub(1), stage, since, timer })
 }
 
 /// Reads how far a device has come in a rollout.
@@ -126,6 +171,8 @@ pub(super) fn read_progress(record: &stored::AssignmentRecord) -> Result<(LocalI
     let owed = match record.owed.as_str() {
         "assign" => Owed::Assign,
         "withdraw" => Owed::Withdraw,
+        "hold" => Owed::Hold,
+        "lift" => Owed::Lift,
         _ => Owed::Nothing,
     };
     let progress = DeviceProgress {
@@ -133,6 +180,7 @@ pub(super) fn read_progress(record: &stored::AssignmentRecord) -> Result<(LocalI
         owed,
         offline_since: record.offline_since.as_ref().map(wall),
         is_late: record.is_late,
+        is_held: record.is_held,
         changed_at: record.changed_at.as_ref().map(wall).unwrap_or_default(),
     };
     Ok((local, progress))
@@ -143,6 +191,8 @@ pub(super) fn read_progress(record: &stored::AssignmentRecord) -> Result<(LocalI
 pub const fn state(phase: RolloutPhase) -> RolloutState {
     match phase {
         RolloutPhase::Running => RolloutState::Running,
+        RolloutPhase::Paused => RolloutState::Paused,
+        RolloutPhase::Halted => RolloutState::Halted,
         RolloutPhase::Succeeded => RolloutState::Succeeded,
         RolloutPhase::Failed => RolloutState::Failed,
         RolloutPhase::Aborted => RolloutState::Aborted,
@@ -151,7 +201,9 @@ pub const fn state(phase: RolloutPhase) -> RolloutState {
 
 const fn phase(state: RolloutState) -> Option<RolloutPhase> {
     match state {
-        RolloutState::Running | RolloutState::Paused | RolloutState::Halted => Some(RolloutPhase::Running),
+        RolloutState::Running => Some(RolloutPhase::Running),
+        RolloutState::Paused => Some(RolloutPhase::Paused),
+        RolloutState::Halted => Some(RolloutPhase::Halted),
         RolloutState::Succeeded => Some(RolloutPhase::Succeeded),
         RolloutState::Failed => Some(RolloutPhase::Failed),
         RolloutState::Aborted | RolloutState::Superseded => Some(RolloutPhase::Aborted),
@@ -168,6 +220,8 @@ pub(super) fn encode_progress(
         Owed::Nothing => "",
         Owed::Assign => "assign",
         Owed::Withdraw => "withdraw",
+        Owed::Hold => "hold",
+        Owed::Lift => "lift",
     };
     let (status, detail) = words(&progress.status);
     stored::AssignmentRecord {
@@ -179,6 +233,7 @@ pub(super) fn encode_progress(
         owed: owed.to_owned(),
         offline_since: progress.offline_since.map(timestamp),
         is_late: progress.is_late,
+        is_held: progress.is_held,
     }
 }
 
@@ -193,6 +248,7 @@ fn words(status: &DeviceStatus) -> (&'static str, String) {
         DeviceStatus::Restored(cause) => ("restored", fault(cause)),
         DeviceStatus::Failed(Failure::Reported(cause)) => ("failed", fault(cause)),
         DeviceStatus::Failed(Failure::Silent) => ("silent", String::new()),
+        DeviceStatus::Failed(Failure::Deadline) => ("deadline", String::new()),
         DeviceStatus::Unchanged => ("unchanged", String::new()),
         DeviceStatus::Skipped(skip) => skip_words(skip),
     }
@@ -223,6 +279,7 @@ fn status(word: &str, detail: &str) -> Option<DeviceStatus> {
         "restored" => DeviceStatus::Restored(fault()),
         "failed" => DeviceStatus::Failed(Failure::Reported(fault())),
         "silent" => DeviceStatus::Failed(Failure::Silent),
+        "deadline" => DeviceStatus::Failed(Failure::Deadline),
         "unchanged" => DeviceStatus::Unchanged,
         "skipped" => DeviceStatus::Skipped(Skip::Planned(detail.to_owned())),
         "skipped-held" => DeviceStatus::Skipped(Skip::Held),
@@ -243,6 +300,40 @@ mod tests {
     use fleetd_sync_core::entropy::Entropy;
 
     use super::*;
+
+    #[test]
+    fn every_standing_survives_its_record() {
+        let mut entropy = Entropy::from_seed([5; 32]);
+        let timers = [StageTimer::Unbounded, StageTimer::Until(Wall(7)), StageTimer::Left(Duration::from_millis(8))];
+        let phases = [RolloutPhase::Running, RolloutPhase::Paused, RolloutPhase::Halted, RolloutPhase::Failed];
+        for (phase, (stage, timer)) in phases.into_iter().cycle().zip(Stage::ALL.into_iter().cycle().zip(timers)) {
+            let header = RolloutHeader {
+                rollout: RolloutId::random(&mut entropy),
+                plan: PlanId::random(&mut entropy),
+                phase,
+                reason: "ada".to_owned(),
+                created_at: Wall(1),
+                created_by: "ada".to_owned(),
+                ended_at: None,
+                is_open: true,
+                wave: WaveStanding { number: 2, stage, since: Wall(6), timer },
+                hold: phase.is_stopped().then(|| HoldId::random(&mut entropy)),
+                stops: 3,
+                failures_accepted: 4,
+            };
+            assert_eq!(decode_header(&header_record(&header).encode_to_vec()), Ok(header));
+        }
+        let header = stored::RolloutRecord {
+            rollout_id: vec![1; 10],
+            plan_id: vec![2; 10],
+            state: RolloutState::Running.into(),
+            created_at: Some(timestamp(Wall(5))),
+            ..stored::RolloutRecord::default()
+        };
+        let read = decode_header(&header.encode_to_vec()).unwrap();
+        let wave = WaveStanding { number: 0, stage: Stage::Rolling, since: Wall(5), timer: StageTimer::Unbounded };
+        assert_eq!(read.wave, wave, "one of before there were waves is in its only one");
+    }
 
     #[test]
     fn every_status_survives_its_record() {
@@ -270,15 +361,17 @@ mod tests {
             DeviceStatus::Restored(Some(fault.clone())),
             DeviceStatus::Failed(Failure::Reported(Some(fault))),
             DeviceStatus::Failed(Failure::Silent),
+            DeviceStatus::Failed(Failure::Deadline),
             DeviceStatus::Unchanged,
         ];
         for status in plain.into_iter().chain(phases).chain(skips.into_iter().map(DeviceStatus::Skipped)) {
-            for owed in [Owed::Nothing, Owed::Assign, Owed::Withdraw] {
+            for owed in Owed::ALL {
                 let progress = DeviceProgress {
                     status: status.clone(),
                     owed,
                     offline_since: Some(Wall(5)),
                     is_late: true,
+                    is_held: true,
                     changed_at: Wall(1_700_000_000_123),
                 };
                 let bytes = encode_progress(rollout, device, &progress).encode_to_vec();

@@ -11,7 +11,7 @@ use fleetd_actors::rollout::{Input, RunSnapshot, Snapshot, extent_max};
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_sync_core::envelope::Value;
-use fleetd_sync_core::id::{LocalId, OperationId, RolloutId};
+use fleetd_sync_core::id::{HoldId, LocalId, OperationId, RolloutId};
 use fleetd_sync_core::time::{ClockQuality, Monotonic, Now, Wall};
 use prost::Message as _;
 use stored::report_field::Value as FieldValue;
@@ -102,6 +102,7 @@ fn encode_run(run: &RunSnapshot, plans: &mut Plans) -> stored::RolloutRunState {
         resends: run.resends.iter().map(resent).collect(),
         due_at: deadlines(&mut run.due_at.iter()),
         armed: run.is_armed,
+        stage_due_ns: run.stage_due.map(|due| due.0),
     }
 }
 
@@ -133,6 +134,21 @@ fn encode_input(input: &Input, plans: &mut Plans) -> Kind {
         Input::Abort { operation, reason } => {
             let operation_id = operation.as_bytes().to_vec();
             Kind::Abort(stored::AbortRolloutInput { operation_id, reason: reason.clone() })
+        }
+        Input::Pause { operation, reason } => {
+            let operation_id = operation.as_bytes().to_vec();
+            Kind::Pause(stored::PauseRolloutInput { operation_id, reason: reason.clone() })
+        }
+        Input::Resume { operation } => Kind::Resume(operation.as_bytes().to_vec()),
+        Input::Approve { operation, wave } => {
+            let operation_id = operation.as_bytes().to_vec();
+            Kind::Approve(stored::ApproveRolloutInput { operation_id, wave: *wave })
+        }
+        Input::DeviceHeld { device, hold } => {
+            Kind::Held(stored::HeldInput { local_id: local(device), hold_id: hold.as_bytes().to_vec() })
+        }
+        Input::DeviceLifted { device, is_held } => {
+            Kind::Lifted(stored::LiftedInput { local_id: local(device), is_held: *is_held })
         }
         Input::DeviceAssigned { device } => Kind::Assigned(local(device)),
         Input::DeviceWithdrawn { device } => Kind::Withdrawn(local(device)),
@@ -220,11 +236,13 @@ fn read_run(run: stored::RolloutRunState, id: RolloutId, plans: &Plans) -> Resul
         resends: run.resends.into_iter().map(resent).collect::<Result<_, ReadRecordError>>()?,
         due_at: run.due_at.into_iter().map(deadline).collect::<Result<_, ReadRecordError>>()?,
         is_armed: run.armed,
+        stage_due: run.stage_due_ns.map(Monotonic),
     };
     // A machine asserts that it has the devices of its plan, and its own id.
     let planned: BTreeSet<LocalId> = state.plan.devices.iter().map(|device| device.local).collect();
     let are_planned = planned.len() == state.plan.devices.len() && planned.iter().eq(state.devices.keys());
-    field((are_planned && state.header.rollout == id).then_some(state), "run.devices")
+    let is_wave = state.header.wave.number < state.plan.wave_count();
+    field((are_planned && is_wave && state.header.rollout == id).then_some(state), "run.devices")
 }
 
 fn read_step(step: stored::RolloutFlightStep, plans: &Plans) -> Result<Step<Input>, ReadRecordError> {
@@ -255,6 +273,14 @@ fn read_input(kind: Kind, plans: &Plans) -> Result<Input, ReadRecordError> {
             plan: plans.at(start.plan)?,
         },
         Kind::Abort(abort) => Input::Abort { operation: operation(&abort.operation_id)?, reason: abort.reason },
+        Kind::Pause(pause) => Input::Pause { operation: operation(&pause.operation_id)?, reason: pause.reason },
+        Kind::Resume(asked) => Input::Resume { operation: operation(&asked)? },
+        Kind::Approve(asked) => Input::Approve { operation: operation(&asked.operation_id)?, wave: asked.wave },
+        Kind::Held(said) => Input::DeviceHeld {
+            device: read_local(&said.local_id)?,
+            hold: field(HoldId::from_slice(&said.hold_id), "hold_id")?,
+        },
+        Kind::Lifted(said) => Input::DeviceLifted { device: read_local(&said.local_id)?, is_held: said.is_held },
         Kind::Assigned(device) => Input::DeviceAssigned { device: read_local(&device)? },
         Kind::Withdrawn(device) => Input::DeviceWithdrawn { device: read_local(&device)? },
         Kind::Acknowledged(said) => {

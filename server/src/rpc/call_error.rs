@@ -7,6 +7,7 @@ use fleetd_actors::device::command::CommandError as DeviceError;
 use fleetd_actors::registration::token::CommandError as RegistrationError;
 use fleetd_actors::rollout::RolloutError;
 use fleetd_actors::rollout::plan::{PlanError, ReadPlanError, StaleReason};
+use fleetd_actors::rollout::strategy::StrategyError;
 use fleetd_actors::selector::ParseSelectorError;
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_sync_core::commit::CommitError;
@@ -286,7 +287,13 @@ fn plan_row(error: &PlanError) -> Row {
         PlanError::NoTargets => (Code::InvalidArgument, "rollout.no_targets"),
         PlanError::UnknownDevice { .. } => (Code::NotFound, "device.unknown"),
         PlanError::NoMatch { .. } => (Code::FailedPrecondition, "rollout.no_match"),
+        PlanError::Strategy(StrategyError::Uncovered { .. }) => (Code::InvalidArgument, "rollout.waves_uncovered"),
+        PlanError::Strategy(StrategyError::NoCanary { .. }) => (Code::FailedPrecondition, "rollout.no_canary"),
+        PlanError::Strategy(_) => (Code::InvalidArgument, "rollout.waves_invalid"),
     };
+    if matches!(error, PlanError::Strategy(_)) {
+        return Row(code, name, "fleetd rollout plan … --wave 1 --wave 10% --wave rest".to_owned());
+    }
     Row(code, name, "fleetd device list".to_owned())
 }
 
@@ -295,6 +302,9 @@ fn rollout_row(error: &RolloutError) -> Row {
         RolloutError::OtherPlan { rollout, .. } => (Code::AlreadyExists, "rollout.other_plan", rollout),
         RolloutError::Blocked { rollout, .. } => (Code::FailedPrecondition, "rollout.plan_blocked", rollout),
         RolloutError::NotStarted { rollout } => (Code::NotFound, "rollout.unknown", rollout),
+        RolloutError::NothingToApprove { rollout, .. } => {
+            return Row(Code::FailedPrecondition, "rollout.not_awaited", format!("fleetd rollout why {rollout}"));
+        }
         RolloutError::Ended { rollout, .. } => (Code::FailedPrecondition, "rollout.ended", rollout),
     };
     Row(code, name, format!("fleetd rollout show {rollout}"))

@@ -8,6 +8,7 @@ pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod release;
 pub(crate) mod rollout;
+pub(crate) mod strategy;
 pub(crate) mod targets;
 pub(crate) mod trust;
 

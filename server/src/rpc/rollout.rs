@@ -54,13 +54,30 @@ impl Rollouts {
         }
     }
 
+    /// A rollout as it stands now.
+    fn shown(&self, rollout: RolloutId) -> Result<api::Rollout, CallError> {
+        Ok(Standing::load(&self.backend, rollout)?.rollout(self.backend.now()))
+    }
+
+    /// Has a rollout do something, and shows it then.
+    async fn steer(
+        &self,
+        rollout_id: &str,
+        input: impl FnOnce(OperationId) -> rollout::Input,
+    ) -> Result<api::Rollout, CallError> {
+        let rollout: RolloutId = parsed(rollout_id, "rollout_id")?;
+        Standing::load(&self.backend, rollout)?;
+        self.ask(rollout, input).await?;
+        self.shown(rollout)
+    }
+
     async fn start(&self, caller: &Caller, plan: Plan) -> Result<api::Rollout, CallError> {
         let _turn = self.backend.planning.lock().await;
         planning::check_start(&self.backend, &plan).await?;
         let rollout = RolloutId::random(&mut self.backend.shared().entropy());
         let (caller, plan) = (caller.id.to_string(), Arc::new(plan));
         self.ask(rollout, |operation| rollout::Input::Start { operation, caller, plan }).await?;
-        Ok(Standing::load(&self.backend, rollout)?.rollout())
+        self.shown(rollout)
     }
 }
 
@@ -76,8 +93,9 @@ impl RolloutService for Rollouts {
             let (workload, version): (WorkloadName, Version) =
                 (parsed(&asked.workload, "workload")?, parsed(&asked.version, "version")?);
             let targets = targets::read(asked.targets.as_ref())?;
+            let strategy = convert::strategy::read(asked.strategy.as_ref())?;
             let _turn = self.backend.planning.lock().await;
-            let id = planning::plan(&self.backend, &caller, (&workload, &version), targets).await?;
+            let id = planning::plan(&self.backend, &caller, (&workload, &version), targets, strategy).await?;
             let saved = self.backend.catalog.plan(id)?;
             let (document_digest, document) = planning::document(&self.backend, &saved.0).await?;
             let devices = convert::plan::devices(&saved.0, api::Verdict::Unspecified);
@@ -113,7 +131,7 @@ impl RolloutService for Rollouts {
             let plan = self.plan_of(asked.plan.as_ref())?;
             let lost = || CallError::AnswerLost { request_id: asked.request_id.clone() };
             let rollout = planning::rollout_of(&self.backend, plan.id)?.ok_or_else(lost)?;
-            Ok(api::StartRolloutResponse { rollout: Some(Standing::load(&self.backend, rollout)?.rollout()) })
+            Ok(api::StartRolloutResponse { rollout: Some(self.shown(rollout)?) })
         };
         self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, started, again).await
     }
@@ -125,7 +143,7 @@ impl RolloutService for Rollouts {
         let asked = request.into_inner();
         let standing = Standing::load(&self.backend, parsed(&asked.rollout_id, "rollout_id")?)?;
         let (devices, next_page_token) = page(standing.devices(asked.state()), asked.page_size, &asked.page_token)?;
-        let rollout = Some(standing.rollout());
+        let rollout = Some(standing.rollout(self.backend.now()));
         Ok(Response::new(api::GetRolloutResponse { rollout, devices, next_page_token }))
     }
 
@@ -150,7 +168,7 @@ impl RolloutService for Rollouts {
         })?;
         found.sort_unstable();
         let (found, next_page_token) = page(found, asked.page_size, &asked.page_token)?;
-        let shown = found.into_iter().map(|rollout| Ok(Standing::load(&self.backend, rollout)?.rollout()));
+        let shown = found.into_iter().map(|rollout| self.shown(rollout));
         let rollouts = shown.collect::<Result<_, CallError>>()?;
         Ok(Response::new(api::ListRolloutsResponse { rollouts, next_page_token }))
     }
@@ -170,20 +188,72 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<api::AbortRolloutResponse>, Status> {
         let caller = caller(&request)?;
         let asked = request.into_inner();
-        let aborted = async {
-            let rollout: RolloutId = parsed(&asked.rollout_id, "rollout_id")?;
-            Standing::load(&self.backend, rollout)?;
-            let reason = match asked.reason.as_str() {
-                "" => format!("aborted by {}", caller.name),
-                reason => format!("aborted by {}: {reason}", caller.name),
-            };
-            self.ask(rollout, |operation| rollout::Input::Abort { operation, reason }).await?;
-            Ok(api::AbortRolloutResponse { rollout: Some(Standing::load(&self.backend, rollout)?.rollout()) })
-        };
+        let reason = by("aborted", &caller, &asked.reason);
+        let abort = |operation| rollout::Input::Abort { operation, reason };
+        let aborted =
+            async { Ok(api::AbortRolloutResponse { rollout: Some(self.steer(&asked.rollout_id, abort).await?) }) };
         let again = || {
-            let rollout: RolloutId = parsed(&asked.rollout_id, "rollout_id")?;
-            Ok(api::AbortRolloutResponse { rollout: Some(Standing::load(&self.backend, rollout)?.rollout()) })
+            let rollout = self.shown(parsed(&asked.rollout_id, "rollout_id")?)?;
+            Ok(api::AbortRolloutResponse { rollout: Some(rollout) })
         };
         self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, aborted, again).await
+    }
+
+    async fn pause_rollout(
+        &self,
+        request: Request<api::PauseRolloutRequest>,
+    ) -> Result<Response<api::PauseRolloutResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let reason = by("paused", &caller, &asked.reason);
+        let pause = |operation| rollout::Input::Pause { operation, reason };
+        let paused =
+            async { Ok(api::PauseRolloutResponse { rollout: Some(self.steer(&asked.rollout_id, pause).await?) }) };
+        let again = || {
+            let rollout = self.shown(parsed(&asked.rollout_id, "rollout_id")?)?;
+            Ok(api::PauseRolloutResponse { rollout: Some(rollout) })
+        };
+        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, paused, again).await
+    }
+
+    async fn resume_rollout(
+        &self,
+        request: Request<api::ResumeRolloutRequest>,
+    ) -> Result<Response<api::ResumeRolloutResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let resume = |operation| rollout::Input::Resume { operation };
+        let resumed =
+            async { Ok(api::ResumeRolloutResponse { rollout: Some(self.steer(&asked.rollout_id, resume).await?) }) };
+        let again = || {
+            let rollout = self.shown(parsed(&asked.rollout_id, "rollout_id")?)?;
+            Ok(api::ResumeRolloutResponse { rollout: Some(rollout) })
+        };
+        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, resumed, again).await
+    }
+
+    async fn approve_rollout(
+        &self,
+        request: Request<api::ApproveRolloutRequest>,
+    ) -> Result<Response<api::ApproveRolloutResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let wave = asked.wave.checked_sub(1);
+        let approve = |operation| rollout::Input::Approve { operation, wave };
+        let approved =
+            async { Ok(api::ApproveRolloutResponse { rollout: Some(self.steer(&asked.rollout_id, approve).await?) }) };
+        let again = || {
+            let rollout = self.shown(parsed(&asked.rollout_id, "rollout_id")?)?;
+            Ok(api::ApproveRolloutResponse { rollout: Some(rollout) })
+        };
+        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, approved, again).await
+    }
+}
+
+/// Who stopped a rollout, and why.
+fn by(what: &str, caller: &Caller, reason: &str) -> String {
+    match reason {
+        "" => format!("{what} by {}", caller.name),
+        reason => format!("{what} by {}: {reason}", caller.name),
     }
 }

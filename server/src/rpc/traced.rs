@@ -32,7 +32,7 @@ const SECRET: &str = "(secret)";
 type Subjects = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// The RPCs that change something, each with what it is about.
-const SUBJECTS: [Subjects; 23] = [
+const SUBJECTS: [Subjects; 26] = [
     ("fleetd.access.v1.AccessService/CreateAccessToken", &["name"], &["access_token/id"]),
     ("fleetd.access.v1.AccessService/RevokeAccessToken", &["access_id"], &["access_token/name"]),
     ("fleetd.artifact.v1.ArtifactService/UploadArtifact", &["digest"], &[]),
@@ -55,6 +55,9 @@ const SUBJECTS: [Subjects; 23] = [
     ("fleetd.rollout.v1.RolloutService/PlanRollout", &["workload", "version"], &["plan/id"]),
     ("fleetd.rollout.v1.RolloutService/StartRollout", &["plan_id"], &["rollout/id", "rollout/workload"]),
     ("fleetd.rollout.v1.RolloutService/AbortRollout", &["rollout_id"], &["rollout/workload"]),
+    ("fleetd.rollout.v1.RolloutService/PauseRollout", &["rollout_id"], &["rollout/workload"]),
+    ("fleetd.rollout.v1.RolloutService/ResumeRollout", &["rollout_id"], &["rollout/workload"]),
+    ("fleetd.rollout.v1.RolloutService/ApproveRollout", &["rollout_id"], &["rollout/workload"]),
     ("fleetd.trust.v1.TrustService/AddRootRecord", &[], &["trust/fleet_id"]),
     ("fleetd.trust.v1.TrustService/RevokeKey", &["key_id"], &[]),
 ];

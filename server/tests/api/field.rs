@@ -48,6 +48,9 @@ pub(crate) fn whole_requests() -> BTreeMap<&'static str, Value> {
         ("rollout.v1.RolloutService/GetRollout", json!({ "rolloutId": "rol_0000000000000000" })),
         ("rollout.v1.RolloutService/WatchRollout", json!({ "rolloutId": "rol_0000000000000000" })),
         ("rollout.v1.RolloutService/AbortRollout", json!({ "rolloutId": "rol_0000000000000000" })),
+        ("rollout.v1.RolloutService/PauseRollout", json!({ "rolloutId": "rol_0000000000000000" })),
+        ("rollout.v1.RolloutService/ResumeRollout", json!({ "rolloutId": "rol_0000000000000000" })),
+        ("rollout.v1.RolloutService/ApproveRollout", json!({ "rolloutId": "rol_0000000000000000" })),
         ("trust.v1.TrustService/AddRootRecord", json!({ "rootRecord": base64(b"x") })),
         (
             "trust.v1.TrustService/RevokeKey",

@@ -31,8 +31,10 @@ impl RolloutChecker {
         let of_rollout = of_rollout.take_while(|((of, _), _)| *of == rollout);
         let is_failed = |status: &DeviceStatus| matches!(status, DeviceStatus::Restored(_) | DeviceStatus::Failed(_));
         let failed = of_rollout.filter(|(_, progress)| is_failed(&progress.status)).count();
-        if failed > usize::try_from(plan.failures_max).unwrap_or(usize::MAX) {
-            let seen = format!("{rollout} succeeded with {failed} failed devices; {} may fail", plan.failures_max);
+        let failed = failed.saturating_sub(usize::try_from(header.failures_accepted).unwrap_or(usize::MAX));
+        let may = plan.strategy.budget.allowed(plan.assigned().count());
+        if failed > may {
+            let seen = format!("{rollout} succeeded with {failed} failed devices; {may} may fail");
             return Broken::on(node, seen);
         }
         Ok(())
@@ -87,7 +89,7 @@ impl Inspector for RolloutChecker {
             Fact::Stored(Part::Rollout { header }) => {
                 // Who was away when it ended follows later, and may fail then.
                 let before = scene.ledger.node(node).and_then(|held| held.rollouts.get(&header.rollout));
-                if before.is_none_or(|before| before.phase == RolloutPhase::Running) {
+                if before.is_none_or(|before| !before.phase.is_ended()) {
                     self.ended.push(header.rollout);
                 }
                 Ok(())

@@ -68,7 +68,10 @@ impl Witness {
             return;
         }
         match header.phase {
+            RolloutPhase::Running if header.wave.number > 0 => scene.marks.reach("a rollout's second wave began"),
             RolloutPhase::Running => {}
+            RolloutPhase::Paused => scene.marks.reach("a rollout was paused"),
+            RolloutPhase::Halted => scene.marks.reach("a rollout halted before more devices failed"),
             RolloutPhase::Succeeded => scene.marks.reach("a rollout succeeded"),
             RolloutPhase::Failed => scene.marks.reach("a rollout failed on more devices than it may"),
             RolloutPhase::Aborted => scene.marks.reach("a rollout was aborted"),

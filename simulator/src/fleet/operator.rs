@@ -15,6 +15,7 @@ use fleetd_actors::device::record::Membership;
 use fleetd_actors::registration::Input as RegistrationInput;
 use fleetd_actors::registration::token::{Answer, Command as RegistrationCommand, TokenWish};
 use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
+use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::{DeviceRow, Targets};
 use fleetd_actors::{authority, rollout};
 use fleetd_server::artifact_store::ArtifactStore as _;
@@ -310,7 +311,8 @@ impl Fleet {
 
     fn plan(&mut self, release: &SignedManifest, attempt: u32) -> Result<Plan, ScenarioError> {
         let planned = PlannedRelease::of(release.claims(), release.digest());
-        plan(PlanId::random(&mut self.entropy), planned, Targets::All, attempt, 0, &self.rows()?).map_err(failed)
+        plan(PlanId::random(&mut self.entropy), planned, Targets::All, attempt, Strategy::default(), &self.rows()?)
+            .map_err(failed)
     }
 
     /// Starts a plan, as `fleetd rollout start` does.

@@ -18,6 +18,7 @@ use fleetd_actors::device::record::Membership;
 use fleetd_actors::registration::token::TokenWish;
 use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
 use fleetd_actors::rollout::status::RolloutPhase;
+use fleetd_actors::rollout::strategy::{FailureBudget, Strategy};
 use fleetd_actors::targeting::{DeviceRow, Targets};
 use fleetd_server::record;
 use fleetd_sync_core::commit::{ActorKey, Batch, Space};
@@ -288,7 +289,10 @@ impl Builder<'_> {
         let devices = numbers.iter().map(|number| Ok(self.device(*number)?.name.clone()));
         let targets = Targets::Some { selector: None, devices: devices.collect::<Result<_, ScenarioError>>()? };
         let planned = PlannedRelease::of(release.claims(), release.digest());
-        let plan = plan(id, planned, targets, 1, u32::MAX, rows).map_err(failed)?;
+        // Whatever fails there is what the copy is to be like.
+        let budget = FailureBudget { count: Some(u32::MAX), percent: None };
+        let strategy = Strategy { budget, ..Strategy::default() };
+        let plan = plan(id, planned, targets, 1, strategy, rows).map_err(failed)?;
         self.fleet.start_plan(rollout, plan)?;
         Ok(rollout)
     }

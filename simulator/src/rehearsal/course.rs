@@ -100,7 +100,7 @@ impl DeviceEnd {
             DeviceStatus::Healthy | DeviceStatus::Unchanged => Self::Healthy,
             DeviceStatus::Restored(_) => Self::Restored,
             DeviceStatus::Failed(Failure::Silent) => Self::Silent,
-            DeviceStatus::Failed(Failure::Reported(_)) => Self::Failed,
+            DeviceStatus::Failed(Failure::Reported(_) | Failure::Deadline) => Self::Failed,
             DeviceStatus::Skipped(Skip::Stopped | Skip::Held | Skip::Conflict) => Self::Stopped,
             DeviceStatus::Skipped(_) => Self::Left,
         }
@@ -131,6 +131,8 @@ pub struct Recorder {
     assigned: Vec<Assigned>,
     rehearsed: Rehearsed,
     open: usize,
+    /// Whether the rollout is stopped, so that nobody else begins.
+    has_halted: bool,
     carried_bytes: u64,
 }
 
@@ -159,6 +161,7 @@ impl Recorder {
             places: places.collect(),
             nodes: nodes.collect(),
             open: devices.len(),
+            has_halted: false,
             assigned,
             rehearsed: Rehearsed { phase, devices, slot_ms, ..Rehearsed::default() },
             carried_bytes,
@@ -209,6 +212,7 @@ impl Recorder {
             }
             Mutation::Put { space: Space::Rollout, key, value } if key == self.rollout.as_bytes() => {
                 let Ok(header) = record::rollout::decode_header(value) else { return };
+                self.has_halted = header.phase.is_stopped();
                 if header.phase != RolloutPhase::Running && self.rehearsed.ended_ms.is_none() {
                     self.rehearsed.ended_ms = Some(at_ms);
                     self.rehearsed.phase = header.phase.to_string();
@@ -245,9 +249,11 @@ impl Recorder {
     /// Whether the rollout has ended and nothing more comes of any device but those that `is_gone` says are away for
     /// good.
     pub(crate) fn is_over(&self, is_gone: impl Fn(usize) -> bool) -> bool {
-        self.rehearsed.ended_ms.is_some()
-            && (self.open == 0
-                || self.rehearsed.devices.iter().all(|course| course.end.is_final() || is_gone(course.device)))
+        // Whoever has not begun when the rollout halts never begins by itself.
+        let is_stopped = |end: DeviceEnd| self.has_halted && matches!(end, DeviceEnd::Waiting | DeviceEnd::Silent);
+        let has_ended =
+            |course: &DeviceCourse| course.end.is_final() || is_stopped(course.end) || is_gone(course.device);
+        self.rehearsed.ended_ms.is_some() && (self.open == 0 || self.rehearsed.devices.iter().all(has_ended))
     }
 
     /// Whether every device has come to an end.

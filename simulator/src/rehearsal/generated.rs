@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetd_actors::rollout::plan::{PlannedRelease, plan};
+use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::Targets;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
@@ -44,7 +45,7 @@ pub fn one_wave(devices: u32) -> Result<Scenario, RehearsalError> {
     let mut rehearsal = Rehearsal::new(String::new(), 0, probe, (0..devices).map(device).collect());
     let rows = rehearsal.rows(&Targets::All, &release.workload)?;
     let id = PlanId::random(&mut Entropy::from_seed([1; 32]));
-    rehearsal.plan = plan(id, release, Targets::All, 1, 0, &rows)?.to_text();
+    rehearsal.plan = plan(id, release, Targets::All, 1, Strategy::default(), &rows)?.to_text();
     rehearsal.into_scenario(DURATION)
 }
 

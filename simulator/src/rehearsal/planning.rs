@@ -9,6 +9,7 @@ use std::str::FromStr;
 use fleetd_actors::rollout::plan::{
     Plan, PlanError, PlannedDevice, PlannedRelease, ReadPlanError, StaleReason, Verdict, check_fence, plan,
 };
+use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::{DeviceRow, PresentRelease, Targets};
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, PlanId};
@@ -193,8 +194,14 @@ pub(super) fn plan_again(
 ) -> Result<Plan, RehearsalError> {
     let original = rehearsal.read_plan()?;
     let targets = by_name(original.targets.clone(), rehearsal);
-    let again = plan(id, release, targets, original.attempt, original.failures_max, rows)?;
+    let mut again = plan(id, release, targets, original.attempt, Strategy::default(), rows)?;
     let differences = differences(&original, &again);
+    // Whose turn comes when was drawn with the ids of the fleet itself.
+    let places: BTreeMap<_, _> = original.devices.iter().map(|device| (&device.name, device.place)).collect();
+    for device in &mut again.devices {
+        device.place = places.get(&device.name).copied().flatten();
+    }
+    again.strategy = original.strategy.clone();
     if differences.is_empty() { Ok(again) } else { Err(RehearsalError::Differs { differences }) }
 }
 

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedRelease, Verdict, plan};
+use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::Targets;
 use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::rehearsal::course::{DeviceEnd, Rehearsed};
@@ -98,7 +99,7 @@ fn planned(devices: &[CopiedDevice], targets: Targets) -> (Rehearsal, Plan) {
     };
     let rows = rehearsal.rows(&targets, &release.workload).unwrap();
     let id = PlanId::random(&mut Entropy::from_seed([1; 32]));
-    let plan = plan(id, release, targets, 4, 0, &rows).unwrap();
+    let plan = plan(id, release, targets, 4, Strategy::default(), &rows).unwrap();
     rehearsal.plan = plan.to_text();
     (rehearsal, plan)
 }

@@ -37,11 +37,21 @@ pub enum Bug {
     StoredTwice,
     /// A server serves a device whose key is revoked.
     RevokedLetIn,
+    /// One more device may fail than a rollout's budget allows.
+    GateOffByOne,
+    /// A rollout counts a device that never acknowledged as failed.
+    OfflineFailed,
+    /// What is assigned a second time is a new try.
+    WaveTwice,
+    /// A stopped rollout still sends assignments that were on their way.
+    HoldOvertaken,
+    /// A restarted rollout does not know by when its wave, or its bake, has to end.
+    WaveDeadlineLost,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::RecordDropped,
         Self::EffectBeforeRecord,
         Self::AckBeforeAppend,
@@ -57,6 +67,11 @@ impl Bug {
         Self::ForgottenUnacked,
         Self::StoredTwice,
         Self::RevokedLetIn,
+        Self::GateOffByOne,
+        Self::OfflineFailed,
+        Self::WaveTwice,
+        Self::HoldOvertaken,
+        Self::WaveDeadlineLost,
     ];
 
     /// What it is called.
@@ -78,6 +93,11 @@ impl Bug {
             Self::ForgottenUnacked => "forgotten_unacked",
             Self::StoredTwice => "stored_twice",
             Self::RevokedLetIn => "revoked_let_in",
+            Self::GateOffByOne => "gate_off_by_one",
+            Self::OfflineFailed => "offline_failed",
+            Self::WaveTwice => "wave_twice",
+            Self::HoldOvertaken => "hold_overtaken",
+            Self::WaveDeadlineLost => "wave_deadline_lost",
         }
     }
 }

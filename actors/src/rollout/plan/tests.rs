@@ -2,8 +2,11 @@
 
 use expect_test::expect;
 use fleetd_sync_core::entropy::Entropy;
-use proptest::prelude::*;
+use proptest::prelude::{
+    ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_assume, prop_oneof, proptest,
+};
 
+use super::super::strategy::{FailureBudget, Strategy as PlanStrategy, WaveSize};
 use super::*;
 use crate::targeting::PresentRelease;
 use fleetd_sync_core::id::RolloutId;
@@ -52,7 +55,7 @@ fn some(selector: Option<&str>, devices: &[&str]) -> Targets {
 }
 
 fn plan_of(targets: Targets, rows: &[DeviceRow]) -> Result<Plan, PlanError> {
-    plan(PlanId::from_bytes([7; 10]), release(), targets, 1, 0, rows)
+    plan(PlanId::from_bytes([7; 10]), release(), targets, 1, PlanStrategy::default(), rows)
 }
 
 /// One device of each kind.
@@ -174,29 +177,103 @@ fn a_plan_is_blocked_when_nobody_gets_the_release_and_somebody_lacks_it() {
     assert!(!is_blocked(&["otter-1", "otter-5"]));
 }
 
+fn wave_plan(strategy: PlanStrategy, rows: &[DeviceRow]) -> Result<Plan, PlanError> {
+    plan(PlanId::from_bytes([7; 10]), release(), Targets::All, 1, strategy, rows)
+}
+
+/// The names of each wave's devices, in the order in which their turn comes.
+fn turns(plan: &Plan) -> Vec<Vec<String>> {
+    let mut placed: Vec<_> = plan.devices.iter().filter_map(|device| Some((device.place?, &device.name))).collect();
+    placed.sort();
+    let mut waves = vec![Vec::new(); usize::try_from(plan.wave_count()).unwrap()];
+    placed.into_iter().for_each(|(place, name)| waves[usize::try_from(place.wave).unwrap()].push(name.to_string()));
+    waves
+}
+
+#[test]
+fn waves_take_the_canaries_then_a_sample_that_is_the_same_for_everybody_and_those_that_are_away_last() {
+    let mut rows: Vec<_> = (1..=20).map(row).collect();
+    rows[0].labels.insert("channel".parse().unwrap(), "canary".parse().unwrap());
+    rows[3].offline_since = Some(Wall(1));
+    rows[4].barred = Some("its key is revoked".to_owned());
+    let strategy = PlanStrategy {
+        canary: Some("channel=canary".parse().unwrap()),
+        waves: vec![WaveSize::Count(2), WaveSize::Percent(21), WaveSize::Rest],
+        ..PlanStrategy::default()
+    };
+    let plan = wave_plan(strategy.clone(), &rows).unwrap();
+    let waves = turns(&plan);
+    assert_eq!(waves.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 12], "21 % of 19 are 4");
+    assert_eq!(waves[0], ["otter-1"]);
+    assert_eq!(waves[3].last().map(String::as_str), Some("otter-4"), "whoever is away comes last");
+    assert!(plan.devices.iter().all(|device| device.place.is_some() == device.is_assigned()));
+    assert_eq!(turns(&wave_plan(strategy.clone(), &rows).unwrap()), waves);
+    rows.reverse();
+    assert_eq!(turns(&wave_plan(strategy.clone(), &rows).unwrap()), waves, "whatever order they are looked at in");
+    let other = super::plan(PlanId::from_bytes([8; 10]), release(), Targets::All, 1, strategy, &rows).unwrap();
+    assert_ne!(turns(&other)[1..], waves[1..], "another plan draws others");
+}
+
+#[test]
+fn waves_that_do_not_fit_the_devices_are_refused_with_what_to_do() {
+    let rows: Vec<_> = (1..=7).map(row).collect();
+    let refusal = |canary: Option<&str>, waves: &[WaveSize]| {
+        let canary = canary.map(|canary| canary.parse().unwrap());
+        let strategy = PlanStrategy { canary, waves: waves.to_vec(), ..PlanStrategy::default() };
+        wave_plan(strategy, &rows).map(|plan| turns(&plan).len()).map_err(|error| error.to_string())
+    };
+    let uncovered = refusal(None, &[WaveSize::Count(1), WaveSize::Percent(10)]).unwrap_err();
+    assert!(uncovered.starts_with("5 devices are in no wave (otter-"), "{uncovered}");
+    assert!(uncovered.ends_with("add --wave rest"), "{uncovered}");
+    let one = refusal(None, &[WaveSize::Count(6)]).unwrap_err();
+    assert!(one.starts_with("1 device is in no wave (otter-"), "{one}");
+    let none = "the canary channel=canary matches none of the 7 devices that the plan assigns".to_owned();
+    assert_eq!(refusal(Some("channel=canary"), &[WaveSize::Rest]), Err(none));
+    assert_eq!(refusal(None, &[WaveSize::Count(100), WaveSize::Percent(10), WaveSize::Rest]), Ok(1));
+    assert_eq!(refusal(Some("rack in (1,2)"), &[WaveSize::Percent(100)]), Ok(2));
+}
+
+#[test]
+fn a_plan_of_before_there_were_waves_is_one_wave() {
+    let written = "fleetd plan 1\nplan pln_0w3ge1r70w3ge1r7\nworkload coffee\nversion 2.0\nmanifest \
+         b3_w65ctqspngp659acp7ka7zb01b72eaza4ry8b59y4m2fqjng248g\nattempt 1\nfailures-max 3\ntarget all\ndevice \
+         loc_081040g2081040g2081040g208 dev_081040g2081040g2 otter-2 berlin 2 - - - install\n";
+    let plan = Plan::from_text(&format!("{written}digest {}\n", ArtifactDigest::of(written.as_bytes()))).unwrap();
+    let budget = FailureBudget { count: Some(3), percent: None };
+    assert_eq!(plan.strategy, PlanStrategy { budget, ..PlanStrategy::default() });
+    assert_eq!(turns(&plan), [["otter-2"]]);
+}
+
 #[test]
 fn the_text_of_a_plan_reads_well_and_shows_an_edit() {
     let plan = plan_of(some(Some("site=berlin,!floor"), &["otter-5"]), &fleet()).unwrap();
     let text = plan.to_text();
     expect![[r#"
-        fleetd plan 1
+        fleetd plan 2
         plan pln_0w3ge1r70w3ge1r7
         workload coffee
         version 2.0
         manifest b3_w65ctqspngp659acp7ka7zb01b72eaza4ry8b59y4m2fqjng248g
         attempt 1
-        failures-max 0
+        wave rest
+        bake-ms 0
+        deadline-ms 86400000
+        approve-waves false
+        failed-max 0
+        failed-percent -
+        unavailable-max -
+        unavailable-per-site-max -
         artifact linux/arm64 b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000
         target selector site=berlin,!floor
         target device otter-5
-        device loc_081040g2081040g2081040g208 dev_081040g2081040g2 otter-2 berlin 2 - b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000 update from 1.0
-        device loc_0g2081040g2081040g2081040g dev_0g2081040g208104 otter-4 berlin 4 - b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000 update from 2.0
-        device loc_0m2ga1850m2ga1850m2ga1850m dev_0m2ga1850m2ga185 otter-5 - 5 - - - blocked held held: the owner is away
-        device loc_0r30c1g60r30c1g60r30c1g60r dev_0r30c1g60r30c1g6 otter-6 berlin 6 - b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000 install
-        device loc_1040g2081040g2081040g20810 dev_1040g2081040g208 otter-8 berlin 8 - - - blocked storage it needs 4195304 bytes and has 999 free
-        device loc_1850m2ga1850m2ga1850m2ga18 dev_1850m2ga1850m2ga otter-10 berlin 10 - - - blocked conflict authorities disagree on coffee
-        device loc_1g60r30c1g60r30c1g60r30c1g dev_1g60r30c1g60r30c otter-12 berlin 12 1234 b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000 install
-        digest b3_xc756gz08vtc91hg94vd67601f1hgahfzvqjbrs9emc3ghq3ahh0
+        device loc_081040g2081040g2081040g208 dev_081040g2081040g2 otter-2 berlin 2 - b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000 0.2 update from 1.0
+        device loc_0g2081040g2081040g2081040g dev_0g2081040g208104 otter-4 berlin 4 - b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000 0.0 update from 2.0
+        device loc_0m2ga1850m2ga1850m2ga1850m dev_0m2ga1850m2ga185 otter-5 - 5 - - - - blocked held held: the owner is away
+        device loc_0r30c1g60r30c1g60r30c1g60r dev_0r30c1g60r30c1g6 otter-6 berlin 6 - b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000 0.1 install
+        device loc_1040g2081040g2081040g20810 dev_1040g2081040g208 otter-8 berlin 8 - - - - blocked storage it needs 4195304 bytes and has 999 free
+        device loc_1850m2ga1850m2ga1850m2ga18 dev_1850m2ga1850m2ga otter-10 berlin 10 - - - - blocked conflict authorities disagree on coffee
+        device loc_1g60r30c1g60r30c1g60r30c1g dev_1g60r30c1g60r30c otter-12 berlin 12 1234 b3_dg0zk3j893a6haxfh7j30f72nvfmk00anabdd1fk92w2wxsyppsg 1000 0.3 install
+        digest b3_ry6gg0hysq31te3egbw8e5m333ge2wknk2ynhz75t8hyqf83g98g
     "#]].assert_eq(&text);
     assert_eq!(Plan::from_text(&text), Ok(plan.clone()));
     assert!(text.ends_with(&format!("digest {}\n", plan.digest())));
@@ -208,8 +285,8 @@ fn the_text_of_a_plan_reads_well_and_shows_an_edit() {
         assert!(matches!(Plan::from_text(&edited), Err(ReadPlanError::Edited { .. })), "{from} -> {to}");
     }
     assert_eq!(Plan::from_text("hello"), Err(ReadPlanError::NoPlan));
-    let newer = text.replacen("plan 1", "plan 2", 1);
-    assert_eq!(Plan::from_text(&newer), Err(ReadPlanError::Newer { layout: "2".to_owned() }));
+    let newer = text.replacen("plan 2", "plan 3", 1);
+    assert_eq!(Plan::from_text(&newer), Err(ReadPlanError::Newer { layout: "3".to_owned() }));
     let cut = text.split_at(text.rfind("digest").unwrap()).0;
     assert_eq!(Plan::from_text(cut), Err(ReadPlanError::NoDigest));
     // A good digest over a bad line is somebody's own making, and still no panic.
@@ -218,11 +295,36 @@ fn the_text_of_a_plan_reads_well_and_shows_an_edit() {
     assert_eq!(Plan::from_text(&made).unwrap_err().to_string(), "line 2: plan is expected, found \"pln_x\"");
 }
 
+fn strategies() -> impl Strategy<Value = PlanStrategy> {
+    let number = || prop::option::of(1..9_u32);
+    let waves = prop::collection::vec(
+        prop_oneof![(1..5_u32).prop_map(WaveSize::Count), (1..20_u32).prop_map(WaveSize::Percent)],
+        0..4,
+    );
+    let budget = (number(), prop::option::of(0..=100_u32));
+    (waves, 0..9_000_000_u64, 1..9_000_000_u64, any::<bool>(), budget, number(), number()).prop_map(
+        |(mut waves, bake, deadline, approve_waves, (count, percent), unavailable_max, unavailable_per_site_max)| {
+            waves.push(WaveSize::Rest);
+            PlanStrategy {
+                canary: (bake % 2 == 0).then(|| "rack in (1,2)".parse().unwrap()),
+                waves,
+                bake: std::time::Duration::from_millis(bake),
+                deadline: std::time::Duration::from_millis(deadline),
+                approve_waves,
+                budget: FailureBudget { count, percent },
+                unavailable_max,
+                unavailable_per_site_max,
+            }
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn any_plan_is_read_as_it_was_written(
         seed in any::<[u8; 32]>(), sites in proptest::collection::vec("\\PC{0,8}", 1..5), reason in "[ -~\\n\\\\]{0,20}",
+        strategy in strategies(),
     ) {
         let mut entropy = Entropy::from_seed(seed);
         let rows: Vec<_> = sites
@@ -238,7 +340,10 @@ proptest! {
             })
             .collect();
         prop_assume!(!rows.is_empty());
-        let plan = plan_of(Targets::All, &rows).unwrap();
+        let plan = wave_plan(strategy, &rows).unwrap();
+        let assigned = plan.assigned().count();
+        prop_assert_eq!(turns(&plan).concat().len(), assigned, "each has its turn, and one only");
+        prop_assert!(assigned == 0 || turns(&plan).iter().all(|wave| !wave.is_empty()));
         prop_assert_eq!(Plan::from_text(&plan.to_text()), Ok(plan));
     }
 }

@@ -2,16 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
+use std::time::Duration;
 
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::time::Wall;
 
+use super::super::strategy::{FailureBudget, Place, Strategy, WAVES_MAX, WaveSize};
 use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
 use crate::targeting::Targets;
 
 const HEADER: &str = "fleetd plan ";
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
+/// What plans looked like before they had waves. They are read, and never written.
+const LAYOUT_WITHOUT_WAVES: &str = "1";
 const DIGEST: &str = "digest ";
 /// Stands where a device has no value.
 const NONE: &str = "-";
@@ -57,9 +61,10 @@ impl Plan {
     pub fn to_text(&self) -> String {
         let release = &self.release;
         let mut text = format!(
-            "{HEADER}{LAYOUT}\nplan {}\nworkload {}\nversion {}\nmanifest {}\nattempt {}\nfailures-max {}\n",
-            self.id, release.workload, release.version, release.manifest, self.attempt, self.failures_max
+            "{HEADER}{LAYOUT}\nplan {}\nworkload {}\nversion {}\nmanifest {}\nattempt {}\n",
+            self.id, release.workload, release.version, release.manifest, self.attempt
         );
+        text += &strategy_lines(&self.strategy);
         for (platform, (digest, size_bytes)) in &release.artifacts {
             text += &format!("artifact {platform} {digest} {size_bytes}\n");
         }
@@ -95,7 +100,7 @@ impl Plan {
     /// [`ReadPlanError`]; an edit by hand is named as one before anything else is looked at.
     pub fn from_text(text: &str) -> Result<Self, ReadPlanError> {
         let layout = text.lines().next().and_then(|line| line.strip_prefix(HEADER)).ok_or(ReadPlanError::NoPlan)?;
-        if layout != LAYOUT {
+        if ![LAYOUT, LAYOUT_WITHOUT_WAVES].contains(&layout) {
             return Err(ReadPlanError::Newer { layout: layout.to_owned() });
         }
         let end = text.rfind(DIGEST).filter(|end| *end > 0).ok_or(ReadPlanError::NoDigest)?;
@@ -104,8 +109,30 @@ impl Plan {
         if expected != format!("{found}\n") {
             return Err(ReadPlanError::Edited { expected: expected.trim_end().to_owned(), found });
         }
-        Lines { lines: body.lines().collect(), next: 1 }.plan()
+        Lines { lines: body.lines().collect(), next: 1, has_waves: layout == LAYOUT }.plan()
     }
+}
+
+fn strategy_lines(strategy: &Strategy) -> String {
+    let number = |number: Option<u32>| number.map_or_else(|| NONE.to_owned(), |number| number.to_string());
+    let mut text = String::new();
+    if let Some(selector) = &strategy.canary {
+        text += &format!("canary {selector}\n");
+    }
+    for wave in &strategy.waves {
+        text += &format!("wave {wave}\n");
+    }
+    text + &format!(
+        "bake-ms {}\ndeadline-ms {}\napprove-waves {}\nfailed-max {}\nfailed-percent {}\nunavailable-max \
+         {}\nunavailable-per-site-max {}\n",
+        strategy.bake.as_millis(),
+        strategy.deadline.as_millis(),
+        strategy.approve_waves,
+        number(strategy.budget.count),
+        number(strategy.budget.percent),
+        number(strategy.unavailable_max),
+        number(strategy.unavailable_per_site_max),
+    )
 }
 
 fn device_line(device: &PlannedDevice) -> String {
@@ -124,8 +151,9 @@ fn device_line(device: &PlannedDevice) -> String {
         NONE => format!("\\{NONE}"),
         site => escape(site),
     };
+    let place = device.place.map_or_else(|| NONE.to_owned(), |place| format!("{}.{}", place.wave, place.order));
     format!(
-        "device {} {} {} {site} {} {offline_since} {digest} {size_bytes} {}\n",
+        "device {} {} {} {site} {} {offline_since} {digest} {size_bytes} {place} {}\n",
         device.local,
         device.device,
         device.name,
@@ -166,6 +194,7 @@ fn unescape(word: &str) -> String {
 struct Lines<'a> {
     lines: Vec<&'a str>,
     next: usize,
+    has_waves: bool,
 }
 
 impl<'a> Lines<'a> {
@@ -173,7 +202,7 @@ impl<'a> Lines<'a> {
         let id = self.value("plan")?;
         let (workload, version) = (self.value("workload")?, self.value("version")?);
         let (manifest, attempt) = (self.value("manifest")?, self.value("attempt")?);
-        let failures_max = self.value("failures-max")?;
+        let strategy = if self.has_waves { self.strategy()? } else { self.strategy_without_waves()? };
         let mut artifacts = BTreeMap::new();
         while let Some(rest) = self.take("artifact") {
             let [platform, digest, size_bytes] = self.words(rest, "artifact PLATFORM DIGEST BYTES")?;
@@ -185,11 +214,48 @@ impl<'a> Lines<'a> {
         while let Some(rest) = self.take("device") {
             devices.push(self.device(rest)?);
         }
+        if !self.has_waves {
+            // All of them were one wave, in their order.
+            let assigned = devices.iter_mut().filter(|device| device.is_assigned());
+            (0..).zip(assigned).for_each(|(order, device)| device.place = Some(Place { wave: 0, order }));
+        }
         if let Some(line) = self.lines.get(self.next) {
             return Err(self.unreadable("the digest", line));
         }
         let release = PlannedRelease { workload, version, manifest, artifacts };
-        Ok(Plan { id, release, targets, attempt, failures_max, devices })
+        Ok(Plan { id, release, targets, attempt, strategy, devices })
+    }
+
+    fn strategy(&mut self) -> Result<Strategy, ReadPlanError> {
+        let canary = self.take("canary").map(|text| self.parse(text, "a selector")).transpose()?;
+        let mut waves: Vec<WaveSize> = Vec::new();
+        while let Some(text) = self.take("wave") {
+            waves.push(self.parse(text, "a wave")?);
+        }
+        let strategy = Strategy {
+            canary,
+            waves,
+            bake: Duration::from_millis(self.value("bake-ms")?),
+            deadline: Duration::from_millis(self.value("deadline-ms")?),
+            approve_waves: self.value("approve-waves")?,
+            budget: FailureBudget { count: self.number("failed-max")?, percent: self.number("failed-percent")? },
+            unavailable_max: self.number("unavailable-max")?,
+            unavailable_per_site_max: self.number("unavailable-per-site-max")?,
+        };
+        let line = self.lines.get(self.next).copied().unwrap_or("the end");
+        strategy.check().map_err(|_| self.unreadable("waves that make sense", line))?;
+        Ok(strategy)
+    }
+
+    fn strategy_without_waves(&mut self) -> Result<Strategy, ReadPlanError> {
+        let budget = FailureBudget { count: Some(self.value("failures-max")?), percent: None };
+        Ok(Strategy { budget, ..Strategy::default() })
+    }
+
+    /// A number, or none.
+    fn number(&mut self, word: &'static str) -> Result<Option<u32>, ReadPlanError> {
+        let text: String = self.value(word)?;
+        (text != NONE).then(|| self.parse(&text, word)).transpose()
     }
 
     fn targets(&mut self) -> Result<Targets, ReadPlanError> {
@@ -206,8 +272,14 @@ impl<'a> Lines<'a> {
     }
 
     fn device(&self, rest: &str) -> Result<PlannedDevice, ReadPlanError> {
-        let [local, device, name, site, revision, offline_since, digest, size_bytes, verdict] =
+        let [local, device, name, site, revision, offline_since, digest, size_bytes, rest] =
             self.words(rest, "a device's nine words")?;
+        let [place, verdict] = if self.has_waves { self.words(rest, "a device's ten words")? } else { [NONE, rest] };
+        let verdict = self.verdict(&unescape(verdict))?;
+        let place = self.place(place)?;
+        if self.has_waves && place.is_some() != verdict.is_assigned() {
+            return Err(self.unreadable("a place for who gets the release, and for nobody else", rest));
+        }
         let artifact = match (digest, size_bytes) {
             (NONE, NONE) => None,
             _ => Some((self.parse(digest, "a digest")?, self.parse(size_bytes, "a number of bytes")?)),
@@ -221,11 +293,23 @@ impl<'a> Lines<'a> {
             device: self.parse(device, "a device id")?,
             name: self.parse(name, "a device name")?,
             site: if site == NONE { String::new() } else { unescape(site) },
-            verdict: self.verdict(&unescape(verdict))?,
+            verdict,
+            place,
             artifact,
             offline_since,
             revision: Revision(self.parse(revision, "a revision")?),
         })
+    }
+
+    fn place(&self, text: &str) -> Result<Option<Place>, ReadPlanError> {
+        if text == NONE {
+            return Ok(None);
+        }
+        let what = "a wave and a place";
+        let (wave, order) = text.split_once('.').ok_or_else(|| self.unreadable(what, text))?;
+        let place = Place { wave: self.parse(wave, what)?, order: self.parse(order, what)? };
+        let is_bounded = usize::try_from(place.wave).is_ok_and(|wave| wave < WAVES_MAX);
+        is_bounded.then_some(Some(place)).ok_or_else(|| self.unreadable(what, text))
     }
 
     fn verdict(&self, text: &str) -> Result<Verdict, ReadPlanError> {

@@ -24,6 +24,7 @@ impl Plan {
             workload: self.release.workload.to_string(),
             version: self.release.version.to_string(),
             targets: Some(self.meant.into()),
+            strategy: Some(self.strategy.into()),
         };
         let answer = client.plan_rollout(request).await?;
         let plan = login::need(answer.plan, "plan")?;

@@ -1,7 +1,7 @@
 //! Plans and rollouts as people read them.
 
 use fleetd_proto::fleetd::rollout::v1::{
-    Plan, PlanCounts, PlannedDevice, Rollout, RolloutCounts, RolloutDevice, RolloutDeviceState, Verdict,
+    Plan, PlanCounts, PlannedDevice, Rollout, RolloutCounts, RolloutDevice, RolloutDeviceState, Strategy, Verdict,
 };
 
 use crate::command::device::view::percent;
@@ -24,6 +24,7 @@ pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
             text.push_str(&format!("  {name:<16} {counts}, {}\n", bytes(site.traffic_bytes)));
         }
     }
+    text.push_str(&waves(plan, devices));
     let is = |verdict: Verdict| move |device: &&PlannedDevice| device.verdict == i32::from(verdict);
     section(
         &mut text,
@@ -95,6 +96,77 @@ fn plan_counts(counts: &PlanCounts) -> String {
     )
 }
 
+/// Devices of a wave that are named: who goes first.
+const FIRST_NAMED: usize = 5;
+
+/// Draws a plan's waves, and who goes first in each; one of all devices, with nothing else to it, is not worth a word.
+fn waves(plan: &Plan, devices: &[PlannedDevice]) -> String {
+    let strategy = plan.strategy.clone().unwrap_or_default();
+    if plan.waves.len() < 2 && strategy.canary_selector.is_empty() && strategy.waves.len() < 2 {
+        return limits(&strategy);
+    }
+    let mut text = "waves\n".to_owned();
+    for wave in &plan.waves {
+        let counts = wave.counts.unwrap_or_default();
+        let mut first: Vec<_> = devices.iter().filter(|device| device.wave == wave.number).collect();
+        first.sort_by_key(|device| device.place);
+        let mut named: Vec<_> = first.iter().take(FIRST_NAMED).map(|device| device.name.as_str()).collect();
+        if first.len() > FIRST_NAMED {
+            named.push("…");
+        }
+        let offline = if counts.offline > 0 { format!(" ({} offline)", counts.offline) } else { String::new() };
+        let size = format!("{}{offline}", devices_of(counts.matched));
+        text.push_str(&format!(
+            "  {:<3} {size:<24} {:<10} {}\n",
+            wave.number,
+            bytes(wave.traffic_bytes),
+            named.join(", ")
+        ));
+    }
+    text + &limits(&strategy)
+}
+
+fn devices_of(count: u32) -> String {
+    format!("{count} device{}", if count == 1 { "" } else { "s" })
+}
+
+/// Says what stands between the waves, and when the rollout stops itself.
+fn limits(strategy: &Strategy) -> String {
+    let mut parts = Vec::new();
+    let span = |span: Option<prost_types::Duration>| {
+        let span = std::time::Duration::try_from(span.unwrap_or_default()).unwrap_or_default();
+        humantime::format_duration(span).to_string()
+    };
+    if strategy.bake.is_some_and(|bake| bake != prost_types::Duration::default()) {
+        parts.push(format!("bake {}", span(strategy.bake)));
+    }
+    if strategy.approve_waves {
+        parts.push("each wave but the first is approved".to_owned());
+    }
+    if strategy.deadline.is_some() {
+        parts.push(format!("{} for each wave", span(strategy.deadline)));
+    }
+    let count = strategy.failed_max.map(|count| count.to_string());
+    let percent = strategy.failed_percent_max.map(|percent| format!("{percent}% of those reached"));
+    let may: Vec<_> = count.into_iter().chain(percent).collect();
+    if !may.is_empty() {
+        parts.push(format!("halts when more than {} fail", may.join(" or ")));
+    }
+    if strategy.unavailable_max > 0 {
+        parts.push(format!("at most {} at once", strategy.unavailable_max));
+    }
+    if strategy.unavailable_per_site_max > 0 {
+        parts.push(format!("at most {} of a site at once", strategy.unavailable_per_site_max));
+    }
+    if parts.is_empty() { String::new() } else { format!("{}\n", parts.join(", ")) }
+}
+
+/// Says why a rollout stands where it stands.
+#[must_use]
+pub fn explanation(rollout: &Rollout) -> String {
+    rollout.explanation.iter().map(|line| format!("{line}\n")).collect()
+}
+
 fn offline(device: &PlannedDevice, now: Moment) -> String {
     match wording::moment(device.offline_since.as_ref()).elapsed(now) {
         online if online == "-" => String::new(),
@@ -136,14 +208,22 @@ pub fn rollouts(rollouts: &[Rollout], now: Moment) -> String {
 #[must_use]
 pub fn summary(rollout: &Rollout) -> String {
     let reason = if rollout.reason.is_empty() { String::new() } else { format!(" ({})", rollout.reason) };
+    let is_open = rollout.ended_at.is_none() && rollout.waves.len() > 1;
+    let wave = if is_open { format!(", {}", wave_words(rollout)) } else { String::new() };
     format!(
-        "{} {} {} {}{reason}: {}\n",
+        "{} {} {} {}{wave}{reason}: {}\n",
         rollout.id,
         rollout.workload,
         rollout.version,
         wording::rollout_state(rollout.state),
         counts(&rollout.counts.unwrap_or_default()),
     )
+}
+
+/// Says in which wave a rollout is, and what that waits for.
+fn wave_words(rollout: &Rollout) -> String {
+    let state = rollout.waves.iter().find(|wave| wave.number == rollout.wave).map_or(0, |wave| wave.state);
+    format!("wave {} of {} {}", rollout.wave, rollout.waves.len(), wording::rollout_wave_state(state))
 }
 
 /// How many devices a rollout has.
@@ -180,22 +260,36 @@ pub fn rollout(rollout: &Rollout, devices: &[RolloutDevice], now: Moment) -> Str
     let started = wording::moment(rollout.created_at.as_ref());
     let ended = wording::moment(rollout.ended_at.as_ref());
     text.push_str(&format!(
-        "plan {}, attempt {}, started {}, ended {}\n\n",
+        "plan {}, attempt {}, started {}, ended {}\n",
         rollout.plan_id,
         rollout.attempt,
         started.absolute(),
         ended.absolute()
     ));
+    text.push_str(&explanation(rollout));
+    if rollout.waves.len() > 1 {
+        let rows = rollout.waves.iter().map(|wave| {
+            [
+                wave.number.to_string(),
+                wording::rollout_wave_state(wave.state),
+                counts(&wave.counts.unwrap_or_default()),
+                wording::moment(wave.since.as_ref()).relative(now),
+            ]
+        });
+        text.push_str(&format!("\n{}", table(["WAVE", "STATE", "DEVICES", "SINCE"], rows)));
+    }
+    text.push('\n');
     let rows = devices.iter().map(|device| {
         [
             device.name.clone(),
+            device.wave.to_string(),
             wording::rollout_device_state(device.state),
             phase(device),
             wording::moment(device.changed_at.as_ref()).relative(now),
             wording::or_dash(&why(device, now)),
         ]
     });
-    text.push_str(&table(["DEVICE", "STATE", "PHASE", "SINCE", "WHY"], rows));
+    text.push_str(&table(["DEVICE", "WAVE", "STATE", "PHASE", "SINCE", "WHY"], rows));
     text
 }
 

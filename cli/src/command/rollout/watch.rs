@@ -94,7 +94,9 @@ impl<'a, 's> Progress<'a, 's> {
         match &response.event {
             Some(Event::Rollout(rollout)) => {
                 let before = self.rollout.replace(rollout.clone());
-                if before.is_none_or(|before| before.state != rollout.state || before.counts != rollout.counts) {
+                if before.is_none_or(|before| {
+                    (before.state, before.counts, &before.waves) != (rollout.state, rollout.counts, &rollout.waves)
+                }) {
                     self.say(&view::summary(rollout))?;
                 }
                 let counts = rollout.counts.unwrap_or_default();

@@ -4,6 +4,7 @@ use fleetd_actors::flight::{Extent, LEGS_MAX, Recorded as _};
 use fleetd_actors::report::{Exit, Fault, FaultKind, Phase, RunState};
 use fleetd_actors::rollout::Rollout;
 use fleetd_actors::rollout::plan::{PlannedDevice, PlannedRelease, Verdict};
+use fleetd_actors::rollout::strategy::{Place, Strategy};
 use fleetd_actors::targeting::Targets;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, EnvelopeHash, PlanId};
@@ -23,6 +24,7 @@ fn plan(devices: u8) -> Plan {
         device: DeviceId::from_bytes([index; 10]),
         name: format!("otter-{index}").parse().unwrap(),
         site: String::new(),
+        place: Some(Place { wave: 0, order: u32::from(index) }),
         verdict: Verdict::Install,
         artifact: None,
         offline_since: None,
@@ -38,7 +40,7 @@ fn plan(devices: u8) -> Plan {
         id: PlanId::from_bytes([2; 10]),
         release,
         attempt: 1,
-        failures_max: 0,
+        strategy: Strategy::default(),
         targets: Targets::All,
         devices: (1..=devices).map(planned).collect(),
     }
@@ -69,6 +71,11 @@ fn flight() -> RolloutFlight {
     let operation = OperationId::from_bytes([4; 8]);
     let inputs = [
         Input::Start { operation, caller: "acc_ada".to_owned(), plan: Arc::new(plan(4)) },
+        Input::Pause { operation, reason: "ada".to_owned() },
+        Input::DeviceHeld { device: device(1), hold: HoldId::from_bytes([3; 10]) },
+        Input::Resume { operation },
+        Input::DeviceLifted { device: device(1), is_held: true },
+        Input::Approve { operation, wave: Some(1) },
         Input::DeviceAssigned { device: device(1) },
         Input::DeviceAcknowledged { device: device(1), assigned: Some((ROLLOUT, 1)) },
         Input::DeviceAcknowledged { device: device(2), assigned: None },

@@ -4,7 +4,7 @@ use fleetd_actors::rollout::plan::{self, Blocked};
 use fleetd_proto::fleetd::rollout::v1::{self as rollout, BlockedReason, Verdict};
 use fleetd_sync_core::id::ArtifactDigest;
 
-use super::{count, targets};
+use super::{count, strategy, targets};
 use crate::record::rollout::SavedPlan;
 use crate::record::timestamp;
 
@@ -30,6 +30,15 @@ pub(crate) fn plan((plan, created_at, created_by): &SavedPlan, document: Artifac
                 site: site.to_owned(),
                 counts: Some(counts(&of_site)),
                 traffic_bytes: of_site.traffic_bytes,
+            })
+            .collect(),
+        strategy: Some(strategy::show(&plan.strategy)),
+        waves: (1..)
+            .zip(plan.counts_by_wave())
+            .map(|(number, of_wave)| rollout::PlanWave {
+                number,
+                counts: Some(counts(&of_wave)),
+                traffic_bytes: of_wave.traffic_bytes,
             })
             .collect(),
     }
@@ -95,6 +104,8 @@ fn device(device: &plan::PlannedDevice) -> rollout::PlannedDevice {
         artifact_digest: device.artifact.map(|(digest, _)| digest.to_string()).unwrap_or_default(),
         traffic_bytes: device.artifact.map_or(0, |(_, size_bytes)| size_bytes),
         offline_since: device.offline_since.map(timestamp),
+        wave: device.place.map_or(0, |place| place.wave.saturating_add(1)),
+        place: device.place.map_or(0, |place| place.order.saturating_add(1)),
     }
 }
 

@@ -2,21 +2,32 @@
 
 use fleetd_actors::report::Phase;
 use fleetd_actors::rollout::plan::{Plan, PlannedDevice};
-use fleetd_actors::rollout::status::{DeviceProgress, DeviceStatus, RolloutHeader};
-use fleetd_proto::fleetd::rollout::v1::{self as rollout, RolloutDeviceState};
+use fleetd_actors::rollout::status::{DeviceProgress, DeviceStatus, RolloutHeader, Stage, StageTimer};
+use fleetd_actors::rollout::why::{self, WaveState};
+use fleetd_proto::fleetd::rollout::v1::{self as rollout, RolloutDeviceState, RolloutWaveState};
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::id::LocalId;
+use fleetd_sync_core::time::Wall;
 
 use super::device::phase;
+use super::{count, strategy};
 use crate::record::rollout::state;
 use crate::record::timestamp;
 
 /// A rollout as the API shows it.
-pub(crate) fn rollout(
-    header: &RolloutHeader,
-    revision: Revision,
+pub(crate) fn rollout<'a>(
+    (header, revision): (&RolloutHeader, Revision),
     plan: &Plan,
-    counts: rollout::RolloutCounts,
+    progress_of: impl Fn(LocalId) -> Option<&'a DeviceProgress>,
+    now: Wall,
 ) -> rollout::Rollout {
+    let all = plan.devices.iter().filter_map(|device| progress_of(device.local));
+    let of_waves = why::count_waves(plan, &progress_of);
+    let (failures, failures_allowed) = why::failures(header, plan, &of_waves);
+    let stage_until = match header.wave.timer {
+        StageTimer::Until(until) => Some(timestamp(until)),
+        StageTimer::Unbounded | StageTimer::Left(_) => None,
+    };
     rollout::Rollout {
         id: header.rollout.to_string(),
         workload: plan.release.workload.to_string(),
@@ -28,9 +39,46 @@ pub(crate) fn rollout(
         created_at: Some(timestamp(header.created_at)),
         created_by: header.created_by.clone(),
         ended_at: header.ended_at.map(timestamp),
-        counts: Some(counts),
+        counts: Some(counts(all)),
         revision: revision.0,
+        strategy: Some(strategy::show(&plan.strategy)),
+        wave: header.wave.number.saturating_add(1),
+        waves: waves(header, plan, progress_of),
+        stage_until,
+        failures: count(failures),
+        failures_allowed: count(failures_allowed),
+        hold_id: header.hold.map(|hold| hold.to_string()).unwrap_or_default(),
+        explanation: why::explain(header, plan, &of_waves, now),
     }
+}
+
+fn waves<'a>(
+    header: &RolloutHeader,
+    plan: &Plan,
+    progress_of: impl Fn(LocalId) -> Option<&'a DeviceProgress>,
+) -> Vec<rollout::RolloutWave> {
+    let mut of_waves = vec![Vec::new(); usize::try_from(plan.wave_count()).unwrap_or(0)];
+    for device in plan.assigned() {
+        let wave = device.place.and_then(|place| of_waves.get_mut(usize::try_from(place.wave).ok()?));
+        wave.into_iter().for_each(|wave| wave.extend(progress_of(device.local)));
+    }
+    let wave = |(index, devices): (u32, Vec<&'a DeviceProgress>)| {
+        let state = match WaveState::of(header, index) {
+            WaveState::Waiting => RolloutWaveState::Waiting,
+            WaveState::Newest(Stage::Rolling) => RolloutWaveState::Rolling,
+            WaveState::Newest(Stage::Baking) => RolloutWaveState::Baking,
+            WaveState::Newest(Stage::AwaitingApproval) => RolloutWaveState::AwaitingApproval,
+            WaveState::Passed => RolloutWaveState::Passed,
+            WaveState::Skipped => RolloutWaveState::Skipped,
+        };
+        rollout::RolloutWave {
+            number: index.saturating_add(1),
+            state: state.into(),
+            counts: Some(counts(devices)),
+            since: (index == header.wave.number).then(|| timestamp(header.wave.since)),
+        }
+    };
+    (0..).zip(of_waves).map(wave).collect()
 }
 
 /// Counts how many devices have come how far.
@@ -85,5 +133,6 @@ pub(crate) fn device(planned: &PlannedDevice, progress: &DeviceProgress) -> roll
         fetched_bytes: size_bytes,
         size_bytes,
         offline_since: progress.offline_since.map(timestamp),
+        wave: planned.place.map_or(0, |place| place.wave.saturating_add(1)),
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use fleetd_actors::device::record::Membership;
 use fleetd_actors::rollout::plan::{self, Plan, PlannedRelease, check_fence};
-use fleetd_actors::rollout::status::{DeviceStatus, RolloutPhase};
+use fleetd_actors::rollout::status::DeviceStatus;
+use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::{DeviceRow, Targets};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId, RolloutId};
@@ -24,8 +25,6 @@ use crate::record;
 
 /// Bytes of a document that rides in an answer; a longer one is an artifact.
 const DOCUMENT_INLINE_BYTES_MAX: usize = 1 << 20;
-/// Devices that may fail before a rollout of one wave counts as failed.
-const FAILURES_MAX: u32 = 0;
 
 /// Plans a release for targets, saves the plan, and gives its id.
 pub(super) async fn plan(
@@ -33,12 +32,13 @@ pub(super) async fn plan(
     caller: &Caller,
     (workload, version): (&WorkloadName, &Version),
     targets: Targets,
+    strategy: Strategy,
 ) -> Result<PlanId, CallError> {
     let release = release(backend, workload, version).await?;
     let attempt = last_attempt(backend, release.manifest)? + 1;
     let rows = rows(backend, &targets)?;
     let id = PlanId::random(&mut backend.shared().entropy());
-    let plan = plan::plan(id, release, targets, attempt, FAILURES_MAX, &rows)?;
+    let plan = plan::plan(id, release, targets, attempt, strategy, &rows)?;
     backend.commit(vec![record::rollout::put_plan(&plan, backend.now(), &caller.id.to_string())]).await?;
     Ok(id)
 }
@@ -169,7 +169,7 @@ fn busy(backend: &Backend) -> Result<Busy, CallError> {
     let mut running = Vec::new();
     backend.visit(Space::Rollout, KeyRange::all(), |_, value, _| {
         let header = record::rollout::decode_header(value)?;
-        if header.phase == RolloutPhase::Running {
+        if !header.phase.is_ended() {
             running.push(header);
         }
         Ok(())
@@ -179,7 +179,8 @@ fn busy(backend: &Backend) -> Result<Busy, CallError> {
         let workload = backend.catalog.plan(header.plan)?.0.release.workload.clone();
         for (device, progress) in Standing::load(backend, header.rollout)?.progress {
             let is_at_work = match progress.status {
-                DeviceStatus::Pending | DeviceStatus::Assigned => !progress.is_offline(),
+                // What has not begun would take the place of whatever comes now.
+                DeviceStatus::Pending | DeviceStatus::Assigned => progress.is_queued() || !progress.is_offline(),
                 DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => true,
                 DeviceStatus::Healthy
                 | DeviceStatus::Restored(_)

@@ -10,6 +10,7 @@ use fleetd_proto::fleetd::rollout::v1 as api;
 use fleetd_proto::fleetd::rollout::v1::RolloutDeviceState;
 use fleetd_sync_core::commit::{Revision, Space};
 use fleetd_sync_core::id::{LocalId, RolloutId};
+use fleetd_sync_core::time::Wall;
 use fleetd_sync_store::state_store::KeyRange;
 
 use super::super::backend::Backend;
@@ -66,9 +67,9 @@ impl Standing {
     }
 
     /// The rollout as the API shows it.
-    pub(super) fn rollout(&self) -> api::Rollout {
-        let counts = convert::rollout::counts(self.progress.values());
-        convert::rollout::rollout(&self.header, self.revision, &self.saved.0, counts)
+    pub(super) fn rollout(&self, now: Wall) -> api::Rollout {
+        let progress_of = |device| self.progress.get(&device);
+        convert::rollout::rollout((&self.header, self.revision), &self.saved.0, progress_of, now)
     }
 
     /// One device as the API shows it.

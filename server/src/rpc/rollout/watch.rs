@@ -124,8 +124,11 @@ impl Watch {
         resume_token: String,
         outlet: &Outlet<WatchRolloutResponse>,
     ) -> Result<(), StreamEnd> {
-        let now = self.standing.rollout();
-        if self.told.as_ref() != Some(&now) {
+        let now = self.standing.rollout(self.backend.now());
+        // What is said of the time that is left is no change.
+        let is_same =
+            |told: &api::Rollout| *told == api::Rollout { explanation: told.explanation.clone(), ..now.clone() };
+        if !self.told.as_ref().is_some_and(is_same) {
             self.told = Some(now.clone());
             outlet.send(WatchRolloutResponse { event: Some(Event::Rollout(now)), resume_token }).await?;
         }

@@ -95,12 +95,13 @@ async fn busy(client: &FleetClient, workload: &str) -> Result<BTreeMap<String, S
     let request = ListRolloutsRequest { workload: workload.to_owned(), ..Default::default() };
     let mut busy = BTreeMap::new();
     for rollout in client.all_rollouts(request).await? {
-        if rollout.state != i32::from(RolloutState::Running) {
+        let at_work = [RolloutState::Running, RolloutState::Paused, RolloutState::Halted].map(i32::from);
+        if !at_work.contains(&rollout.state) {
             continue;
         }
         let request = GetRolloutRequest { rollout_id: rollout.id.clone(), ..Default::default() };
         let devices = client.all_rollout_devices(request).await?;
-        let at_work = devices.into_iter().filter(is_at_work);
+        let at_work = devices.into_iter().filter(|device| is_at_work(device) || device.wave > rollout.wave);
         busy.extend(at_work.map(|device| (device.device_id, rollout.id.clone())));
     }
     Ok(busy)
