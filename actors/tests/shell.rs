@@ -262,6 +262,7 @@ async fn whoever_has_no_runtime_wakes_an_actor_all_the_same() {
     world.hears("peek 0").await;
     tokio::time::sleep(Duration::from_secs(120)).await;
     let address = world.address.clone();
+    #[expect(clippy::disallowed_methods, reason = "it is about a thread that no runtime has")]
     std::thread::spawn(move || address.send(Input::Later(Duration::from_secs(7)))).join().unwrap();
     world.hears("loaded 0").await;
     world.hears("due").await;
