@@ -15,8 +15,8 @@ pub struct StrategyArgs {
     #[arg(long = "wave", value_name = "N|P%|rest", value_parser = wave)]
     pub waves: Vec<api::WaveSize>,
     /// Devices that go before all others, by their labels
-    #[arg(long, value_name = "SELECTOR", value_parser = value::selector, default_value = "", hide_default_value = true)]
-    pub canary: String,
+    #[arg(long, value_name = "SELECTOR", value_parser = value::selector)]
+    pub canary: Option<String>,
     /// Time that must pass after a wave before the next one begins
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub bake: Option<Duration>,
@@ -85,7 +85,7 @@ impl From<StrategyArgs> for api::Strategy {
             Bound::Count(_) => None,
         });
         Self {
-            canary_selector: asked.canary,
+            canary_selector: asked.canary.unwrap_or_default(),
             waves: asked.waves,
             bake: span(asked.bake),
             deadline: span(asked.deadline),

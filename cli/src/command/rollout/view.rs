@@ -279,18 +279,34 @@ pub fn rollout(rollout: &Rollout, devices: &[RolloutDevice], now: Moment) -> Str
         text.push_str(&format!("\n{}", table(["WAVE", "STATE", "DEVICES", "SINCE"], rows)));
     }
     text.push('\n');
+    let in_waves = rollout.waves.len() > 1;
     let rows = devices.iter().map(|device| {
-        [
+        let mut row = vec![
             device.name.clone(),
-            device.wave.to_string(),
             wording::rollout_device_state(device.state),
             phase(device),
             wording::moment(device.changed_at.as_ref()).relative(now),
             wording::or_dash(&why(device, now)),
-        ]
+        ];
+        if in_waves {
+            let wave = if device.wave == 0 { "-".to_owned() } else { device.wave.to_string() };
+            row.insert(1, wave);
+        }
+        row
     });
-    text.push_str(&table(["DEVICE", "WAVE", "STATE", "PHASE", "SINCE", "WHY"], rows));
+    let rows: Vec<Vec<String>> = rows.collect();
+    text.push_str(&devices_table(in_waves, rows));
     text
+}
+
+fn devices_table(in_waves: bool, rows: Vec<Vec<String>>) -> String {
+    if in_waves {
+        let rows = rows.into_iter().filter_map(|row| <[String; 6]>::try_from(row).ok());
+        table(["DEVICE", "WAVE", "STATE", "PHASE", "SINCE", "WHY"], rows)
+    } else {
+        let rows = rows.into_iter().filter_map(|row| <[String; 5]>::try_from(row).ok());
+        table(["DEVICE", "STATE", "PHASE", "SINCE", "WHY"], rows)
+    }
 }
 
 /// Draws one device of a rollout in one line.
