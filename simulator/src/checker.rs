@@ -19,6 +19,7 @@ mod reveal;
 mod rollout;
 mod running;
 mod storage;
+mod wave;
 mod witness;
 mod word;
 
@@ -178,6 +179,7 @@ impl Checkers {
             Box::new(running::RunningChecker::default()),
             Box::new(install::InstallChecker),
             Box::new(rollout::RolloutChecker::default()),
+            Box::new(wave::WaveChecker::default()),
             Box::new(logs::LogChecker::default()),
             Box::new(fork::ForkChecker::default()),
             Box::new(storage::StorageChecker),

@@ -139,6 +139,8 @@ pub enum FaultKind {
     OperatorRestarts,
     /// An operator aborts the newest rollout.
     OperatorAborts,
+    /// An operator pauses the newest rollout, and resumes it when the fault ends.
+    OperatorPauses,
     /// An operator rolls out the release before the newest.
     OperatorRollsBack,
     /// An operator changes the target's labels.
@@ -151,7 +153,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::LinkCut,
         Self::LinkCutOneWay,
         Self::LinkDeaf,
@@ -188,6 +190,7 @@ impl FaultKind {
         Self::OperatorStops,
         Self::OperatorRestarts,
         Self::OperatorAborts,
+        Self::OperatorPauses,
         Self::OperatorRollsBack,
         Self::OperatorRelabels,
         Self::OperatorRenames,

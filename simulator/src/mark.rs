@@ -81,7 +81,7 @@ const SETBACKS: &[&str] = &["store_lost", "store_old_image"];
 const ABSENCES: &[&str] = &["link_cut", "power_cut", "link_cut_one_way", "link_deaf", "site_outage", "link_flaps"];
 
 /// Every mark.
-pub const ALL: [Mark; 31] = [
+pub const ALL: [Mark; 34] = [
     Mark::after("two nodes agreed at the same heads", 1),
     Mark::after("a release proved itself", 1),
     Mark::after("a rollout succeeded", 1),
@@ -104,6 +104,9 @@ pub const ALL: [Mark; 31] = [
     Mark::after("a hold beat an assignment", 1).under(&["operator_holds"]),
     Mark::after("a rollout left a held device out", 1).under(&["operator_holds"]),
     Mark::after("a rollout was aborted", 1).under(&["operator_aborts"]),
+    Mark::after("a rollout was paused", 1).under(&["operator_pauses"]),
+    Mark::after("a rollout halted before more devices failed", 1).failing().under(&["operator_pauses"]),
+    Mark::after("a rollout's next wave began", 1).under(&["operator_pauses"]),
     Mark::after("a key was revoked", 0).under(&["operator_revokes"]),
     Mark::after("a program that ended by itself was started again", 1).under(&["program_dies"]),
     Mark::after("a device asked for a certificate in place of one that had run out", 0)

@@ -1,6 +1,7 @@
 //! A scenario: the fleet, what its operators do, and which faults a seed may draw. One file serves every engine.
 
 mod builtin;
+mod strategy;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use fleetd_sync_core::name::{Platform, Version};
 use serde::{Deserialize, Serialize};
 
 pub use self::builtin::{builtin, builtin_names};
+pub use self::strategy::ActStrategy;
 use crate::fault::{Fault, FaultKind, NUMBER_MAX, TOO_LARGE, Target};
 use crate::rehearsal::Rehearsal;
 use crate::swarm;
@@ -99,6 +101,9 @@ pub struct Act {
     /// The only platform on which it does so; elsewhere it is good.
     #[serde(default, with = "only_on", skip_serializing_if = "Option::is_none")]
     pub only_on: Option<Platform>,
+    /// In which waves it goes, and when it stops itself; all devices at once, when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<ActStrategy>,
 }
 
 /// A platform in a scenario file, by its name.
@@ -273,7 +278,10 @@ impl Scenario {
             match () {
                 () if act.at > self.duration => Some(refused("at", TOO_LATE)),
                 () if act.roll_out.parse::<Version>().is_err() => Some(refused("roll_out", "is no version")),
-                () => None,
+                () => {
+                    let problem = act.strategy.as_ref().and_then(|strategy| strategy.read().err());
+                    problem.map(|problem| refused("strategy", &format!("makes no sense: {problem}")))
+                }
             }
         })
     }

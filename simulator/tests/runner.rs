@@ -15,4 +15,5 @@ mod runner {
     mod shrink;
     mod swarm;
     mod trust;
+    mod waves;
 }

@@ -35,8 +35,12 @@ const fn planted(name: &'static str, what: &'static str) -> Planted {
     Planted { name, scenario: "simulator/scenarios/planted.toml", what }
 }
 
+const fn in_waves(name: &'static str, what: &'static str) -> Planted {
+    Planted { name, scenario: "waves", what }
+}
+
 /// Every bug of `sync/core/src/planted.rs`.
-const BUGS: [Planted; 15] = [
+const BUGS: [Planted; 20] = [
     planted("record_dropped", "a workload does not remember the run that it starts"),
     planted("effect_before_record", "effects happen before their records are durable"),
     planted("ack_before_append", "log records are acknowledged before they are durable"),
@@ -52,6 +56,11 @@ const BUGS: [Planted; 15] = [
     planted("forgotten_unacked", "a spool forgets records that were not acknowledged"),
     planted("stored_twice", "a server stores records again that it has"),
     planted("revoked_let_in", "a server serves a device whose key is revoked"),
+    in_waves("gate_off_by_one", "one more device may fail than a rollout's budget allows"),
+    in_waves("offline_failed", "a rollout counts a device that never acknowledged as failed"),
+    in_waves("wave_twice", "what is assigned a second time is a new try"),
+    in_waves("hold_overtaken", "a stopped rollout still sends assignments that were on their way"),
+    in_waves("wave_deadline_lost", "a restarted rollout does not know when its wave or its bake ends"),
 ];
 
 /// How a bug was found, or that it was not.

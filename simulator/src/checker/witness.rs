@@ -64,11 +64,13 @@ impl Witness {
 
     fn on_rollout(scene: &Scene<'_>, node: &Arc<str>, header: &RolloutHeader) {
         let before = scene.ledger.node(node).and_then(|held| held.rollouts.get(&header.rollout));
+        if before.is_some_and(|before| before.wave.number < header.wave.number) {
+            scene.marks.reach("a rollout's next wave began");
+        }
         if before.is_none_or(|before| before.phase == header.phase) {
             return;
         }
         match header.phase {
-            RolloutPhase::Running if header.wave.number > 0 => scene.marks.reach("a rollout's second wave began"),
             RolloutPhase::Running => {}
             RolloutPhase::Paused => scene.marks.reach("a rollout was paused"),
             RolloutPhase::Halted => scene.marks.reach("a rollout halted before more devices failed"),

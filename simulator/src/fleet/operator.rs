@@ -15,6 +15,7 @@ use fleetd_actors::device::record::Membership;
 use fleetd_actors::registration::Input as RegistrationInput;
 use fleetd_actors::registration::token::{Answer, Command as RegistrationCommand, TokenWish};
 use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
+use fleetd_actors::rollout::status::RolloutHeader;
 use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::{DeviceRow, Targets};
 use fleetd_actors::{authority, rollout};
@@ -55,6 +56,10 @@ pub enum Wish {
     RollBack,
     /// That the newest rollout ends.
     Abort,
+    /// That it stops for now.
+    Pause,
+    /// That it goes on.
+    Resume,
     /// That nothing changes on a device.
     Hold {
         /// Which device.
@@ -134,11 +139,21 @@ pub(super) struct Operator {
     /// The release that was rolled out last, by its place.
     pub(super) newest: Option<usize>,
     newest_rollout: Option<RolloutId>,
+    /// Whether that one goes wave by wave.
+    goes_in_waves: bool,
 }
 
 impl Operator {
     pub(super) const fn new(entropy: Entropy) -> Self {
-        Self { entropy, errands: BTreeMap::new(), next: 0, releases: Vec::new(), newest: None, newest_rollout: None }
+        Self {
+            entropy,
+            errands: BTreeMap::new(),
+            next: 0,
+            releases: Vec::new(),
+            newest: None,
+            newest_rollout: None,
+            goes_in_waves: false,
+        }
     }
 
     /// The newest release that was rolled out.
@@ -304,15 +319,25 @@ impl Fleet {
     /// [`ScenarioError`] when there is nothing to plan, or the rollout is refused.
     pub fn roll_out(&mut self, release: &SignedManifest) -> Result<RolloutId, ScenarioError> {
         let rollout = RolloutId::random(&mut self.entropy);
-        let plan = self.plan(release, 1)?;
+        let plan = self.plan(release, 1, Strategy::default())?;
         self.start_plan(rollout, plan)?;
         Ok(rollout)
     }
 
-    fn plan(&mut self, release: &SignedManifest, attempt: u32) -> Result<Plan, ScenarioError> {
+    /// Plans a release for every device, in the way that a strategy says, and starts the rollout.
+    ///
+    /// # Errors
+    /// Those of [`roll_out`](Self::roll_out).
+    pub fn roll_out_by(&mut self, release: &SignedManifest, strategy: Strategy) -> Result<RolloutId, ScenarioError> {
+        let rollout = RolloutId::random(&mut self.operator.entropy);
+        let plan = self.plan(release, 1, strategy)?;
+        self.start_plan(rollout, plan)?;
+        Ok(rollout)
+    }
+
+    fn plan(&mut self, release: &SignedManifest, attempt: u32, strategy: Strategy) -> Result<Plan, ScenarioError> {
         let planned = PlannedRelease::of(release.claims(), release.digest());
-        plan(PlanId::random(&mut self.entropy), planned, Targets::All, attempt, Strategy::default(), &self.rows()?)
-            .map_err(failed)
+        plan(PlanId::random(&mut self.entropy), planned, Targets::All, attempt, strategy, &self.rows()?).map_err(failed)
     }
 
     /// Starts a plan, as `fleetd rollout start` does.
@@ -424,6 +449,7 @@ impl Fleet {
         };
         self.operator.newest = place.or(self.operator.newest);
         self.operator.newest_rollout = Some(errand.rollout);
+        self.operator.goes_in_waves = matches!(&errand.wish, Wish::RollOut(act) if act.strategy.is_some());
     }
 
     fn try_errand(&mut self, number: u64, errand: &mut Errand) -> Result<(), ScenarioError> {
@@ -439,6 +465,15 @@ impl Fleet {
                     answered::<(), &str>(&errand.answer, &agenda, number)(Ok(()));
                     return Ok(());
                 }
+                if let Some(former) = self.operator.newest_rollout.filter(|rollout| self.is_in_the_way(*rollout)) {
+                    // It stands in the way of whatever comes now. Whoever looks after the errand asks again.
+                    abort(&server, former, Box::new(|_| {}));
+                    return Ok(());
+                }
+                let strategy = match &errand.wish {
+                    Wish::RollOut(Act { strategy: Some(strategy), .. }) => strategy.read().map_err(failed)?,
+                    _ => Strategy::default(),
+                };
                 let Some(place) = self.release_of(&errand.wish)? else {
                     refuse("there is no such release");
                     return Ok(());
@@ -446,15 +481,20 @@ impl Fleet {
                 let Some(known) = self.operator.releases.get_mut(place) else { return Ok(()) };
                 known.attempts += 1;
                 let (signed, attempt) = (known.signed.clone(), known.attempts);
-                match self.plan(&signed, attempt) {
+                match self.plan(&signed, attempt, strategy) {
                     Ok(plan) => start(&server, errand.rollout, plan, answered(&errand.answer, &agenda, number)),
                     Err(error) => refuse(&error.to_string()),
                 }
                 return Ok(());
             }
-            Wish::Abort => {
+            Wish::Abort | Wish::Pause | Wish::Resume => {
+                let send = match errand.wish {
+                    Wish::Pause => pause,
+                    Wish::Resume => resume,
+                    _ => abort,
+                };
                 match self.operator.newest_rollout {
-                    Some(rollout) => abort(&server, rollout, answered(&errand.answer, &agenda, number)),
+                    Some(rollout) => send(&server, rollout, answered(&errand.answer, &agenda, number)),
                     None => refuse("there is no rollout"),
                 }
                 return Ok(());
@@ -477,6 +517,15 @@ impl Fleet {
         };
         self.command(&server, device, command, answered(&errand.answer, &agenda, number));
         Ok(())
+    }
+
+    /// Says whether a rollout stands in the way of another one: it is stopped, or would bring its release to devices
+    /// whose turn has not come.
+    fn is_in_the_way(&self, rollout: RolloutId) -> bool {
+        let is_open = |header: RolloutHeader| {
+            !header.phase.is_ended() && (header.phase.is_stopped() || self.operator.goes_in_waves)
+        };
+        self.rollout(rollout).is_some_and(is_open)
     }
 
     /// The place of the release that a wish is about, pushed if it was not yet.
@@ -567,4 +616,22 @@ fn abort(
     let operation = server.shared.rollout_answers.open(reply);
     let input = rollout::Input::Abort { operation, reason: "scenario".to_owned() };
     server.actors.rollouts.send(&rollout, input);
+}
+
+fn pause(
+    server: &server_node::Node,
+    rollout: RolloutId,
+    reply: Box<dyn FnOnce(Result<(), rollout::RolloutError>) + Send>,
+) {
+    let operation = server.shared.rollout_answers.open(reply);
+    server.actors.rollouts.send(&rollout, rollout::Input::Pause { operation, reason: "scenario".to_owned() });
+}
+
+fn resume(
+    server: &server_node::Node,
+    rollout: RolloutId,
+    reply: Box<dyn FnOnce(Result<(), rollout::RolloutError>) + Send>,
+) {
+    let operation = server.shared.rollout_answers.open(reply);
+    server.actors.rollouts.send(&rollout, rollout::Input::Resume { operation });
 }

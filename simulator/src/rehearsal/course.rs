@@ -213,8 +213,10 @@ impl Recorder {
             Mutation::Put { space: Space::Rollout, key, value } if key == self.rollout.as_bytes() => {
                 let Ok(header) = record::rollout::decode_header(value) else { return };
                 self.has_halted = header.phase.is_stopped();
-                if header.phase != RolloutPhase::Running && self.rehearsed.ended_ms.is_none() {
-                    self.rehearsed.ended_ms = Some(at_ms);
+                // What halts has come to its end here; with nothing left that it could go on with it fails.
+                let is_first = self.rehearsed.ended_ms.is_none();
+                if header.phase != RolloutPhase::Running && (is_first || header.phase.is_ended()) {
+                    self.rehearsed.ended_ms = self.rehearsed.ended_ms.or(Some(at_ms));
                     self.rehearsed.phase = header.phase.to_string();
                     self.rehearsed.reason = header.reason;
                 }

@@ -121,7 +121,7 @@ impl Page<'_> {
         match good {
             _ if seeds == 0 => ("open", format!("No seed came to its end{rest}")),
             all if all == seeds => ("good", format!("The rollout succeeds in all of {seeds} seeds{rest}")),
-            0 if report.seeds_with("failed") == seeds => {
+            0 if report.seeds_with("failed") + report.seeds_with("halted") == seeds => {
                 ("bad", format!("The rollout fails in all of {seeds} seeds{reason}{rest}"))
             }
             some => ("open", format!("The rollout succeeds in {some} of {seeds} seeds{reason}{rest}")),
@@ -345,7 +345,7 @@ impl Page<'_> {
             self.report.runs.len()
         )?;
         for run in &self.report.runs {
-            let class = if run.phase == "failed" { "never" } else { "" };
+            let class = if ["failed", "halted"].contains(&run.phase.as_str()) { "never" } else { "" };
             let ended = run.ended_ms.map_or_else(|| "-".to_owned(), span);
             writeln!(
                 f,
@@ -374,7 +374,8 @@ impl Page<'_> {
 
     fn moments(&self) -> Vec<Moment> {
         let ended = self.report.ended_ms.map(|ended| ended.median);
-        let is_failure = self.report.seeds_with("failed") * 2 > self.report.seeds;
+        let failed = self.report.seeds_with("failed") + self.report.seeds_with("halted");
+        let is_failure = failed * 2 > self.report.seeds;
         let label = if is_failure { "failed" } else { "rollout ends" };
         ended.map(|at| Moment { at, label: label.to_owned(), is_failure }).into_iter().collect()
     }

@@ -50,6 +50,7 @@ pub(super) fn begin(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Sce
         FaultKind::StoreLost => nodes(fleet, fault.on).iter().for_each(|node| fleet.refuse_to_open(node)),
         FaultKind::StoreOldImage => fleet.restore_images(id),
         FaultKind::OperatorAborts => fleet.want(Wish::Abort)?,
+        FaultKind::OperatorPauses => fleet.want(Wish::Pause)?,
         FaultKind::OperatorRollsBack => fleet.want(Wish::RollBack)?,
         FaultKind::HostileStranger => fleet.let_stranger_in(id, fault.value),
         _ => {}
@@ -143,6 +144,7 @@ pub(super) fn end(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Scena
                 }
             }
             FaultKind::HostileFloods | FaultKind::HostileStranger => fleet.calm(id),
+            FaultKind::OperatorPauses => fleet.want(Wish::Resume)?,
             _ => {}
         }
         let Some(device) = fleet.number(node) else { continue };

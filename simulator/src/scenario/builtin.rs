@@ -2,7 +2,7 @@
 
 use super::Scenario;
 
-const BUILTIN: [(&str, &str); 17] = [
+const BUILTIN: [(&str, &str); 18] = [
     ("day", include_str!("../../scenarios/day.toml")),
     ("calm", include_str!("../../scenarios/calm.toml")),
     ("arm64-only", include_str!("../../scenarios/arm64-only.toml")),
@@ -20,6 +20,7 @@ const BUILTIN: [(&str, &str); 17] = [
     ("site-outage", include_str!("../../scenarios/site-outage.toml")),
     ("small", include_str!("../../scenarios/small.toml")),
     ("torn-power", include_str!("../../scenarios/torn-power.toml")),
+    ("waves", include_str!("../../scenarios/waves.toml")),
 ];
 
 /// A scenario that comes with the program.

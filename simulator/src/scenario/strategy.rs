@@ -1,0 +1,53 @@
+//! How a rollout of a scenario goes about its devices.
+
+use std::time::Duration;
+
+use fleetd_actors::rollout::strategy::{DEADLINE_DEFAULT, FailureBudget, Strategy, WaveSize};
+use serde::{Deserialize, Serialize};
+
+/// How a rollout goes about its devices, as a scenario file says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActStrategy {
+    /// The waves, each as the command line takes it: `2`, `10%`, `rest`.
+    pub waves: Vec<String>,
+    /// Time between two waves.
+    #[serde(with = "crate::span::maybe", default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Duration>,
+    /// Time that a wave has.
+    #[serde(with = "crate::span::maybe", default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Duration>,
+    /// How many devices may fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failed: Option<u32>,
+    /// How many of a hundred reached ones may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failed_percent: Option<u32>,
+    /// How many may be at work at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<u32>,
+}
+
+impl ActStrategy {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for people.
+    pub fn read(&self) -> Result<Strategy, String> {
+        let waves = self.waves.iter().map(|wave| wave.parse::<WaveSize>().map_err(|error| error.to_string()));
+        let default = Strategy::default();
+        let strategy = Strategy {
+            waves: waves.collect::<Result<_, _>>()?,
+            bake: self.bake.unwrap_or_default(),
+            deadline: self.deadline.unwrap_or(DEADLINE_DEFAULT),
+            budget: match (self.max_failed, self.max_failed_percent) {
+                (None, None) => default.budget,
+                (count, percent) => FailureBudget { count, percent },
+            },
+            unavailable_max: self.max_unavailable,
+            ..default
+        };
+        strategy.check().map_err(|error| error.to_string())?;
+        Ok(strategy)
+    }
+}
