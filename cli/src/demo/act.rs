@@ -200,7 +200,7 @@ pub(super) async fn push(stage: &Stage, fleet: &Fleet<'_>, version: &str) -> Res
 
 /// Brings the first release to every device.
 pub(super) async fn roll_out_first(fleet: &Fleet<'_>, version: &str) -> Result<(), StepError> {
-    let plan = fleet.plan(version).await?;
+    let plan = fleet.plan(version, 0).await?;
     expect_plan(&plan, "3 matched, 3 install", |counts| (counts.matched, counts.install) == (3, 3))?;
     let rollout = fleet.start(&plan).await?;
     expect_end(fleet, &rollout, RolloutState::Succeeded).await?;
@@ -237,7 +237,7 @@ pub(super) async fn cut(fleet: &Fleet<'_>, devices: &Devices) -> Result<(), Step
 
 /// Brings a release to those that can be reached.
 pub(super) async fn roll_out_second(fleet: &Fleet<'_>, devices: &Devices, version: &str) -> Result<Rollout, StepError> {
-    let plan = fleet.plan(version).await?;
+    let plan = fleet.plan(version, 0).await?;
     expect_plan(&plan, "3 update, 1 of them offline", |counts| (counts.update, counts.offline) == (3, 1))?;
     let rollout = fleet.start(&plan).await?;
     expect_end(fleet, &rollout, RolloutState::Succeeded).await?;
@@ -274,7 +274,8 @@ pub(super) async fn converge(fleet: &Fleet<'_>, devices: &Devices, rollout: &Rol
 
 /// Brings a release that crashes, and sees every device go back.
 pub(super) async fn roll_out_crashing(fleet: &Fleet<'_>, version: &str) -> Result<(), StepError> {
-    let plan = fleet.plan(version).await?;
+    // That every device goes back is what is to be seen: it must not halt at the first.
+    let plan = fleet.plan(version, 3).await?;
     expect_plan(&plan, "3 update", |counts| counts.update == 3)?;
     let rollout = fleet.start(&plan).await?;
     expect_end(fleet, &rollout, RolloutState::Failed).await?;

@@ -12,7 +12,7 @@ use crate::client::api::log::v1::read_logs_response::Entry;
 use crate::client::api::rollout::v1::watch_rollout_response::Event;
 use crate::client::api::rollout::v1::{
     GetRolloutRequest, Plan, PlanRolloutRequest, Rollout, RolloutCounts, RolloutDevice, RolloutState,
-    StartRolloutRequest, WatchRolloutRequest, start_rollout_request,
+    StartRolloutRequest, Strategy, WatchRolloutRequest, start_rollout_request,
 };
 use crate::client::watch::Told;
 use crate::client::{CallError, FleetClient, request_id};
@@ -55,15 +55,15 @@ impl Fleet<'_> {
         }
     }
 
-    /// Plans to bring a version to every device.
-    pub(super) async fn plan(&self, version: &str) -> Result<Plan, StepError> {
+    /// Plans to bring a version to every device, of which so many may fail.
+    pub(super) async fn plan(&self, version: &str, failed_max: u32) -> Result<Plan, StepError> {
         let targets = Targets { all: true, ..Targets::default() };
         let request = PlanRolloutRequest {
             request_id: request_id(),
             workload: WORKLOAD.to_owned(),
             version: version.to_owned(),
             targets: Some(targets),
-            strategy: None,
+            strategy: Some(Strategy { failed_max: Some(failed_max), ..Strategy::default() }),
         };
         let answer = self.client.plan_rollout(request).await?;
         let plan = answer.plan.ok_or(CallError::Incomplete { field: "plan" })?;

@@ -195,7 +195,7 @@ pub fn rollouts(rollouts: &[Rollout], now: Moment) -> String {
         [
             rollout.id.clone(),
             format!("{} {}", rollout.workload, rollout.version),
-            wording::rollout_state(rollout.state),
+            state_words(rollout),
             counts(&rollout.counts.unwrap_or_default()),
             wording::moment(rollout.created_at.as_ref()).relative(now),
             wording::or_dash(&rollout.reason),
@@ -208,16 +208,21 @@ pub fn rollouts(rollouts: &[Rollout], now: Moment) -> String {
 #[must_use]
 pub fn summary(rollout: &Rollout) -> String {
     let reason = if rollout.reason.is_empty() { String::new() } else { format!(" ({})", rollout.reason) };
-    let is_open = rollout.ended_at.is_none() && rollout.waves.len() > 1;
-    let wave = if is_open { format!(", {}", wave_words(rollout)) } else { String::new() };
     format!(
-        "{} {} {} {}{wave}{reason}: {}\n",
+        "{} {} {} {}{reason}: {}\n",
         rollout.id,
         rollout.workload,
         rollout.version,
-        wording::rollout_state(rollout.state),
+        state_words(rollout),
         counts(&rollout.counts.unwrap_or_default()),
     )
+}
+
+/// Says where a rollout stands, and in which wave while that may still change.
+fn state_words(rollout: &Rollout) -> String {
+    let state = wording::rollout_state(rollout.state);
+    let in_waves = rollout.ended_at.is_none() && rollout.waves.len() > 1;
+    if in_waves { format!("{state}, {}", wave_words(rollout)) } else { state }
 }
 
 /// Says in which wave a rollout is, and what that waits for.
