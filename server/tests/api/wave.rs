@@ -51,17 +51,15 @@ async fn a_rollout_goes_wave_by_wave_and_is_paused_resumed_and_aborted() {
     );
     assert!(paused["holdId"].as_str().is_some_and(|hold| hold.starts_with("hld_")), "{paused}");
     let resumed = on(&world, "ResumeRollout", json!({ "rolloutId": id })).await.expect("it is paused");
-    assert_eq!(
-        (&resumed["rollout"]["state"], &resumed["rollout"]["holdId"]),
-        (&json!("ROLLOUT_STATE_RUNNING"), &json!(""))
-    );
+    let resumed = &resumed["rollout"];
+    assert_eq!((&resumed["state"], &resumed["holdId"]), (&json!("ROLLOUT_STATE_RUNNING"), &Value::Null));
 
     let aborted = on(&world, "AbortRollout", json!({ "rolloutId": id })).await.expect("it runs");
     assert_eq!(states(&aborted["rollout"]), ["PASSED", "PASSED", "SKIPPED"]);
     let ended = on(&world, "PauseRollout", json!({ "rolloutId": id })).await;
     refuses(ended, "failed_precondition", "rollout.ended");
     let again = on(&world, "PlanRollout", plan_of(strategy)).await.expect("nothing of the aborted one is in the way");
-    assert_eq!(again["plan"]["counts"]["blocked"], 0, "{first}: {again}");
+    assert_eq!(again["plan"]["counts"]["blocked"], Value::Null, "{first}: {again}");
 }
 
 #[tokio::test]
@@ -90,8 +88,8 @@ async fn waves_that_make_no_sense_start_nothing() {
         (json!({ "waves": [{ "rest": true }, { "count": 1 }] }), "invalid_argument", "rollout.waves_invalid"),
         (json!({ "waves": [{ "percent": 60 }, { "percent": 60 }] }), "invalid_argument", "rollout.waves_invalid"),
         (json!({ "waves": [{ "count": 1 }] }), "invalid_argument", "rollout.waves_uncovered"),
-        (json!({ "waves": [{}] }), "invalid_argument", "request.field_missing"),
-        (json!({ "bake": "-5s" }), "invalid_argument", "request.field_invalid"),
+        (json!({ "waves": [{}] }), "invalid_argument", "request.field.missing"),
+        (json!({ "bake": "-5s" }), "invalid_argument", "request.field.invalid"),
         (json!({ "failedPercentMax": 200 }), "invalid_argument", "rollout.waves_invalid"),
         (json!({ "canarySelector": "channel=canary" }), "failed_precondition", "rollout.no_canary"),
     ] {
