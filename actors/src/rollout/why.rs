@@ -66,7 +66,7 @@ pub fn explain(header: &RolloutHeader, plan: &Plan, waves: &[RolloutCounts], now
     let following: usize = waves.iter().map(|counts| counts.offline).sum();
     match header.phase {
         RolloutPhase::Running => running(header, plan, waves, now, &mut said),
-        RolloutPhase::Paused => said.push(format!("Somebody paused it{reason}.")),
+        RolloutPhase::Paused => said.push(format!("It is stopped{reason}.")),
         RolloutPhase::Halted => said.push(format!("It stopped itself{reason}.")),
         RolloutPhase::Succeeded => {
             said.push("It has succeeded: every device that it could reach has ended.".to_owned())
