@@ -59,10 +59,23 @@ enum Condition {
     Absent,
 }
 
+/// What must hold of one label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Term {
+pub(crate) struct Term {
     key: String,
     condition: Condition,
+}
+
+impl Term {
+    #[cfg(feature = "cel")]
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    #[cfg(feature = "cel")]
+    pub(crate) fn holds(&self, value: Option<&str>) -> bool {
+        self.condition.holds(value)
+    }
 }
 
 /// Which devices are meant: those of which every term holds.
@@ -75,6 +88,11 @@ impl Selector {
     /// Says whether every term holds of what `value_of` gives for each key.
     pub fn matches<'a>(&self, value_of: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.terms.iter().all(|term| term.condition.holds(value_of(&term.key)))
+    }
+
+    #[cfg(feature = "cel")]
+    pub(crate) fn terms(&self) -> impl Iterator<Item = &Term> {
+        self.terms.iter()
     }
 
     /// The keys that it asks for.

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// The API's messages, which the client takes and gives.
 pub use fleetd_proto::fleetd as api;
 use fleetd_proto::fleetd::{
-    access, artifact, audit, backup, device, enrolment, log, registration, release, rollout, support, trust,
+    access, artifact, audit, backup, device, enrolment, group, log, registration, release, rollout, support, trust,
 };
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{FleetId, RequestId};
@@ -243,6 +243,13 @@ calls! {
         pause_rollout(rollout::v1::PauseRolloutRequest) -> rollout::v1::PauseRolloutResponse;
         resume_rollout(rollout::v1::ResumeRolloutRequest) -> rollout::v1::ResumeRolloutResponse;
         approve_rollout(rollout::v1::ApproveRolloutRequest) -> rollout::v1::ApproveRolloutResponse;
+    }
+    group::v1::group_service_client::GroupServiceClient {
+        create_group(group::v1::CreateGroupRequest) -> group::v1::CreateGroupResponse;
+        get_group(group::v1::GetGroupRequest) -> group::v1::GetGroupResponse;
+        list_groups(group::v1::ListGroupsRequest) -> group::v1::ListGroupsResponse;
+        update_group(group::v1::UpdateGroupRequest) -> group::v1::UpdateGroupResponse;
+        delete_group(group::v1::DeleteGroupRequest) -> group::v1::DeleteGroupResponse;
     }
     support::v1::support_service_client::SupportServiceClient {
         examine_server(support::v1::ExamineServerRequest) -> support::v1::ExamineServerResponse;

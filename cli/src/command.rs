@@ -13,6 +13,7 @@ pub mod device;
 pub mod doctor;
 pub mod enroll;
 pub mod explain;
+pub mod group;
 pub mod key;
 pub mod login;
 pub mod logs;
@@ -88,6 +89,9 @@ pub enum Command {
     /// The devices of the fleet
     #[command(subcommand)]
     Device(device::Device),
+    /// Devices that are meant by one name
+    #[command(subcommand)]
+    Group(group::Group),
     /// Who may join the fleet
     #[command(subcommand)]
     Enroll(enroll::Enroll),
@@ -207,6 +211,7 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Context(command) => command.run(session),
         Command::Device(command) => command.run(session).await,
         Command::Enroll(command) => command.run(session).await,
+        Command::Group(command) => command.run(session).await,
         Command::Access(command) => command.run(session).await,
         Command::Audit(command) => command.run(session).await,
         Command::Key(command) => command.run(session),

@@ -81,6 +81,14 @@ pub mod fleetd {
         }
     }
 
+    /// Devices that are meant by one name.
+    pub mod group {
+        /// Version 1.
+        pub mod v1 {
+            generated!("fleetd.group.v1.rs");
+        }
+    }
+
     /// What workloads write.
     pub mod log {
         /// Version 1.

@@ -4,6 +4,7 @@ pub mod access;
 pub mod audit;
 pub mod backup;
 pub mod device;
+pub mod group;
 pub mod log;
 pub mod registration;
 pub mod release;

@@ -16,7 +16,9 @@ mod convert;
 pub mod device;
 mod device_index;
 pub mod enrolment;
+mod fleet_index;
 mod follower;
+pub mod group;
 pub mod help;
 pub mod log;
 mod page;
@@ -38,6 +40,7 @@ use fleetd_proto::fleetd::audit::v1::audit_service_server::AuditServiceServer;
 use fleetd_proto::fleetd::backup::v1::backup_service_server::BackupServiceServer;
 use fleetd_proto::fleetd::device::v1::device_service_server::DeviceServiceServer;
 use fleetd_proto::fleetd::enrolment::v1::enrolment_service_server::EnrolmentServiceServer;
+use fleetd_proto::fleetd::group::v1::group_service_server::GroupServiceServer;
 use fleetd_proto::fleetd::log::v1::log_service_server::LogServiceServer;
 use fleetd_proto::fleetd::registration::v1::registration_service_server::RegistrationServiceServer;
 use fleetd_proto::fleetd::release::v1::release_service_server::ReleaseServiceServer;
@@ -83,6 +86,7 @@ pub fn routes(backend: &Arc<Backend>) -> Routes {
                 .max_decoding_message_size(limit::PLAN_DOCUMENT_BYTES_MAX)
                 .max_encoding_message_size(ANSWER_BYTES_MAX)
         ))
+        .add_service(packed!(GroupServiceServer::new(group::Groups::new(backend()))))
         .add_service(packed!(LogServiceServer::new(log::Logs::new(backend()))))
         .add_service(packed!(AccessServiceServer::new(access::Access::new(backend()))))
         .add_service(packed!(

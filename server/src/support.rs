@@ -108,6 +108,7 @@ pub fn of_store(store: &dyn StateStore, connected: Option<usize>) -> Result<Vec<
         ("releases", Space::Release),
         ("plans", Space::Plan),
         ("rollouts", Space::Rollout),
+        ("groups", Space::Group),
         ("enrolmentTokens", Space::EnrolmentToken),
         ("accessTokens", Space::AccessToken),
         ("rootRecords", Space::RootRecord),

@@ -5,6 +5,7 @@ mod audit;
 mod device;
 mod enrolment;
 pub(crate) mod field;
+mod group;
 mod log;
 mod packing;
 mod presence;

@@ -12,12 +12,12 @@ use std::fmt;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::counted::Counted;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
-use fleetd_sync_core::name::{DeviceName, Platform, Version, WorkloadName};
+use fleetd_sync_core::name::{DeviceName, GroupName, Platform, Version, WorkloadName};
 use fleetd_sync_core::release::{Artifact, Manifest};
 use fleetd_sync_core::time::Wall;
 
 use super::strategy::{Place, Strategy, StrategyError};
-use crate::targeting::{DeviceRow, Matcher, Targets};
+use crate::targeting::{Answer, Chosen, DeviceRow, Group, Matcher, Targets, UndecidedDevices, note_undecided};
 pub use text::ReadPlanError;
 
 /// Storage that an install leaves free on a device: its logs and records go on growing.
@@ -225,6 +225,8 @@ pub struct Plan {
     pub attempt: u32,
     /// In which waves, what it waits for between them, and when it stops itself.
     pub strategy: Strategy,
+    /// Devices that are not meant, since the condition could not be decided for them.
+    pub undecided: Vec<UndecidedDevices>,
     /// What it means for each device, in the order of their local ids.
     pub devices: Vec<PlannedDevice>,
 }
@@ -242,16 +244,30 @@ pub enum PlanError {
         names: Vec<String>,
     },
     /// The targets match no device.
-    #[error("{targets} matches none of {}", Counted(*devices, "device"))]
+    #[error("{targets} matches none of {}{}", Counted(*devices, "device"), Reasons(undecided))]
     NoMatch {
         /// What was asked for.
         targets: String,
         /// How many devices there are.
         devices: usize,
+        /// Those of them that the condition could not be decided for.
+        undecided: Vec<UndecidedDevices>,
     },
     /// The waves, or what stands between them, do not fit.
     #[error(transparent)]
     Strategy(#[from] StrategyError),
+}
+
+/// Why a condition could not be decided, as the end of a sentence.
+struct Reasons<'a>(&'a [UndecidedDevices]);
+
+impl fmt::Display for Reasons<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for UndecidedDevices { why, devices, example } in self.0 {
+            write!(f, "; {why} on {} ({example})", Counted(*devices, "device"))?;
+        }
+        Ok(())
+    }
 }
 
 /// Plans a release for the devices that `targets` mean among `rows`.
@@ -268,7 +284,7 @@ pub fn plan(
     rows: &[DeviceRow],
 ) -> Result<Plan, PlanError> {
     strategy.check()?;
-    if matches!(&targets, Targets::Some { selector: None, devices } if devices.is_empty()) {
+    if matches!(&targets, Targets::Some(chosen) if chosen.is_empty()) {
         return Err(PlanError::NoTargets);
     }
     let names = Matcher::new(&targets).unknown(rows);
@@ -276,23 +292,30 @@ pub fn plan(
         return Err(PlanError::UnknownDevice { names });
     }
     let matcher = Matcher::new(&targets);
-    let mut devices: Vec<_> =
-        rows.iter().filter(|row| matcher.matches(row)).map(|row| plan_device(&release, row)).collect();
+    let (mut devices, mut undecided) = (Vec::new(), BTreeMap::<String, UndecidedDevices>::new());
+    for row in rows {
+        match matcher.answer(row) {
+            Answer::Holds => devices.push(plan_device(&release, row)),
+            Answer::Fails => {}
+            Answer::Undecided(why) => note_undecided(&mut undecided, why.to_string(), row.name.as_str()),
+        }
+    }
+    let undecided: Vec<_> = undecided.into_values().collect();
     if devices.is_empty() {
-        return Err(PlanError::NoMatch { targets: targets.to_string(), devices: rows.len() });
+        return Err(PlanError::NoMatch { targets: targets.to_string(), devices: rows.len(), undecided });
     }
     devices.sort_by_key(|device| device.local);
     let canaries = canaries(&strategy, rows);
     strategy.place(id, &mut devices, |device| canaries.contains(&device))?;
-    Ok(Plan { id, release, targets, attempt, strategy, devices })
+    Ok(Plan { id, release, targets, attempt, strategy, undecided, devices })
 }
 
 /// The devices that go before all others, if the strategy names some.
 fn canaries(strategy: &Strategy, rows: &[DeviceRow]) -> BTreeSet<LocalId> {
     let Some(selector) = &strategy.canary else { return BTreeSet::new() };
-    let targets = Targets::Some { selector: Some(selector.clone()), devices: BTreeSet::new() };
+    let targets = Targets::Some(Chosen { selector: Some(selector.clone()), ..Chosen::default() });
     let matcher = Matcher::new(&targets);
-    rows.iter().filter(|row| matcher.matches(row)).map(|row| row.local).collect()
+    rows.iter().filter(|row| matcher.matches(*row)).map(|row| row.local).collect()
 }
 
 fn plan_device(release: &PlannedRelease, row: &DeviceRow) -> PlannedDevice {
@@ -407,6 +430,18 @@ impl Plan {
 /// Why a plan does not fit today's devices any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StaleReason {
+    /// A group that the targets name is not what it was.
+    #[error("group {group} changed")]
+    GroupChanged {
+        /// Its name.
+        group: GroupName,
+    },
+    /// A group that the targets name is deleted.
+    #[error("group {group} is deleted")]
+    GroupGone {
+        /// Its name.
+        group: GroupName,
+    },
     /// The targets mean a device that the plan does not know, and something would happen to it.
     #[error("{name} is new: {verdict}")]
     Appeared {
@@ -440,7 +475,7 @@ pub enum StaleReason {
 /// Every difference, in the order of the devices' local ids.
 pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReason>> {
     let matcher = Matcher::new(&plan.targets);
-    let now: BTreeMap<_, _> = rows.iter().filter(|row| matcher.matches(row)).map(|row| (row.local, row)).collect();
+    let now: BTreeMap<_, _> = rows.iter().filter(|row| matcher.matches(*row)).map(|row| (row.local, row)).collect();
     let planned: BTreeMap<_, _> = plan.devices.iter().map(|device| (device.local, device)).collect();
     let locals: BTreeSet<_> = now.keys().chain(planned.keys()).copied().collect();
     let reasons: Vec<_> = locals
@@ -465,6 +500,40 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
         })
         .collect();
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+/// Compares the groups that a saved plan names with those of today, which are given where they are there still.
+#[must_use]
+pub fn check_groups(plan: &Plan, groups: &BTreeMap<GroupName, Group>) -> Vec<StaleReason> {
+    let Targets::Some(chosen) = &plan.targets else { return Vec::new() };
+    let changed = chosen.groups.iter().filter_map(|(name, planned)| match groups.get(name) {
+        None => Some(StaleReason::GroupGone { group: name.clone() }),
+        Some(group) if group.revision != planned.revision => Some(StaleReason::GroupChanged { group: name.clone() }),
+        Some(_) => None,
+    });
+    changed.collect()
+}
+
+impl Plan {
+    /// What is left of a plan that has become stale: the planned devices of which planning again would say the same.
+    /// It names them, so that no other device can come to it; `None` when none of them gets the release.
+    #[must_use]
+    pub fn only_planned(&self, id: PlanId, attempt: u32, rows: &[DeviceRow]) -> Option<Self> {
+        let matcher = Matcher::new(&self.targets);
+        let rows: BTreeMap<_, _> =
+            rows.iter().filter(|row| matcher.matches(*row)).map(|row| (row.local, row)).collect();
+        let again = |planned: &PlannedDevice| {
+            let again = plan_device(&self.release, rows.get(&planned.local)?);
+            // Its wave is the one that was planned.
+            again.comes_to_the_same(planned).then_some(PlannedDevice { place: planned.place, ..again })
+        };
+        let devices: Vec<_> = self.devices.iter().filter_map(again).collect();
+        let named = devices.iter().map(|device| device.local.to_string()).collect();
+        let targets = Targets::Some(Chosen { devices: named, ..Chosen::default() });
+        let left = Self { id, attempt, targets, undecided: Vec::new(), devices, ..self.clone() };
+        let has_some = left.assigned().next().is_some();
+        has_some.then_some(left)
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,8 @@ fn plan_of(devices: Vec<PlannedDevice>) -> Plan {
         artifacts: BTreeMap::new(),
     };
     let id = PlanId::from_bytes([2; 10]);
-    Plan { id, release, targets: Targets::All, attempt: 1, strategy: RolloutStrategy::default(), devices }
+    let strategy = RolloutStrategy::default();
+    Plan { id, release, targets: Targets::All, attempt: 1, strategy, undecided: vec![], devices }
 }
 
 fn report(phase: Phase) -> WorkloadReport {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
 use fleetd_actors::rollout::strategy::{FailureBudget, Place, Strategy, WaveSize};
 use fleetd_actors::selector::Selector;
-use fleetd_actors::targeting::Targets;
+use fleetd_actors::targeting::{Chosen, Targets};
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
 use fleetd_sync_core::limit;
@@ -70,7 +70,11 @@ fn samples() -> Vec<Vec<u8>> {
         device(4, Verdict::Unchanged),
     ];
     let names = BTreeSet::from(["otter-1".to_owned(), "a b".to_owned()]);
-    let some = Targets::Some { selector: Some("site=berlin,rack in (1,2)".parse().unwrap()), devices: names };
+    let some = Targets::Some(Chosen {
+        selector: Some("site=berlin,rack in (1,2)".parse().unwrap()),
+        devices: names,
+        ..Chosen::default()
+    });
     let plans = [Targets::All, some].map(|targets| Plan {
         id: PlanId::from_bytes([7; 10]),
         release: PlannedRelease {
@@ -90,6 +94,7 @@ fn samples() -> Vec<Vec<u8>> {
             unavailable_max: Some(5),
             ..Strategy::default()
         },
+        undecided: vec![],
         devices: devices.clone(),
     });
     let of = |kind: u8, text: &str| [&[kind], text.as_bytes()].concat();

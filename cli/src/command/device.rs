@@ -55,11 +55,21 @@ pub enum Device {
 Examples:
   fleetd device list
   fleetd device list -l 'shop=7,channel in (stable, beta)'
+  fleetd device list --where 'facts.memory_bytes >= 536870912 && site != \"lab\"'
   fleetd device list --offline --json | jq -r '.devices[].name'")]
 pub struct List {
     /// Only devices with these labels
     #[arg(long, short = 'l', value_parser = value::selector)]
     pub selector: Option<String>,
+    /// Only devices of which this holds, in CEL: `facts.memory_bytes >= 536870912`; with a selector, both must
+    #[arg(long = "where", value_name = "CONDITION", value_parser = value::condition)]
+    pub condition: Option<String>,
+    /// The devices of a group, besides those that are asked for otherwise (repeat for more)
+    #[arg(long, short = 'g', value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// A device by name or id, besides those that are asked for otherwise (repeat for more)
+    #[arg(long, short = 'd', value_name = "DEVICE")]
+    pub device: Vec<String>,
     /// Only devices that can be reached
     #[arg(long, conflicts_with = "offline")]
     pub online: bool,
@@ -264,6 +274,9 @@ impl List {
             selector: self.selector.unwrap_or_default(),
             presence: presence.into(),
             include_ended: self.ended,
+            condition: self.condition.unwrap_or_default(),
+            groups: self.group,
+            devices: self.device,
             ..Default::default()
         };
         let devices = session.client().await?.all_devices(request).await?;

@@ -28,16 +28,23 @@ const PREVIEWS_MAX: usize = 4096;
 Examples:
   fleetd logs brisk-otter
   fleetd logs brisk-otter/coffee --since 1h -f
-  fleetd logs -l shop=7 --tail 20 --json | jq -r .line.line")]
+  fleetd logs -l shop=7 --tail 20 --json | jq -r .line.line
+  fleetd logs --where 'facts.model == \"till-2\"' --workload coffee")]
 pub struct Logs {
     /// The device, by name or id, and one of its workloads
-    #[arg(value_name = "DEVICE[/WORKLOAD]", required_unless_present = "selector")]
+    #[arg(value_name = "DEVICE[/WORKLOAD]", required_unless_present_any = ["selector", "condition", "group"])]
     pub place: Option<Place>,
     /// Devices by their labels, in place of one device
     #[arg(long, short = 'l', conflicts_with = "place", value_parser = value::selector)]
     pub selector: Option<String>,
-    /// Only this workload's, with --selector
-    #[arg(long, requires = "selector")]
+    /// Devices by what they say of themselves, in CEL; with a selector, both must hold
+    #[arg(long = "where", value_name = "CONDITION", conflicts_with = "place", value_parser = value::condition)]
+    pub condition: Option<String>,
+    /// Also the devices of a group (repeat for more)
+    #[arg(long, short = 'g', value_name = "GROUP", conflicts_with = "place")]
+    pub group: Vec<String>,
+    /// Only this workload's, where several devices are meant
+    #[arg(long, conflicts_with = "place")]
     pub workload: Option<String>,
     /// Go on with lines that come
     #[arg(long, short = 'f')]
@@ -84,7 +91,13 @@ impl Logs {
             None => (Vec::new(), self.workload.unwrap_or_default()),
         };
         ReadLogsRequest {
-            targets: Some(Targets { selector: self.selector.unwrap_or_default(), devices, all: false }),
+            targets: Some(Targets {
+                selector: self.selector.unwrap_or_default(),
+                devices,
+                all: false,
+                condition: self.condition.unwrap_or_default(),
+                groups: self.group,
+            }),
             workload,
             since: self.since.and_then(wording::timestamp),
             tail_lines: self.tail,

@@ -58,6 +58,8 @@ Examples:
   fleetd rollout plan coffee@1.8.0 -l 'channel in (stable, beta)' --out p.json
   fleetd rollout plan coffee@1.8.0 --all --canary channel=canary --wave 12 --wave 10% --wave rest --bake 30m
   fleetd rollout plan coffee@1.8.0 --all --max-failed 2% --max-unavailable-per-site 1
+  fleetd rollout plan coffee@1.8.0 -l channel=stable --where 'facts.memory_bytes >= 536870912'
+  fleetd rollout plan coffee@1.8.0 --group canaries --device brisk-otter
   fleetd rollout plan coffee@1.8.0 --all --json | jq .plan.counts")]
 pub struct Plan {
     /// The release
@@ -80,7 +82,8 @@ pub struct Plan {
 Examples:
   fleetd rollout start pln_9d1f3h5k7n9q1s3v
   fleetd rollout start p.json --wait=30m
-  fleetd rollout start p.json --wait --json")]
+  fleetd rollout start p.json --wait --json
+  fleetd rollout start p.json --only-planned")]
 pub struct Start {
     /// The plan: its id (`pln_…`), or the file that `rollout plan --out` wrote
     #[arg(value_name = "PLAN")]
@@ -89,6 +92,9 @@ pub struct Start {
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "365d",
           value_parser = value::duration)]
     pub wait: Option<Duration>,
+    /// Start though the fleet has changed, with only the planned devices for which the plan still holds
+    #[arg(long)]
+    pub only_planned: bool,
 }
 
 /// Follow a rollout to its end.

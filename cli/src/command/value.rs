@@ -20,6 +20,9 @@ pub enum ParseValueError {
     /// An empty selector comes of a variable that was not set, and must never mean every device.
     #[error("the selector is empty, which never means every device")]
     EmptySelector,
+    /// An empty condition comes of a variable that was not set, and must never mean every device.
+    #[error("the condition is empty, which never means every device")]
+    EmptyCondition,
     /// A label is written otherwise.
     #[error("{0:?} is no KEY=VALUE")]
     Label(String),
@@ -112,6 +115,14 @@ pub fn selector(text: &str) -> Result<String, ParseValueError> {
     if text.trim().is_empty() { Err(ParseValueError::EmptySelector) } else { Ok(text.to_owned()) }
 }
 
+/// Takes a condition as it is, unless it is blank; the server reads it.
+///
+/// # Errors
+/// [`ParseValueError::EmptyCondition`].
+pub fn condition(text: &str) -> Result<String, ParseValueError> {
+    if text.trim().is_empty() { Err(ParseValueError::EmptyCondition) } else { Ok(text.to_owned()) }
+}
+
 /// Reads a duration (`30m`, `1h 20s`).
 ///
 /// # Errors
@@ -143,18 +154,24 @@ pub fn past(text: &str) -> Result<Moment, ParseValueError> {
     if moment.parts().is_some() { Ok(moment) } else { Err(ParseValueError::Moment(text.to_owned())) }
 }
 
-/// Which devices are meant. One of the three is needed, so that nothing left out can mean the whole fleet.
+/// Which devices are meant. One of these is needed, so that nothing left out can mean the whole fleet.
 #[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = true)]
 pub struct Meant {
     /// Devices by their labels: `shop=7,channel in (stable, beta),!lab`
     #[arg(long, short = 'l', value_name = "SELECTOR", value_parser = selector)]
     pub selector: Option<String>,
-    /// A device by name or id (repeat for more)
+    /// Devices by what they say of themselves, in CEL: `facts.memory_bytes >= 536870912`; with a selector, both must hold
+    #[arg(long = "where", value_name = "CONDITION", value_parser = condition)]
+    pub condition: Option<String>,
+    /// Also the devices of a group (repeat for more)
+    #[arg(long, short = 'g', value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// Also a device by name or id (repeat for more)
     #[arg(long, short = 'd', value_name = "DEVICE")]
     pub device: Vec<String>,
     /// Every device that is enrolled
-    #[arg(long, conflicts_with_all = ["selector", "device"])]
+    #[arg(long, conflicts_with_all = ["selector", "condition", "group", "device"])]
     pub all: bool,
 }
 
@@ -178,7 +195,13 @@ impl Meant {
 
 impl From<Meant> for Targets {
     fn from(meant: Meant) -> Self {
-        Self { selector: meant.selector.unwrap_or_default(), devices: meant.device, all: meant.all }
+        Self {
+            selector: meant.selector.unwrap_or_default(),
+            devices: meant.device,
+            all: meant.all,
+            condition: meant.condition.unwrap_or_default(),
+            groups: meant.group,
+        }
     }
 }
 
@@ -198,11 +221,13 @@ mod tests {
         assert_eq!(label("shop=7"), Ok(("shop".to_owned(), "7".to_owned())));
         assert!(label("shop").is_err());
         for (selector, is_refused) in [(None, false), (Some("shop=7"), false), (Some(""), true), (Some(" "), true)] {
-            let meant = Meant { selector: selector.map(str::to_owned), device: Vec::new(), all: false };
-            assert_eq!(meant.require_some("fleetd rollout plan coffee@1.8.0").is_err(), is_refused, "{selector:?}");
+            let (selector, condition) = (selector.map(str::to_owned), None);
+            let meant = Meant { selector, condition, group: Vec::new(), device: Vec::new(), all: false };
+            assert_eq!(meant.require_some("fleetd rollout plan coffee@1.8.0").is_err(), is_refused, "{meant:?}");
         }
         assert_eq!((selector(""), selector(" ").is_err()), (Err(ParseValueError::EmptySelector), true));
         assert_eq!(selector("shop=7").as_deref(), Ok("shop=7"));
+        assert_eq!((condition("online").as_deref(), condition(" ").is_err()), (Ok("online"), true));
         assert!(past("1h").is_ok() && past("2026-03-01T12:00:00Z").is_ok() && past("yesterday").is_err());
     }
 }

@@ -87,6 +87,7 @@ impl Fleet<'_> {
         let request = StartRolloutRequest {
             request_id: request_id(),
             plan: Some(start_rollout_request::Plan::PlanId(plan.id.clone())),
+            only_planned: false,
         };
         let answer = self.client.start_rollout(request).await?;
         let rollout = answer.rollout.ok_or(CallError::Incomplete { field: "rollout" })?;

@@ -248,8 +248,9 @@ impl ::prost::Name for StandardResponse {
         "/fleetd.common.v1.StandardResponse".into()
     }
 }
-/// Which devices are meant: those that the selector matches, and those that are named. One of the three is required,
-/// so that nothing left out can ever mean the whole fleet.
+/// Which devices are meant: those of which the selector and the condition hold, both where both are given; and those of
+/// the groups; and those that are named. Something of it is required, so that nothing left out can ever mean the whole
+/// fleet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Targets {
     /// A label selector: terms joined by commas, all of which must hold. A term is `key=value`, `key!=value`,
@@ -260,9 +261,17 @@ pub struct Targets {
     /// Devices by device id, local id or name.
     #[prost(string, repeated, tag = "2")]
     pub devices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Every device that is enrolled. It cannot stand beside the other two.
+    /// Every device that is enrolled. It cannot stand beside the others.
     #[prost(bool, tag = "3")]
     pub all: bool,
+    /// A condition: an expression of CEL, such as `facts.ram_bytes >= 536870912 && site != "lab"`. It asks for `labels` and
+    /// `facts` by their keys, and for `name`, `id`, `site`, `platform`, `os`, `arch` and `online`. A device that lacks what
+    /// it asks for is not meant.
+    #[prost(string, tag = "11")]
+    pub condition: ::prost::alloc::string::String,
+    /// Groups, by their names.
+    #[prost(string, repeated, tag = "12")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for Targets {
     const NAME: &'static str = "Targets";

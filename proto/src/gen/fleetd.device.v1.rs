@@ -498,6 +498,15 @@ pub struct ListDevicesRequest {
     /// Also those that are revoked, retired or denied.
     #[prost(bool, tag = "13")]
     pub include_ended: bool,
+    /// A condition, as in targets; empty for none.
+    #[prost(string, tag = "14")]
+    pub condition: ::prost::alloc::string::String,
+    /// Also the devices of these groups. With neither selector nor condition, no others.
+    #[prost(string, repeated, tag = "15")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Also these devices, by device id, local id or name. With neither selector nor condition, no others.
+    #[prost(string, repeated, tag = "16")]
+    pub devices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for ListDevicesRequest {
     const NAME: &'static str = "ListDevicesRequest";

@@ -2119,6 +2119,38 @@ impl ::prost::Name for RequestRecord {
         "/fleetd.record.v1.RequestRecord".into()
     }
 }
+/// A group of devices, as the server keeps it under its name.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupRecord {
+    /// Of a fixed group: its devices, by local id, 16 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub local_ids: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Of a dynamic group: its selector; empty for none.
+    #[prost(string, tag = "2")]
+    pub selector: ::prost::alloc::string::String,
+    /// Of a dynamic group: its condition; empty for none.
+    #[prost(string, tag = "3")]
+    pub condition: ::prost::alloc::string::String,
+    /// When it was made.
+    #[prost(message, optional, tag = "11")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who made it, 10 bytes.
+    #[prost(bytes = "vec", tag = "12")]
+    pub created_by: ::prost::alloc::vec::Vec<u8>,
+    /// When it was last changed.
+    #[prost(message, optional, tag = "13")]
+    pub changed_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for GroupRecord {
+    const NAME: &'static str = "GroupRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.GroupRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.GroupRecord".into()
+    }
+}
 /// A release, as the server keeps it under workload and version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseRecord {

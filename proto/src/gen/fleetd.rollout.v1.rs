@@ -450,6 +450,9 @@ pub struct Plan {
     /// The same by site.
     #[prost(message, repeated, tag = "23")]
     pub sites: ::prost::alloc::vec::Vec<PlanSite>,
+    /// Devices that are not meant, since the condition could not be decided for them.
+    #[prost(message, repeated, tag = "24")]
+    pub undecided: ::prost::alloc::vec::Vec<UndecidedDevices>,
     /// How it goes about its devices.
     #[prost(message, optional, tag = "31")]
     pub strategy: ::core::option::Option<Strategy>,
@@ -488,6 +491,29 @@ impl ::prost::Name for PlanWave {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.rollout.v1.PlanWave".into()
+    }
+}
+/// Devices that a condition could not be decided for, all for one reason.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UndecidedDevices {
+    /// The reason: what they lack, or what does not fit.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// How many they are.
+    #[prost(uint32, tag = "2")]
+    pub devices: u32,
+    /// The name of one of them.
+    #[prost(string, tag = "3")]
+    pub example: ::prost::alloc::string::String,
+}
+impl ::prost::Name for UndecidedDevices {
+    const NAME: &'static str = "UndecidedDevices";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.UndecidedDevices".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.UndecidedDevices".into()
     }
 }
 /// How many devices get which verdict.
@@ -806,6 +832,9 @@ pub struct StartRolloutRequest {
     /// Identifies this request across repetitions. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
+    /// Start though the fleet has changed, with only the planned devices for which the plan still holds.
+    #[prost(bool, tag = "11")]
+    pub only_planned: bool,
     /// Which plan. Required.
     #[prost(oneof = "start_rollout_request::Plan", tags = "2, 3")]
     pub plan: ::core::option::Option<start_rollout_request::Plan>,
@@ -839,6 +868,10 @@ pub struct StartRolloutResponse {
     /// As it begins.
     #[prost(message, optional, tag = "1")]
     pub rollout: ::core::option::Option<Rollout>,
+    /// Of a start with only what was planned: what has changed since, each device in a sentence. Those devices are not part
+    /// of the rollout.
+    #[prost(string, repeated, tag = "11")]
+    pub left_out: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for StartRolloutResponse {
     const NAME: &'static str = "StartRolloutResponse";

@@ -23,6 +23,7 @@ use super::call_error::{CallError, required};
 use super::catalog::Catalog;
 use super::convert;
 use super::device_index::DeviceIndex;
+use super::fleet_index::FleetIndex;
 use super::request_log::{Kept, RequestLog};
 use super::traced::Calls;
 use crate::access::AccessTokens;
@@ -71,6 +72,7 @@ pub struct Backend {
     pub(super) tokens: Arc<AccessTokens>,
     pub(super) introduction: Introduction,
     pub(super) index: DeviceIndex,
+    pub(super) fleet: Arc<FleetIndex>,
     pub(super) catalog: Catalog,
     /// The store, as something to copy.
     pub(super) copies: Arc<dyn CopyStore>,
@@ -102,6 +104,7 @@ impl Backend {
     ) -> Arc<Self> {
         let store = || Arc::clone(&node.shared.seams.store);
         let (index, catalog, requests) = (DeviceIndex::new(store()), Catalog::new(store()), RequestLog::new(store()));
+        let fleet = Arc::new(FleetIndex::new(store()));
         let (planning, naming) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
         let actor = ActorKey::only("api");
         // That the schemas are a valid set is tested, and asked where the API is opened.
@@ -112,6 +115,7 @@ impl Backend {
             tokens,
             introduction,
             index,
+            fleet,
             catalog,
             copies,
             planning,

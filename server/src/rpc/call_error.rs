@@ -9,10 +9,11 @@ use fleetd_actors::rollout::RolloutError;
 use fleetd_actors::rollout::plan::{PlanError, ReadPlanError, StaleReason};
 use fleetd_actors::rollout::strategy::StrategyError;
 use fleetd_actors::selector::ParseSelectorError;
+use fleetd_actors::targeting::ParseConditionError;
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_sync_core::commit::CommitError;
 use fleetd_sync_core::id::{AccessId, PlanId, RolloutId};
-use fleetd_sync_core::name::{DeviceName, ParseNameError, WorkloadName};
+use fleetd_sync_core::name::{DeviceName, GroupName, ParseNameError, WorkloadName};
 use fleetd_sync_core::release::{ReadReleaseError, VerifyReleaseError};
 use fleetd_sync_core::session::message::Refusal;
 use fleetd_sync_core::trust::ReadRecordError as ReadRootRecordError;
@@ -40,6 +41,14 @@ pub(crate) enum CallError {
     Invalid { field: &'static str, cause: String },
     #[error("the selector cannot be read")]
     Selector(#[from] ParseSelectorError),
+    #[error("the condition cannot be read")]
+    Condition(#[from] ParseConditionError),
+    #[error("there is no group {group}")]
+    UnknownGroup { group: GroupName },
+    #[error("there is a group {group} already")]
+    GroupTaken { group: GroupName },
+    #[error("{group} has no list of devices")]
+    DynamicGroup { group: GroupName },
     #[error("request {request_id:?} was made before, with other content")]
     OtherRequest { request_id: String },
     #[error("request {request_id:?} was carried out before, and its answer was lost")]
@@ -130,6 +139,12 @@ impl CallError {
                 row(Code::InvalidArgument, "selector.empty", "fleetd device list")
             }
             Self::Selector(_) => row(Code::InvalidArgument, "selector.invalid", "fleetd device list --help"),
+            Self::Condition(error) => condition_row(error),
+            Self::UnknownGroup { .. } => row(Code::NotFound, "group.unknown", "fleetd group list"),
+            Self::GroupTaken { group } => Row(Code::AlreadyExists, "group.taken", format!("fleetd group show {group}")),
+            Self::DynamicGroup { group } => {
+                Row(Code::FailedPrecondition, "group.dynamic", format!("fleetd group show {group}"))
+            }
             Self::OtherRequest { .. } => row(Code::AlreadyExists, "request.repeated_otherwise", ""),
             Self::AnswerLost { .. } => row(Code::AlreadyExists, "request.answer_lost", ""),
             Self::SecretShown { .. } => row(Code::AlreadyExists, "request.secret_shown", ""),
@@ -219,6 +234,7 @@ impl CallError {
             }
             Self::Refused(refusal) => refusal.message.clone(),
             Self::AnswerLost { .. } => "the change was made, and is not made again: look at what it changed".to_owned(),
+            Self::DynamicGroup { .. } => "its devices are those that its selector and its condition mean".to_owned(),
             Self::SecretShown { .. } => "revoke what was made then, and ask under another request id".to_owned(),
             _ => sources(self),
         }
@@ -251,6 +267,18 @@ impl From<RolloutError> for CallError {
             error => Self::Rollout(error),
         }
     }
+}
+
+fn condition_row(error: &ParseConditionError) -> Row {
+    let name = match error {
+        ParseConditionError::Empty => "condition.empty",
+        ParseConditionError::TakesTooLong { .. } => "condition.too_long",
+        ParseConditionError::TooLong { .. }
+        | ParseConditionError::TooDeep { .. }
+        | ParseConditionError::Syntax { .. }
+        | ParseConditionError::NotServed => "condition.invalid",
+    };
+    Row(Code::InvalidArgument, name, "fleetd device list --help".to_owned())
 }
 
 fn device_row(error: &DeviceError) -> Row {

@@ -4,7 +4,7 @@ mod watch;
 
 use fleetd_actors::device::command::Command;
 use fleetd_actors::device::record::Membership;
-use fleetd_actors::selector::Selector;
+use fleetd_actors::targeting::{Matcher, Targets};
 use fleetd_proto::fleetd::device::v1 as device;
 use fleetd_proto::fleetd::device::v1::Presence;
 use fleetd_proto::fleetd::device::v1::device_service_server::DeviceService;
@@ -42,7 +42,7 @@ super::service!(
 
 /// Which devices of a list are meant.
 struct Filter {
-    selector: Option<Selector>,
+    targets: Targets,
     presence: Presence,
     include_ended: bool,
 }
@@ -71,7 +71,8 @@ impl Devices {
         if record.membership == Membership::Revoked && !filter.include_ended {
             return Ok(None);
         }
-        if filter.selector.as_ref().is_some_and(|selector| !targets::matches(selector, &record)) {
+        let connection = self.backend.shared().connections.of_device(local).map(|(_, connection)| connection);
+        if !targets::matches(&Matcher::new(&filter.targets), &record, connection.as_ref()) {
             return Ok(None);
         }
         let shown = self.backend.show_record(&record, revision);
@@ -166,7 +167,12 @@ impl DeviceService for Devices {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
         let filter = Filter {
-            selector: targets::selector(&asked.selector)?,
+            targets: targets::filter(
+                &self.backend,
+                (&asked.selector, &asked.condition),
+                &asked.groups,
+                &asked.devices,
+            )?,
             presence: asked.presence(),
             include_ended: asked.include_ended,
         };

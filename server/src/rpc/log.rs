@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use fleetd_actors::targeting::Targets;
+use fleetd_actors::targeting::{Matcher, Targets};
 use fleetd_proto::fleetd::log::v1 as log;
 use fleetd_proto::fleetd::log::v1::log_service_server::LogService;
 use fleetd_sync_core::commit::Space;
@@ -48,15 +48,15 @@ impl LogService for Logs {
         request: Request<log::ReadLogsRequest>,
     ) -> Result<Response<Self::ReadLogsStream>, Status> {
         let asked = request.into_inner();
-        let targets = targets::read(asked.targets.as_ref())?;
+        let targets = targets::read(&self.backend, asked.targets.as_ref())?;
         if asked.tail_lines > TAIL_LINES_MAX {
             let cause = format!("{} lines; there may be {TAIL_LINES_MAX}", asked.tail_lines);
             return Err(CallError::Invalid { field: "tail_lines", cause }.into());
         }
         let named = match &targets {
             Targets::All => BTreeSet::new(),
-            Targets::Some { devices, .. } => {
-                devices.iter().map(|device| self.backend.find_device(device)).collect::<Result<_, _>>()?
+            Targets::Some(chosen) => {
+                chosen.devices.iter().map(|device| self.backend.find_device(device)).collect::<Result<_, _>>()?
             }
         };
         let reading = Reading {
@@ -211,7 +211,7 @@ impl Reading {
     /// Finds the devices that are meant.
     fn find_devices(&mut self) -> Result<(), CallError> {
         let mut locals = Vec::new();
-        if matches!(&self.targets, Targets::Some { selector: None, .. }) {
+        if matches!(&self.targets, Targets::Some(chosen) if chosen.is_listed() && chosen.groups.is_empty()) {
             locals.extend(self.named.iter().copied());
         } else {
             self.backend.store().visit(Space::Device, KeyRange::all(), &mut |key, _| {
@@ -228,13 +228,9 @@ impl Reading {
             return Ok(());
         }
         let (device, _) = self.backend.device_record(local)?;
-        let is_meant = match &self.targets {
-            Targets::All => true,
-            Targets::Some { selector, .. } => {
-                let is_selected = || selector.as_ref().is_some_and(|selector| targets::matches(selector, &device));
-                self.named.contains(&local) || is_selected()
-            }
-        };
+        let connection = self.backend.shared().connections.of_device(local).map(|(_, connection)| connection);
+        let is_meant =
+            self.named.contains(&local) || targets::matches(&Matcher::new(&self.targets), &device, connection.as_ref());
         let origin = Origin { device_id: device.device.to_string(), device_name: device.name.to_string() };
         self.devices.insert(local, is_meant.then_some(origin));
         Ok(())

@@ -20,7 +20,7 @@ const ADMIN: Permission = Permission::Needs(Role::Admin);
 type Methods = &'static [(&'static str, Permission)];
 
 /// Every RPC that this server serves.
-const SERVICES: [(&str, Methods); 15] = [
+const SERVICES: [(&str, Methods); 16] = [
     ("fleetd.registration.v1.RegistrationService", &[("GetFleet", OPEN), ("RegisterDevice", OPEN)]),
     (
         "fleetd.enrolment.v1.EnrolmentService",
@@ -77,6 +77,16 @@ const SERVICES: [(&str, Methods); 15] = [
             ("PauseRollout", DEPLOYER),
             ("ResumeRollout", DEPLOYER),
             ("ApproveRollout", DEPLOYER),
+        ],
+    ),
+    (
+        "fleetd.group.v1.GroupService",
+        &[
+            ("CreateGroup", DEPLOYER),
+            ("GetGroup", VIEWER),
+            ("ListGroups", VIEWER),
+            ("UpdateGroup", DEPLOYER),
+            ("DeleteGroup", DEPLOYER),
         ],
     ),
     ("fleetd.log.v1.LogService", &[("ReadLogs", VIEWER)]),

@@ -71,13 +71,24 @@ impl Rollouts {
         self.shown(rollout)
     }
 
-    async fn start(&self, caller: &Caller, plan: Plan) -> Result<api::Rollout, CallError> {
+    async fn start(
+        &self,
+        caller: &Caller,
+        mut plan: Plan,
+        is_only_planned: bool,
+    ) -> Result<api::StartRolloutResponse, CallError> {
         let _turn = self.backend.planning.lock().await;
-        planning::check_start(&self.backend, &plan).await?;
+        let mut left_out = Vec::new();
+        if is_only_planned {
+            (plan, left_out) = planning::only_planned(&self.backend, caller, &plan).await?;
+        } else {
+            planning::check_start(&self.backend, &plan).await?;
+        }
         let rollout = RolloutId::random(&mut self.backend.shared().entropy());
         let (caller, plan) = (caller.id.to_string(), Arc::new(plan));
         self.ask(rollout, |operation| rollout::Input::Start { operation, caller, plan }).await?;
-        self.shown(rollout)
+        let rollout = Some(self.shown(rollout)?);
+        Ok(api::StartRolloutResponse { rollout, left_out: left_out.iter().map(ToString::to_string).collect() })
     }
 }
 
@@ -92,7 +103,7 @@ impl RolloutService for Rollouts {
         let planned = async {
             let (workload, version): (WorkloadName, Version) =
                 (parsed(&asked.workload, "workload")?, parsed(&asked.version, "version")?);
-            let targets = targets::read(asked.targets.as_ref())?;
+            let targets = targets::read(&self.backend, asked.targets.as_ref())?;
             let strategy = convert::strategy::read(asked.strategy.as_ref())?;
             let _turn = self.backend.planning.lock().await;
             let id = planning::plan(&self.backend, &caller, (&workload, &version), targets, strategy).await?;
@@ -125,13 +136,14 @@ impl RolloutService for Rollouts {
         let asked = request.into_inner();
         let started = async {
             let plan = self.plan_of(asked.plan.as_ref())?;
-            Ok(api::StartRolloutResponse { rollout: Some(self.start(&caller, plan).await?) })
+            self.start(&caller, plan, asked.only_planned).await
         };
         let again = || {
             let plan = self.plan_of(asked.plan.as_ref())?;
             let lost = || CallError::AnswerLost { request_id: asked.request_id.clone() };
             let rollout = planning::rollout_of(&self.backend, plan.id)?.ok_or_else(lost)?;
-            Ok(api::StartRolloutResponse { rollout: Some(self.shown(rollout)?) })
+            let rollout = Some(self.shown(rollout)?);
+            Ok(api::StartRolloutResponse { rollout, left_out: Vec::new() })
         };
         self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, started, again).await
     }

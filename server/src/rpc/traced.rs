@@ -32,7 +32,7 @@ const SECRET: &str = "(secret)";
 type Subjects = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// The RPCs that change something, each with what it is about.
-const SUBJECTS: [Subjects; 26] = [
+const SUBJECTS: [Subjects; 29] = [
     ("fleetd.access.v1.AccessService/CreateAccessToken", &["name"], &["access_token/id"]),
     ("fleetd.access.v1.AccessService/RevokeAccessToken", &["access_id"], &["access_token/name"]),
     ("fleetd.artifact.v1.ArtifactService/UploadArtifact", &["digest"], &[]),
@@ -49,6 +49,9 @@ const SUBJECTS: [Subjects; 26] = [
     ("fleetd.enrolment.v1.EnrolmentService/RevokeEnrolmentToken", &["token_id"], &[]),
     ("fleetd.enrolment.v1.EnrolmentService/ApproveDevice", &["local_id"], &["device/name"]),
     ("fleetd.enrolment.v1.EnrolmentService/DenyDevice", &["local_id"], &[]),
+    ("fleetd.group.v1.GroupService/CreateGroup", &["name"], &[]),
+    ("fleetd.group.v1.GroupService/UpdateGroup", &["name"], &[]),
+    ("fleetd.group.v1.GroupService/DeleteGroup", &["name"], &[]),
     // The machine that decides it notes it: devices come by QUIC, too.
     ("fleetd.registration.v1.RegistrationService/RegisterDevice", &[], &[]),
     ("fleetd.release.v1.ReleaseService/CreateRelease", &[], &["release/workload", "release/version"]),
@@ -325,7 +328,7 @@ mod tests {
         assert!(call.request.len() <= AUDIT_REQUEST_BYTES_MAX && call.request.contains("key015"), "{}", call.request);
         assert!(!call.request.contains("key016"));
         let plan = Some(rollout::start_rollout_request::Plan::Document(vec![0; 1 << 20]));
-        let call = of(&rollout::StartRolloutRequest { request_id: String::new(), plan });
+        let call = of(&rollout::StartRolloutRequest { plan, ..Default::default() });
         assert_eq!(call.request, r#"{"document":"(1048576 bytes)"}"#);
     }
 

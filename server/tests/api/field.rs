@@ -32,6 +32,10 @@ pub(crate) fn whole_requests() -> BTreeMap<&'static str, Value> {
         ("enrolment.v1.EnrolmentService/RevokeEnrolmentToken", json!({ "tokenId": "tok_0000000000000000" })),
         ("enrolment.v1.EnrolmentService/ApproveDevice", json!({ "localId": local })),
         ("enrolment.v1.EnrolmentService/DenyDevice", json!({ "localId": local })),
+        ("group.v1.GroupService/CreateGroup", json!({ "name": "kiosks" })),
+        ("group.v1.GroupService/GetGroup", json!({ "name": "kiosks" })),
+        ("group.v1.GroupService/UpdateGroup", json!({ "name": "kiosks", "add": ["x"] })),
+        ("group.v1.GroupService/DeleteGroup", json!({ "name": "kiosks" })),
         ("log.v1.LogService/ReadLogs", json!({ "targets": { "all": true } })),
         (
             "registration.v1.RegistrationService/RegisterDevice",

@@ -19,7 +19,7 @@ use fleetd_actors::registration::token::TokenWish;
 use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
 use fleetd_actors::rollout::status::RolloutPhase;
 use fleetd_actors::rollout::strategy::{FailureBudget, Strategy};
-use fleetd_actors::targeting::{DeviceRow, Targets};
+use fleetd_actors::targeting::{Chosen, DeviceRow, Targets};
 use fleetd_server::record;
 use fleetd_sync_core::commit::{ActorKey, Batch, Space};
 use fleetd_sync_core::entropy::Entropy;
@@ -287,7 +287,8 @@ impl Builder<'_> {
         let mut entropy = self.entropy.stream(&format!("rollout {}", release.digest()));
         let (id, rollout) = (PlanId::random(&mut entropy), RolloutId::random(&mut entropy));
         let devices = numbers.iter().map(|number| Ok(self.device(*number)?.name.clone()));
-        let targets = Targets::Some { selector: None, devices: devices.collect::<Result<_, ScenarioError>>()? };
+        let targets =
+            Targets::Some(Chosen { devices: devices.collect::<Result<_, ScenarioError>>()?, ..Chosen::default() });
         let planned = PlannedRelease::of(release.claims(), release.digest());
         // Whatever fails there is what the copy is to be like.
         let budget = FailureBudget { count: Some(u32::MAX), percent: None };

@@ -10,7 +10,7 @@ use fleetd_actors::rollout::plan::{
     Plan, PlanError, PlannedDevice, PlannedRelease, ReadPlanError, StaleReason, Verdict, check_fence, plan,
 };
 use fleetd_actors::rollout::strategy::Strategy;
-use fleetd_actors::targeting::{DeviceRow, PresentRelease, Targets};
+use fleetd_actors::targeting::{Chosen, DeviceRow, PresentRelease, Targets};
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, PlanId};
 use fleetd_sync_core::name::WorkloadName;
@@ -87,7 +87,8 @@ impl Rehearsal {
     /// # Errors
     /// [`RehearsalError::Stale`], or [`RehearsalError::Blocked`].
     pub fn check_plan(&self) -> Result<(), RehearsalError> {
-        let plan = self.read_plan()?;
+        let mut plan = self.read_plan()?;
+        plan.targets = answered(&plan);
         let rows = self.rows(&plan.targets, &plan.release.workload)?;
         check_fence(&plan, &rows).map_err(|reasons| RehearsalError::Stale {
             reasons: reasons.iter().map(StaleReason::to_string).collect(),
@@ -116,7 +117,7 @@ impl Rehearsal {
 pub(super) fn is_shown(targets: &Targets, device: &CopiedDevice) -> bool {
     let is_named = || match targets {
         Targets::All => false,
-        Targets::Some { devices, .. } => {
+        Targets::Some(Chosen { devices, .. }) => {
             [&device.name, &device.id, &device.local].iter().any(|name| devices.contains(*name))
         }
     };
@@ -193,7 +194,7 @@ pub(super) fn plan_again(
     rows: &[DeviceRow],
 ) -> Result<Plan, RehearsalError> {
     let original = rehearsal.read_plan()?;
-    let targets = by_name(original.targets.clone(), rehearsal);
+    let targets = by_name(answered(&original), rehearsal);
     let mut again = plan(id, release, targets, original.attempt, Strategy::default(), rows)?;
     let differences = differences(&original, &again);
     // Whose turn comes when was drawn with the ids of the fleet itself.
@@ -205,14 +206,26 @@ pub(super) fn plan_again(
     if differences.is_empty() { Ok(again) } else { Err(RehearsalError::Differs { differences }) }
 }
 
+/// A plan's targets, with its own devices in place of what nobody can ask in a copy: a copied device says nothing of
+/// itself, and is in no group.
+fn answered(plan: &Plan) -> Targets {
+    match &plan.targets {
+        Targets::Some(chosen) if chosen.condition.is_some() || !chosen.groups.is_empty() => {
+            let devices = plan.devices.iter().map(|device| device.local.to_string()).collect();
+            Targets::Some(Chosen { devices, ..Chosen::default() })
+        }
+        targets => targets.clone(),
+    }
+}
+
 /// Targets that name devices by their names alone: a copied device has another key.
 fn by_name(targets: Targets, rehearsal: &Rehearsal) -> Targets {
-    let Targets::Some { selector, devices } = targets else { return targets };
+    let Targets::Some(chosen) = targets else { return targets };
     let name = |named: String| {
         let found = rehearsal.devices.iter().find(|device| named == device.local || named == device.id);
         found.map_or(named, |device| device.name.clone())
     };
-    Targets::Some { selector, devices: devices.into_iter().map(name).collect() }
+    Targets::Some(Chosen { devices: chosen.devices.into_iter().map(name).collect(), ..chosen })
 }
 
 /// What a plan in the copy says otherwise than the plan itself, device by device.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedRelease, Verdict, plan};
 use fleetd_actors::rollout::strategy::Strategy;
-use fleetd_actors::targeting::Targets;
+use fleetd_actors::targeting::{Chosen, Targets};
 use fleetd_simulator::engine::EngineKind;
 use fleetd_simulator::rehearsal::course::{DeviceEnd, Rehearsed};
 use fleetd_simulator::rehearsal::{
@@ -253,7 +253,7 @@ fn devices_are_named_by_their_ids_in_a_copy_too() {
     let devices = [device(0, "brisk-otter"), device(1, "calm-heron"), device(2, "new-newt"), device(3, "old-owl")];
     let selector = Some(format!("id = {}", devices[2].id).parse().unwrap());
     let named = [devices[0].id.clone(), devices[1].local.clone()];
-    let targets = Targets::Some { selector, devices: named.into_iter().collect() };
+    let targets = Targets::Some(Chosen { selector, devices: named.into_iter().collect(), ..Chosen::default() });
     let (rehearsal, _) = planned(&devices, targets);
     let scenario = rehearsal.into_scenario(HOUR).unwrap();
     let (_, rehearsed) = rehearsed(&scenario, 2);

@@ -50,11 +50,13 @@ pub enum Space {
     AuditEntry = 20,
     /// How far the audit log is, and which of its calls have no outcome yet.
     Audit = 21,
+    /// Groups of devices, by name.
+    Group = 22,
 }
 
 impl Space {
     /// Every space, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Meta,
         Self::Envelope,
         Self::Device,
@@ -77,6 +79,7 @@ impl Space {
         Self::Floor,
         Self::AuditEntry,
         Self::Audit,
+        Self::Group,
     ];
 }
 

@@ -176,6 +176,16 @@ pub const SPOOL_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of a selector: more than any command line wants, and quick to parse.
 pub const SELECTOR_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a condition: each is read by a parser that takes stack for what it reads, and this much fits a thread's.
+pub const CONDITION_BYTES_MAX: usize = 2 << 10;
+/// How deep a condition may nest, for the same reason.
+pub const CONDITION_DEPTH_MAX: usize = 32;
+/// Steps that a condition may take for one device: with so many, a million devices take a core some ten seconds.
+pub const CONDITION_STEPS_MAX: usize = 256;
+/// Characters of a group's name: as many as a device's.
+pub const GROUP_NAME_CHARS_MAX: usize = 63;
+/// Devices of a fixed group: each plan for it carries them, in some 30 bytes each.
+pub const GROUP_DEVICES_MAX: usize = 10_000;
 /// Characters of an access token's name: as many as a device's.
 pub const ACCESS_NAME_CHARS_MAX: usize = 63;
 /// Bytes of an operator's reason: it travels to the device in a document, which has little room.

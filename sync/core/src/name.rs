@@ -122,6 +122,16 @@ define_name!(
     }
 );
 define_name!(
+    /// What a group of devices is called (`kiosks-north`).
+    GroupName, "group name", limit::GROUP_NAME_CHARS_MAX,
+    "use a-z, 0-9 and '-', starting with a letter",
+    |_, position, character| match character {
+        'a'..='z' => true,
+        '0'..='9' | '-' => position > 0,
+        _ => false,
+    }
+);
+define_name!(
     /// The key of a label (`site`, `example.com/rack`).
     LabelKey, "label key", limit::LABEL_CHARS_MAX,
     "use letters, digits and '.', '-', '_', '/', starting with a letter or digit",

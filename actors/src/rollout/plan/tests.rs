@@ -8,28 +8,9 @@ use proptest::prelude::{
 
 use super::super::strategy::{FailureBudget, Strategy as PlanStrategy, WaveSize};
 use super::*;
-use crate::targeting::PresentRelease;
+use crate::targeting::tests::row;
+use crate::targeting::{Chosen, Group, Members, PresentRelease};
 use fleetd_sync_core::id::RolloutId;
-
-fn row(index: u8) -> DeviceRow {
-    DeviceRow {
-        local: LocalId::from_bytes([index; 16]),
-        device: DeviceId::from_bytes([index; 10]),
-        name: format!("otter-{index}").parse().unwrap(),
-        site: if index.is_multiple_of(2) { "berlin".to_owned() } else { String::new() },
-        labels: BTreeMap::from([("rack".parse().unwrap(), index.to_string().parse().unwrap())]),
-        facts: BTreeMap::new(),
-        platform: Some("linux/arm64".parse().unwrap()),
-        free_bytes: Some(1 << 30),
-        releases: BTreeMap::new(),
-        barred: None,
-        holds: vec![],
-        conflicts: BTreeSet::new(),
-        rollouts: BTreeMap::new(),
-        offline_since: None,
-        revision: Revision(u64::from(index)),
-    }
-}
 
 fn coffee() -> WorkloadName {
     "coffee".parse().unwrap()
@@ -51,7 +32,8 @@ fn present(version: &str, healthy: bool) -> PresentRelease {
 
 fn some(selector: Option<&str>, devices: &[&str]) -> Targets {
     let selector = selector.map(|selector| selector.parse().unwrap());
-    Targets::Some { selector, devices: devices.iter().map(|device| (*device).to_owned()).collect() }
+    let devices = devices.iter().map(|device| (*device).to_owned()).collect();
+    Targets::Some(Chosen { selector, devices, ..Chosen::default() })
 }
 
 fn plan_of(targets: Targets, rows: &[DeviceRow]) -> Result<Plan, PlanError> {
@@ -293,6 +275,76 @@ fn the_text_of_a_plan_reads_well_and_shows_an_edit() {
     let made = "fleetd plan 1\nplan pln_x\n";
     let made = format!("{made}digest {}\n", ArtifactDigest::of(made.as_bytes()));
     assert_eq!(Plan::from_text(&made).unwrap_err().to_string(), "line 2: plan is expected, found \"pln_x\"");
+}
+
+#[cfg(feature = "cel")]
+#[test]
+fn a_plan_keeps_its_condition_its_groups_and_whom_it_could_not_decide_about() {
+    let mut rows: Vec<_> = (1..=6).map(row).collect();
+    rows[1].facts.insert("memory_bytes".to_owned(), "512".to_owned());
+    rows[3].facts.insert("memory_bytes".to_owned(), "lots".to_owned());
+    let group = |revision, members| Group { revision: Revision(revision), members };
+    let kiosks = group(7, Members::Fixed(BTreeSet::from([rows[0].local, rows[4].local])));
+    let tills = group(
+        8,
+        Members::Dynamic { selector: Some("rack=6".parse().unwrap()), condition: Some("online".parse().unwrap()) },
+    );
+    let none = group(9, Members::Fixed(BTreeSet::new()));
+    let chosen = Chosen {
+        selector: Some("site=berlin".parse().unwrap()),
+        condition: Some("facts.ram_bytes >= 512".parse().unwrap()),
+        groups: [("kiosks", kiosks), ("none", none), ("tills", tills)]
+            .map(|(name, group)| (name.parse().unwrap(), group))
+            .into(),
+        devices: BTreeSet::from(["otter-3".to_owned()]),
+    };
+    let plan = plan_of(Targets::Some(chosen), &rows).unwrap();
+    let names: Vec<_> = plan.devices.iter().map(|device| device.name.to_string()).collect();
+    assert_eq!(names, ["otter-1", "otter-2", "otter-3", "otter-5", "otter-6"]);
+    let text = plan.to_text();
+    let lines: Vec<_> =
+        text.lines().filter(|line| line.starts_with("target") || line.starts_with("undecided")).collect();
+    expect![[r#"
+        target selector site=berlin
+        target where facts.ram_bytes >= 512
+        target group kiosks 7
+        target group-device loc_040g2081040g2081040g208104
+        target group-device loc_0m2ga1850m2ga1850m2ga1850m
+        target group none 9
+        target group tills 8
+        target group-selector rack=6
+        target group-where online
+        target device otter-3
+        undecided 1 otter-4 found no matching overload for '_>=_' applied to '(string, int)'"#]]
+    .assert_eq(&lines.join("\n"));
+    assert_eq!(Plan::from_text(&text), Ok(plan.clone()));
+    assert_eq!(check_fence(&plan, &rows), Ok(()));
+
+    // What a device says now may make it match, and what a group was then still stands in the plan.
+    rows[3].facts.insert("memory_bytes".to_owned(), "1024".to_owned());
+    assert_eq!(check_fence(&plan, &rows).unwrap_err()[0].to_string(), "otter-4 is new: install");
+    let Targets::Some(chosen) = &plan.targets else { panic!("{:?}", plan.targets) };
+    let mut groups = chosen.groups.clone();
+    assert_eq!(check_groups(&plan, &groups), []);
+    groups.remove(&"none".parse().unwrap());
+    groups.get_mut(&"tills".parse().unwrap()).unwrap().revision = Revision(10);
+    let reasons: Vec<_> = check_groups(&plan, &groups).iter().map(ToString::to_string).collect();
+    assert_eq!(reasons, ["group none is deleted", "group tills changed"]);
+}
+
+#[test]
+fn what_is_left_of_a_stale_plan_is_the_planned_devices_that_it_still_fits() {
+    let mut rows: Vec<_> = (1..=4).map(row).collect();
+    let plan = plan_of(some(Some("rack in (1,2,3,5)"), &[]), &rows).unwrap();
+    rows[1].holds.push((None, "noisy".to_owned()));
+    rows[2].labels.clear();
+    rows.push(row(5));
+    assert_eq!(check_fence(&plan, &rows).unwrap_err().len(), 3);
+    let left = plan.only_planned(PlanId::from_bytes([8; 10]), 4, &rows).unwrap();
+    let names: Vec<_> = left.devices.iter().map(|device| device.name.to_string()).collect();
+    assert_eq!((names, left.attempt, check_fence(&left, &rows)), (vec!["otter-1".to_owned()], 4, Ok(())));
+    rows[0].barred = Some("its key is revoked".to_owned());
+    assert_eq!(plan.only_planned(PlanId::from_bytes([8; 10]), 4, &rows), None);
 }
 
 fn strategies() -> impl Strategy<Value = PlanStrategy> {

@@ -10,7 +10,8 @@ use fleetd_sync_core::time::Wall;
 
 use super::super::strategy::{FailureBudget, Place, Strategy, WAVES_MAX, WaveSize};
 use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
-use crate::targeting::Targets;
+use crate::selector::Selector;
+use crate::targeting::{Chosen, Condition, Group, Members, Targets, UndecidedDevices};
 
 const HEADER: &str = "fleetd plan ";
 const LAYOUT: &str = "2";
@@ -68,16 +69,9 @@ impl Plan {
         for (platform, (digest, size_bytes)) in &release.artifacts {
             text += &format!("artifact {platform} {digest} {size_bytes}\n");
         }
-        match &self.targets {
-            Targets::All => text += "target all\n",
-            Targets::Some { selector, devices } => {
-                if let Some(selector) = selector {
-                    text += &format!("target selector {selector}\n");
-                }
-                for device in devices {
-                    text += &format!("target device {}\n", escape(device));
-                }
-            }
+        text += &target_lines(&self.targets);
+        for UndecidedDevices { why, devices, example } in &self.undecided {
+            text += &format!("undecided {devices} {example} {}\n", escape_line(why));
         }
         for device in &self.devices {
             text += &device_line(device);
@@ -111,6 +105,27 @@ impl Plan {
         }
         Lines { lines: body.lines().collect(), next: 1, has_waves: layout == LAYOUT }.plan()
     }
+}
+
+fn target_lines(targets: &Targets) -> String {
+    let Targets::Some(chosen) = targets else { return "target all\n".to_owned() };
+    let asked = |of: &str, selector: Option<&Selector>, condition: Option<&Condition>| {
+        let selector = selector.map(|selector| format!("target {of}selector {selector}\n"));
+        let condition = condition.map(|condition| format!("target {of}where {condition}\n"));
+        selector.unwrap_or_default() + &condition.unwrap_or_default()
+    };
+    let mut text = asked("", chosen.selector.as_ref(), chosen.condition.as_ref());
+    for (name, Group { revision, members }) in &chosen.groups {
+        text += &format!("target group {name} {}\n", revision.0);
+        match members {
+            Members::Fixed(locals) => locals.iter().for_each(|local| text += &format!("target group-device {local}\n")),
+            Members::Dynamic { selector, condition } => text += &asked("group-", selector.as_ref(), condition.as_ref()),
+        }
+    }
+    for device in &chosen.devices {
+        text += &format!("target device {}\n", escape(device));
+    }
+    text
 }
 
 fn strategy_lines(strategy: &Strategy) -> String {
@@ -210,6 +225,7 @@ impl<'a> Lines<'a> {
             artifacts.insert(self.parse(platform, "a platform")?, (self.parse(digest, "a digest")?, size_bytes));
         }
         let targets = self.targets()?;
+        let undecided = self.undecided()?;
         let mut devices = Vec::new();
         while let Some(rest) = self.take("device") {
             devices.push(self.device(rest)?);
@@ -223,7 +239,7 @@ impl<'a> Lines<'a> {
             return Err(self.unreadable("the digest", line));
         }
         let release = PlannedRelease { workload, version, manifest, artifacts };
-        Ok(Plan { id, release, targets, attempt, strategy, devices })
+        Ok(Plan { id, release, targets, attempt, strategy, undecided, devices })
     }
 
     fn strategy(&mut self) -> Result<Strategy, ReadPlanError> {
@@ -259,16 +275,54 @@ impl<'a> Lines<'a> {
     }
 
     fn targets(&mut self) -> Result<Targets, ReadPlanError> {
-        let (mut all, mut selector, mut devices) = (false, None, BTreeSet::new());
+        let (mut all, mut chosen) = (false, Chosen::default());
         while let Some(rest) = self.take("target") {
             match rest.split_once(' ') {
                 None if rest == "all" => all = true,
-                Some(("selector", text)) => selector = Some(self.parse(text, "a selector")?),
-                Some(("device", word)) => drop(devices.insert(unescape(word))),
+                Some(("selector", text)) => chosen.selector = Some(self.parse(text, "a selector")?),
+                Some(("where", text)) => chosen.condition = Some(self.parse(text, "a condition")?),
+                Some(("device", word)) => drop(chosen.devices.insert(unescape(word))),
+                Some(("group", text)) => {
+                    let [name, revision] = self.words(text, "group NAME REVISION")?;
+                    let revision = Revision(self.parse(revision, "a revision")?);
+                    let group = Group { revision, members: self.members()? };
+                    chosen.groups.insert(self.parse(name, "a group name")?, group);
+                }
                 _ => return Err(self.unreadable("a target", rest)),
             }
         }
-        Ok(if all { Targets::All } else { Targets::Some { selector, devices } })
+        Ok(if all { Targets::All } else { Targets::Some(chosen) })
+    }
+
+    /// The lines below a group's own: which devices it is.
+    fn members(&mut self) -> Result<Members, ReadPlanError> {
+        let (mut locals, mut selector, mut condition) = (BTreeSet::new(), None, None);
+        loop {
+            if let Some(text) = self.take("target group-device") {
+                locals.insert(self.parse(text, "a local id")?);
+            } else if let Some(text) = self.take("target group-selector") {
+                selector = Some(self.parse(text, "a selector")?);
+            } else if let Some(text) = self.take("target group-where") {
+                condition = Some(self.parse(text, "a condition")?);
+            } else if selector.is_none() && condition.is_none() {
+                return Ok(Members::Fixed(locals));
+            } else {
+                return Ok(Members::Dynamic { selector, condition });
+            }
+        }
+    }
+
+    fn undecided(&mut self) -> Result<Vec<UndecidedDevices>, ReadPlanError> {
+        let mut undecided = Vec::new();
+        while let Some(rest) = self.take("undecided") {
+            let [devices, example, why] = self.words(rest, "undecided DEVICES EXAMPLE REASON")?;
+            undecided.push(UndecidedDevices {
+                why: unescape(why),
+                devices: self.parse(devices, "a number of devices")?,
+                example: example.to_owned(),
+            });
+        }
+        Ok(undecided)
     }
 
     fn device(&self, rest: &str) -> Result<PlannedDevice, ReadPlanError> {

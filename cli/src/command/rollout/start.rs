@@ -15,12 +15,22 @@ use crate::error::CommandError;
 /// A document must fit into one message of the API, which takes 4 MiB; a larger plan is started by its id.
 const DOCUMENT_BYTES_MAX: u64 = 3 << 20;
 
+/// Changes since a plan that a start names before it counts the rest.
+const LEFT_OUT_NAMED: usize = 20;
+
 impl Start {
     pub(super) async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
         let plan = read_plan(&self.plan)?;
         let client = session.client().await?;
-        let request = StartRolloutRequest { request_id: request_id(), plan: Some(plan) };
+        let request =
+            StartRolloutRequest { request_id: request_id(), plan: Some(plan), only_planned: self.only_planned };
         let answer = client.start_rollout(request).await?;
+        for left_out in answer.left_out.iter().take(LEFT_OUT_NAMED) {
+            session.output.note(&format!("changed since the plan: {left_out}"));
+        }
+        if answer.left_out.len() > LEFT_OUT_NAMED {
+            session.output.note(&format!("and {} more", answer.left_out.len() - LEFT_OUT_NAMED));
+        }
         let rollout = login::need(answer.rollout, "rollout")?;
         match self.wait {
             Some(wait) => watch::follow(session, &client, &rollout.id, Some(wait)).await,

@@ -1,8 +1,11 @@
 //! Plans and rollouts as people read them.
 
 use fleetd_proto::fleetd::rollout::v1::{
-    Plan, PlanCounts, PlannedDevice, Rollout, RolloutCounts, RolloutDevice, RolloutDeviceState, Strategy, Verdict,
+    Plan, PlanCounts, PlannedDevice, Rollout, RolloutCounts, RolloutDevice, RolloutDeviceState, Strategy,
+    UndecidedDevices, Verdict,
 };
+
+use fleetd_sync_core::counted::Counted;
 
 use crate::command::device::view::percent;
 use crate::command::wording;
@@ -48,6 +51,17 @@ pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
             .iter()
             .filter(is(Verdict::Install))
             .map(|device| format!("{:<20} {}{}", device.name, plan.version, offline(device, now))),
+    );
+    section(
+        &mut text,
+        "not meant, since the condition cannot be decided",
+        plan.undecided.iter().map(|undecided| {
+            let UndecidedDevices { reason, devices, example } = undecided;
+            format!(
+                "{:<20} {reason} ({example})",
+                Counted(usize::try_from(*devices).unwrap_or(usize::MAX), "device").to_string()
+            )
+        }),
     );
     text.push_str(&format!("traffic {} in all\n", bytes(plan.traffic_bytes)));
     text.push_str(&format!("Plan {} (attempt {}) is saved.\n", plan.id, plan.attempt));

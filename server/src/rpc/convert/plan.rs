@@ -1,6 +1,7 @@
 //! Plans.
 
 use fleetd_actors::rollout::plan::{self, Blocked};
+use fleetd_actors::targeting::UndecidedDevices;
 use fleetd_proto::fleetd::rollout::v1::{self as rollout, BlockedReason, Verdict};
 use fleetd_sync_core::id::ArtifactDigest;
 
@@ -41,6 +42,15 @@ pub(crate) fn plan((plan, created_at, created_by): &SavedPlan, document: Artifac
                 traffic_bytes: of_wave.traffic_bytes,
             })
             .collect(),
+        undecided: plan.undecided.iter().map(undecided).collect(),
+    }
+}
+
+fn undecided(undecided: &UndecidedDevices) -> rollout::UndecidedDevices {
+    rollout::UndecidedDevices {
+        reason: undecided.why.clone(),
+        devices: count(undecided.devices),
+        example: undecided.example.clone(),
     }
 }
 

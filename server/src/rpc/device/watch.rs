@@ -19,11 +19,11 @@ pub(super) fn watch(
     devices: Devices,
     asked: &device::WatchDevicesRequest,
 ) -> Result<Messages<WatchDevicesResponse>, CallError> {
-    let selector = targets::selector(&asked.selector)?;
+    let targets = targets::filter(&devices.backend, (&asked.selector, ""), &[], &[])?;
     let named = asked.devices.iter().map(|device| devices.backend.find_device(device));
     let named: BTreeSet<LocalId> = named.collect::<Result<_, _>>()?;
     // Somebody who names a revoked device wants to see that it is.
-    let filter = Filter { selector, presence: Presence::Unspecified, include_ended: !named.is_empty() };
+    let filter = Filter { targets, presence: Presence::Unspecified, include_ended: !named.is_empty() };
     let after = read_revision(&asked.resume_token)?;
     let watch = Watch { devices, filter, named, shown: BTreeSet::new() };
     Ok(stream(|outlet| watch.run(after, outlet)))

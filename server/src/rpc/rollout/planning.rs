@@ -1,12 +1,13 @@
 //! From targets to a saved plan, and from a plan to its start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use fleetd_actors::device::record::Membership;
-use fleetd_actors::rollout::plan::{self, Plan, PlannedRelease, check_fence};
+use fleetd_actors::rollout::plan::{self, Plan, PlanError, PlannedRelease, StaleReason, check_fence};
 use fleetd_actors::rollout::status::DeviceStatus;
 use fleetd_actors::rollout::strategy::Strategy;
-use fleetd_actors::targeting::{DeviceRow, Targets};
+use fleetd_actors::targeting::index::Selected;
+use fleetd_actors::targeting::{DeviceRow, Group, Targets, UndecidedDevices};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::name::{Version, WorkloadName};
@@ -25,6 +26,8 @@ use crate::record;
 
 /// Bytes of a document that rides in an answer; a longer one is an artifact.
 const DOCUMENT_INLINE_BYTES_MAX: usize = 1 << 20;
+/// Records of devices are read in one go if at least one in so many is wanted, and one by one if not.
+const READ_ALL_FROM_ONE_IN: usize = 16;
 
 /// Plans a release for targets, saves the plan, and gives its id.
 pub(super) async fn plan(
@@ -36,9 +39,16 @@ pub(super) async fn plan(
 ) -> Result<PlanId, CallError> {
     let release = release(backend, workload, version).await?;
     let attempt = last_attempt(backend, release.manifest)? + 1;
-    let rows = rows(backend, &targets)?;
+    let Rows { rows, undecided, devices } = rows(backend, &targets).await?;
     let id = PlanId::random(&mut backend.shared().entropy());
-    let plan = plan::plan(id, release, targets, attempt, strategy, &rows)?;
+    let mut plan = match plan::plan(id, release, targets, attempt, strategy, &rows) {
+        // The rows are those alone that are meant.
+        Err(PlanError::NoMatch { targets, .. }) => {
+            return Err(PlanError::NoMatch { targets, devices, undecided }.into());
+        }
+        planned => planned?,
+    };
+    plan.undecided = undecided;
     backend.commit(vec![record::rollout::put_plan(&plan, backend.now(), &caller.id.to_string())]).await?;
     Ok(id)
 }
@@ -50,8 +60,55 @@ pub(super) async fn check_start(backend: &Backend, plan: &Plan) -> Result<(), Ca
         return Err(CallError::StartedPlan { plan: plan.id, rollout });
     }
     release(backend, &plan.release.workload, &plan.release.version).await?;
-    let rows = rows(backend, &plan.targets)?;
-    check_fence(plan, &rows).map_err(|reasons| CallError::StalePlan { plan: plan.id, reasons })
+    let (today, mut reasons) = look_again(backend, plan)?;
+    let Rows { rows, .. } = rows(backend, &today.targets).await?;
+    reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
+    if reasons.is_empty() { Ok(()) } else { Err(CallError::StalePlan { plan: plan.id, reasons }) }
+}
+
+/// Takes what is left of a plan: the planned devices for which it still holds. Saves that as a plan of its own, and says
+/// what has changed.
+pub(super) async fn only_planned(
+    backend: &Backend,
+    caller: &Caller,
+    plan: &Plan,
+) -> Result<(Plan, Vec<StaleReason>), CallError> {
+    if let Some(rollout) = rollout_of(backend, plan.id)? {
+        return Err(CallError::StartedPlan { plan: plan.id, rollout });
+    }
+    release(backend, &plan.release.workload, &plan.release.version).await?;
+    let (today, mut reasons) = look_again(backend, plan)?;
+    let Rows { rows, .. } = rows(backend, &today.targets).await?;
+    reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
+    if reasons.is_empty() {
+        return Ok((plan.clone(), reasons));
+    }
+    let attempt = last_attempt(backend, plan.release.manifest)? + 1;
+    let id = PlanId::random(&mut backend.shared().entropy());
+    match today.only_planned(id, attempt, &rows) {
+        Some(left) => {
+            backend.commit(vec![record::rollout::put_plan(&left, backend.now(), &caller.id.to_string())]).await?;
+            Ok((left, reasons))
+        }
+        None => Err(CallError::StalePlan { plan: plan.id, reasons }),
+    }
+}
+
+/// A plan with its groups as they are today, and which of them have changed. One that is deleted stays as it was.
+fn look_again(backend: &Backend, plan: &Plan) -> Result<(Plan, Vec<StaleReason>), CallError> {
+    let mut today = plan.clone();
+    let Targets::Some(chosen) = &mut today.targets else { return Ok((today, Vec::new())) };
+    let mut groups = BTreeMap::new();
+    for name in chosen.groups.keys() {
+        match backend.group(name) {
+            Ok((group, revision)) => drop(groups.insert(name.clone(), Group { revision, members: group.members })),
+            Err(CallError::UnknownGroup { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let reasons = plan::check_groups(plan, &groups);
+    chosen.groups.extend(groups);
+    Ok((today, reasons))
 }
 
 /// Reads a plan's document, which must be the one that was saved.
@@ -114,13 +171,7 @@ fn last_attempt(backend: &Backend, manifest: ArtifactDigest) -> Result<u32, Call
         }
         Ok(())
     })?;
-    backend.visit(Space::Device, KeyRange::all(), |_, value, _| {
-        let device = record::device::decode(value)?;
-        let known = device.reports.values().filter(|report| report.digest == Some(manifest));
-        last = known.map(|report| report.attempt).max().unwrap_or(0).max(last);
-        Ok(())
-    })?;
-    Ok(last)
+    Ok(backend.fleet.last_attempt(manifest)?.max(last))
 }
 
 /// The rollout that carries a plan out, if one does.
@@ -136,29 +187,53 @@ pub(super) fn rollout_of(backend: &Backend, plan: PlanId) -> Result<Option<Rollo
     Ok(found)
 }
 
-/// The fleet as a plan sees it. Devices whose key is revoked are of it only where they are named.
-fn rows(backend: &Backend, targets: &Targets) -> Result<Vec<DeviceRow>, CallError> {
-    let busy = busy(backend)?;
-    let mut rows = Vec::new();
-    backend.visit(Space::Device, KeyRange::all(), |_, value, revision| {
-        let device = record::device::decode(value)?;
-        let connection = backend.shared().connections.of_device(device.local).map(|(_, connection)| connection);
-        if device.membership == Membership::Revoked && !is_named(targets, &device) {
-            return Ok(());
-        }
-        let mut row = device_row::of(&device, revision, connection.as_ref());
-        row.rollouts = busy.get(&device.local).cloned().unwrap_or_default();
-        rows.push(row);
-        Ok(())
-    })?;
-    Ok(rows)
+/// The devices that targets mean, as a plan sees them.
+struct Rows {
+    rows: Vec<DeviceRow>,
+    /// Those of which nobody can say it.
+    undecided: Vec<UndecidedDevices>,
+    /// How many devices there are.
+    devices: usize,
 }
 
-fn is_named(targets: &Targets, device: &fleetd_actors::device::record::DeviceRecord) -> bool {
-    let Targets::Some { devices, .. } = targets else { return false };
-    [device.name.to_string(), device.device.to_string(), device.local.to_string()]
-        .iter()
-        .any(|name| devices.contains(name))
+/// The devices that targets mean. Devices whose key is revoked are of the fleet only where they are named.
+async fn rows(backend: &Backend, targets: &Targets) -> Result<Rows, CallError> {
+    let busy = busy(backend)?;
+    let (fleet, shared, asked) = (Arc::clone(&backend.fleet), Arc::clone(&backend.node.shared), targets.clone());
+    let select = move || fleet.select(&asked, &|local| shared.connections.of_device(local).is_some());
+    let selected = tokio::task::spawn_blocking(select).await;
+    let (Selected { mut meant, undecided }, devices) =
+        selected.map_err(|error| CallError::Internal { cause: error.to_string() })??;
+    if let Targets::Some(chosen) = targets {
+        for named in &chosen.devices {
+            meant.extend(backend.index.find(named)?);
+        }
+    }
+    let meant: BTreeSet<LocalId> = meant.into_iter().collect();
+    let mut rows = Vec::with_capacity(meant.len());
+    let mut take = |local: LocalId, value: &[u8], revision| {
+        let device = record::device::decode(value)?;
+        let connection = backend.shared().connections.of_device(local).map(|(_, connection)| connection);
+        let mut row = device_row::of(&device, revision, connection.as_ref());
+        row.rollouts = busy.get(&local).cloned().unwrap_or_default();
+        rows.push(row);
+        Ok(())
+    };
+    if meant.len().saturating_mul(READ_ALL_FROM_ONE_IN) < devices {
+        for local in meant {
+            if let Some(found) = backend.store().get(Space::Device, local.as_bytes())? {
+                take(local, &found.value, found.revision)?;
+            }
+        }
+    } else {
+        backend.visit(Space::Device, KeyRange::all(), |key, value, revision| {
+            match LocalId::from_slice(key).filter(|local| meant.contains(local)) {
+                Some(local) => take(local, value, revision),
+                None => Ok(()),
+            }
+        })?;
+    }
+    Ok(Rows { rows, undecided, devices })
 }
 
 type Busy = BTreeMap<LocalId, BTreeMap<WorkloadName, RolloutId>>;
