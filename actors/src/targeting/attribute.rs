@@ -1,7 +1,5 @@
 //! What can be asked of a device: its labels, its facts, and what its server knows of it besides.
 
-use std::fmt;
-
 use fleetd_sync_core::id::{DeviceId, LocalId};
 use fleetd_sync_core::name::Platform;
 
@@ -43,22 +41,6 @@ impl Attribute {
             "arch" => Some(Self::Arch),
             "online" => Some(Self::Online),
             _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Attribute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Label(key) => write!(f, "labels.{key}"),
-            Self::Fact(key) => write!(f, "facts.{key}"),
-            Self::Name => f.write_str("name"),
-            Self::Id => f.write_str("id"),
-            Self::Site => f.write_str("site"),
-            Self::Platform => f.write_str("platform"),
-            Self::Os => f.write_str("os"),
-            Self::Arch => f.write_str("arch"),
-            Self::Online => f.write_str("online"),
         }
     }
 }
