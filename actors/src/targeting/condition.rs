@@ -212,7 +212,7 @@ fn split(mut expression: IdedExpr, parts: &mut Vec<Part>) {
     }
     let mut check = Check { asks: Some(BTreeSet::new()), depth: 0 };
     // It was checked as a whole.
-    let asks = check.expression(&expression).ok().and_then(|_| check.asks);
+    let asks = check.expression(&expression).ok().and(check.asks);
     parts.push(Part { expression, asks });
 }
 
@@ -427,7 +427,7 @@ impl<'a> Entries<'a> {
         }
     }
 
-    fn key_of<'k>(key: &'k dyn Val) -> Result<&'k str, ExecutionError> {
+    fn key_of(key: &dyn Val) -> Result<&str, ExecutionError> {
         let key = key.downcast_ref::<CelString<'_>>();
         key.map(CelString::inner).ok_or_else(|| ExecutionError::UnexpectedType {
             got: "another".to_owned(),
