@@ -46,7 +46,8 @@ fn a_command_line_that_is_not_understood_is_told_with_all_that_is_wrong() {
     for (line, message) in [
         (
             "rollout plan coffee@1.8.0",
-            "the following required arguments were not provided: <--selector <SELECTOR>|--device <DEVICE>|--all>",
+            "the following required arguments were not provided: \
+             <--selector <SELECTOR>|--where <CONDITION>|--group <GROUP>|--device <DEVICE>|--all>",
         ),
         (
             "rollout plan coffee --all",
