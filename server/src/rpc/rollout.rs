@@ -80,7 +80,7 @@ impl Rollouts {
         let _turn = self.backend.planning.lock().await;
         let mut left_out = Vec::new();
         if is_only_planned {
-            (plan, left_out) = planning::only_planned(&self.backend, caller, &plan).await?;
+            (plan, left_out) = planning::only_planned(&self.backend, &plan).await?;
         } else {
             planning::check_start(&self.backend, &plan).await?;
         }

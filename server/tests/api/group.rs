@@ -54,7 +54,7 @@ async fn a_condition_means_devices_by_what_they_say_and_a_plan_counts_those_that
     let planned = plan(&world, json!({ "condition": has_memory })).await.expect("a plan");
     assert_eq!((&planned["plan"]["counts"]["matched"], &names(&planned)[..]), (&1.into(), &fleet[2..]));
     let undecided = &planned["plan"]["undecided"];
-    assert_eq!((text(&undecided[0]["reason"]), &undecided[0]["devices"]), ("no facts.memory_bytes", &2.into()));
+    assert_eq!((text(&undecided[0]["reason"]), &undecided[0]["devices"]), ("no facts.ram_bytes", &2.into()));
     let nobody = plan(&world, json!({ "condition": "facts.platform > 5" })).await;
     let refused = refuses(nobody, "failed_precondition", "rollout.no_match");
     assert!(refused.details.contains("'_>_' applied to '(string, int)' on 3 devices"), "{refused:?}");

@@ -66,13 +66,9 @@ pub(super) async fn check_start(backend: &Backend, plan: &Plan) -> Result<(), Ca
     if reasons.is_empty() { Ok(()) } else { Err(CallError::StalePlan { plan: plan.id, reasons }) }
 }
 
-/// Takes what is left of a plan: the planned devices for which it still holds. Saves that as a plan of its own, and says
-/// what has changed.
-pub(super) async fn only_planned(
-    backend: &Backend,
-    caller: &Caller,
-    plan: &Plan,
-) -> Result<(Plan, Vec<StaleReason>), CallError> {
+/// Takes what is left of a plan: the planned devices for which it still holds. That is a plan of its own, which its start
+/// saves; what has changed is said with it.
+pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan, Vec<StaleReason>), CallError> {
     if let Some(rollout) = rollout_of(backend, plan.id)? {
         return Err(CallError::StartedPlan { plan: plan.id, rollout });
     }
@@ -86,10 +82,7 @@ pub(super) async fn only_planned(
     let attempt = last_attempt(backend, plan.release.manifest)? + 1;
     let id = PlanId::random(&mut backend.shared().entropy());
     match today.only_planned(id, attempt, &rows) {
-        Some(left) => {
-            backend.commit(vec![record::rollout::put_plan(&left, backend.now(), &caller.id.to_string())]).await?;
-            Ok((left, reasons))
-        }
+        Some(left) => Ok((left, reasons)),
         None => Err(CallError::StalePlan { plan: plan.id, reasons }),
     }
 }
