@@ -158,6 +158,9 @@ async fn a_start_with_only_what_was_planned_leaves_out_what_appeared_and_what_ch
     let shown = json!({ "rolloutId": started["rollout"]["id"] });
     let shown = world.call("rollout.v1.RolloutService/GetRollout", shown).await.expect("it is there");
     assert_eq!(names(&shown), fleet[..1]);
-    // Once more there is nobody left of it.
+    // Once the device has it, nobody is left of the plan.
+    while plan(&world, json!({ "selector": "shop=7" })).await.expect("a plan")["plan"]["counts"]["blocked"] != 2 {
+        tokio::task::yield_now().await;
+    }
     refuses(start(&world, &planned, true).await, "failed_precondition", "rollout.plan_stale");
 }
