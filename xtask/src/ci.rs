@@ -1,7 +1,9 @@
 //! Everything that a change must pass, in the order in which it fails soonest.
 
 use std::env;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -144,9 +146,49 @@ fn clippy(shell: &Shell) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn test(shell: &Shell) -> anyhow::Result<Outcome> {
-    cmd!(shell, "cargo test --workspace").run()?;
+/// Runs all tests, also after one has failed; what failed is said once more at the very end, where it is looked for.
+fn test(_: &Shell) -> anyhow::Result<Outcome> {
+    let mut cargo = Command::new("cargo")
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .current_dir(root())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start `cargo test`")?;
+    let mut failures = Failures::default();
+    for line in BufReader::new(cargo.stdout.take().context("the tests' output")?).split(b'\n') {
+        let line = String::from_utf8_lossy(&line.context("read the tests' output")?).into_owned();
+        println!("{line}");
+        failures.take(line);
+    }
+    let status = cargo.wait().context("wait for `cargo test`")?;
+    anyhow::ensure!(status.success(), "`cargo test --workspace` ended with {status}\n{}", failures.said.join("\n"));
     Ok(Outcome::Passed)
+}
+
+/// What a test harness says of the tests that failed, in its part between `failures:` and `test result:`.
+#[derive(Default)]
+struct Failures {
+    is_inside: bool,
+    lines_of_one: usize,
+    said: Vec<String>,
+}
+
+impl Failures {
+    /// Lines that are kept of each test that failed.
+    const LINES_MAX: usize = 30;
+
+    fn take(&mut self, line: String) {
+        if line == "failures:" {
+            (self.is_inside, self.lines_of_one) = (true, 0);
+        } else if line.starts_with("test result:") {
+            self.is_inside = false;
+        } else if self.is_inside {
+            self.lines_of_one = if line.starts_with("---- ") { 1 } else { self.lines_of_one + 1 };
+            if self.lines_of_one <= Self::LINES_MAX && !line.is_empty() {
+                self.said.push(line);
+            }
+        }
+    }
 }
 
 /// Runs seeds that are always the same, seeds that nobody has seen before, and compares processes of one seed.
@@ -194,6 +236,17 @@ mod tests {
         let table = table(&rows);
         assert!(table.contains("test         6.0  FAILED"), "{table}");
         assert!(table.contains("all          6.1"), "{table}");
+    }
+
+    #[test]
+    fn what_failed_is_kept_without_its_long_trace() {
+        let mut failures = Failures::default();
+        let said = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nleft: 1";
+        let trace = "  frame\n".repeat(100);
+        let end = "\nfailures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed";
+        format!("{said}\n{trace}{end}\nmore").lines().for_each(|line| failures.take(line.to_owned()));
+        assert_eq!(failures.said.len(), Failures::LINES_MAX + 1);
+        assert_eq!((failures.said[1].as_str(), failures.said.last().map(String::as_str)), ("left: 1", Some("    b")));
     }
 
     #[test]
