@@ -518,7 +518,7 @@ impl Plan {
     /// What is left of a plan that has become stale: the planned devices of which planning again would say the same.
     /// It names them, so that no other device can come to it; `None` when none of them gets the release.
     #[must_use]
-    pub fn only_planned(&self, id: PlanId, attempt: u32, rows: &[DeviceRow]) -> Option<Self> {
+    pub fn only_planned(&self, attempt: u32, rows: &[DeviceRow]) -> Option<Self> {
         let matcher = Matcher::new(&self.targets);
         let rows: BTreeMap<_, _> =
             rows.iter().filter(|row| matcher.matches(*row)).map(|row| (row.local, row)).collect();
@@ -530,9 +530,19 @@ impl Plan {
         let devices: Vec<_> = self.devices.iter().filter_map(again).collect();
         let named = devices.iter().map(|device| device.local.to_string()).collect();
         let targets = Targets::Some(Chosen { devices: named, ..Chosen::default() });
+        let id = self.id_of_what_is_left();
         let left = Self { id, attempt, targets, undecided: Vec::new(), devices, ..self.clone() };
         let has_some = left.assigned().next().is_some();
         has_some.then_some(left)
+    }
+
+    /// The id of what [`Plan::only_planned`] leaves of the plan. There is one to each plan, so that none is started twice.
+    #[must_use]
+    pub fn id_of_what_is_left(&self) -> PlanId {
+        let digest = ArtifactDigest::of(&[b"fleetd-plan-left\0", self.id.as_bytes().as_slice()].concat());
+        let mut bytes = [0; PlanId::LENGTH];
+        bytes.iter_mut().zip(digest.as_bytes()).for_each(|(byte, of_digest)| *byte = *of_digest);
+        PlanId::from_bytes(bytes)
     }
 }
 

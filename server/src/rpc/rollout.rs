@@ -141,7 +141,7 @@ impl RolloutService for Rollouts {
         let again = || {
             let plan = self.plan_of(asked.plan.as_ref())?;
             let lost = || CallError::AnswerLost { request_id: asked.request_id.clone() };
-            let rollout = planning::rollout_of(&self.backend, plan.id)?.ok_or_else(lost)?;
+            let rollout = planning::rollout_of(&self.backend, &plan)?.ok_or_else(lost)?;
             let rollout = Some(self.shown(rollout)?);
             Ok(api::StartRolloutResponse { rollout, left_out: Vec::new() })
         };

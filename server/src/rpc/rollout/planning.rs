@@ -56,7 +56,7 @@ pub(super) async fn plan(
 /// Checks that a saved plan may start now: its release still counts, nobody has started it, and planning again would
 /// say the same of every device.
 pub(super) async fn check_start(backend: &Backend, plan: &Plan) -> Result<(), CallError> {
-    if let Some(rollout) = rollout_of(backend, plan.id)? {
+    if let Some(rollout) = rollout_of(backend, plan)? {
         return Err(CallError::StartedPlan { plan: plan.id, rollout });
     }
     release(backend, &plan.release.workload, &plan.release.version).await?;
@@ -69,7 +69,7 @@ pub(super) async fn check_start(backend: &Backend, plan: &Plan) -> Result<(), Ca
 /// Takes what is left of a plan: the planned devices for which it still holds. That is a plan of its own, which its start
 /// saves; what has changed is said with it.
 pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan, Vec<StaleReason>), CallError> {
-    if let Some(rollout) = rollout_of(backend, plan.id)? {
+    if let Some(rollout) = rollout_of(backend, plan)? {
         return Err(CallError::StartedPlan { plan: plan.id, rollout });
     }
     release(backend, &plan.release.workload, &plan.release.version).await?;
@@ -80,8 +80,7 @@ pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan
         return Ok((plan.clone(), reasons));
     }
     let attempt = last_attempt(backend, plan.release.manifest)? + 1;
-    let id = PlanId::random(&mut backend.shared().entropy());
-    match today.only_planned(id, attempt, &rows) {
+    match today.only_planned(attempt, &rows) {
         Some(left) => Ok((left, reasons)),
         None => Err(CallError::StalePlan { plan: plan.id, reasons }),
     }
@@ -167,12 +166,13 @@ fn last_attempt(backend: &Backend, manifest: ArtifactDigest) -> Result<u32, Call
     Ok(backend.fleet.last_attempt(manifest)?.max(last))
 }
 
-/// The rollout that carries a plan out, if one does.
-pub(super) fn rollout_of(backend: &Backend, plan: PlanId) -> Result<Option<RolloutId>, CallError> {
+/// The rollout that carries a plan out, or what was left of it, if one does.
+pub(super) fn rollout_of(backend: &Backend, plan: &Plan) -> Result<Option<RolloutId>, CallError> {
+    let ids = [plan.id, plan.id_of_what_is_left()];
     let mut found = None;
     backend.visit(Space::Rollout, KeyRange::all(), |_, value, _| {
         let header = record::rollout::decode_header(value)?;
-        if header.plan == plan {
+        if ids.contains(&header.plan) {
             found = Some(header.rollout);
         }
         Ok(())
