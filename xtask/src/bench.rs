@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the numbers of the design, measured on a release build of this tree.
 //!
-//! A row is `{name, value, unit, target, met}`, and `peers` where others were measured beside it. Speeds are per second of processor time, which other work on the
-//! machine changes little. Nothing here is a test: a row that misses its target is printed as a miss, and the command
+//! A row is `{name, value, unit, target, met}`, with `peers` where others were measured beside it, and `rss_mb` where the
+//! server's memory counts. Speeds are per second of processor time, which other work on the machine changes little. Nothing here is a test: a row that misses its target is printed as a miss, and the command
 //! fails only when something could not be measured.
 
 mod fleet;
@@ -15,6 +15,8 @@ use serde::Serialize;
 pub(crate) enum What {
     /// Server and agent: memory, processor time and bytes, beside peers.
     Main,
+    /// Rollouts: which devices are meant, plans, a rehearsal, and ten thousand devices, also on a bad day.
+    Rollout,
     /// The simulator: events, memory, handshakes and seeds.
     Sim,
 }
@@ -43,6 +45,9 @@ struct Row {
     unit: &'static str,
     target: String,
     met: bool,
+    /// The most memory that the server held meanwhile, where that is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rss_mb: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     peers: Vec<Peer>,
 }
@@ -83,7 +88,7 @@ impl Row {
             Target::AtLeast(least) => format!(">= {}", rounded(least)),
             Target::AtMost(most) => format!("<= {}", rounded(most)),
         };
-        Self { name, value, unit, target: told, met: target.is_met(value), peers: Vec::new() }
+        Self { name, value, unit, target: told, met: target.is_met(value), rss_mb: None, peers: Vec::new() }
     }
 }
 
@@ -98,12 +103,16 @@ pub(crate) fn run(what: What, only: &[String], is_json: bool, with_peers: bool) 
         } else {
             let verdict = if row.met { "met" } else { "MISSED" };
             println!("{:<22} {:>12} {:<28} {:>14}  {verdict}", row.name, rounded(row.value), row.unit, row.target);
+            row.rss_mb
+                .iter()
+                .for_each(|rss| println!("{:<22} {:>12} MB, the server's memory at most", "", rounded(*rss)));
             row.peers.iter().for_each(|peer| println!("{:<22} {peer}", ""));
         }
         Ok(())
     };
     match what {
-        What::Main => fleet::run(only, with_peers, &mut { print }),
+        What::Main => fleet::run(&fleet::MAIN, only, with_peers, &mut { print }),
+        What::Rollout => fleet::run(&fleet::ROLLOUT, only, with_peers, &mut { print }),
         What::Sim => sim::run(only, &mut { print }),
     }
 }

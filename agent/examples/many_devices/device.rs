@@ -1,6 +1,7 @@
 //! One device: the agent's own node, on a disk and a store in memory, with a socket of its own.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use fleetd_actors::shell::ShellEngine;
@@ -41,6 +42,8 @@ pub(crate) struct Surroundings {
     pub(crate) token: EnrolmentToken,
     pub(crate) settings: Settings,
     pub(crate) platform: Platform,
+    /// Every so-manyth device is one on which programs fail.
+    pub(crate) failing_every: Option<NonZeroUsize>,
     pub(crate) traffic: Arc<Traffic>,
 }
 
@@ -51,6 +54,7 @@ pub(crate) struct Device {
     store: Arc<MemoryStore>,
     identity: MemoryIdentityFiles,
     disk: MemoryDisk,
+    is_failing: bool,
     programs: Option<Arc<Programs>>,
     running: Option<(Node, ShellEngine, Endpoint)>,
 }
@@ -65,8 +69,8 @@ impl Blocking for RuntimeBlocking {
 }
 
 impl Device {
-    /// A device fresh from the factory.
-    pub(crate) fn new() -> Result<Self, Failure> {
+    /// A device fresh from the factory; programs fail on it if it `is_failing`.
+    pub(crate) fn new(is_failing: bool) -> Result<Self, Failure> {
         let mut entropy = system_entropy()?;
         Ok(Self {
             key: SecretKey::generate(&mut entropy),
@@ -74,6 +78,7 @@ impl Device {
             store: Arc::new(MemoryStore::immediate()),
             identity: MemoryIdentityFiles::default(),
             disk: MemoryDisk::new(DISK_BYTES),
+            is_failing,
             programs: None,
             running: None,
         })
@@ -105,7 +110,8 @@ impl Device {
             Arc::clone(&clock),
             entropy.stream("endpoint"),
         );
-        let programs = self.programs.get_or_insert_with(|| Arc::new(Programs::new(Arc::clone(&blocking))));
+        let is_failing = self.is_failing;
+        let programs = self.programs.get_or_insert_with(|| Arc::new(Programs::new(Arc::clone(&blocking), is_failing)));
         let options = NodeOptions {
             identity: DeviceIdentity {
                 key: self.key.clone(),

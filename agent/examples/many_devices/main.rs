@@ -19,6 +19,7 @@ mod meter;
 mod program;
 
 use std::io::BufRead as _;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ struct Arguments {
     /// Keep the connection alive as on a LAN, not as behind a NAT.
     #[arg(long)]
     lan: bool,
+    /// On every so-manyth device programs end as soon as they are started.
+    #[arg(long)]
+    failing_every: Option<NonZeroUsize>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -55,6 +59,7 @@ fn main() -> Result<(), Failure> {
         token: arguments.token,
         settings: if arguments.lan { Settings::lan() } else { Settings::default() },
         platform: "linux/amd64".parse()?,
+        failing_every: arguments.failing_every,
         traffic: Arc::<Traffic>::default(),
     };
     let mut devices: Vec<Device> = Vec::new();
@@ -73,7 +78,9 @@ fn main() -> Result<(), Failure> {
 
 fn start(devices: &mut Vec<Device>, count: usize, surroundings: &Surroundings) -> Result<(), Failure> {
     while devices.len() < count {
-        devices.push(Device::new()?);
+        let number = devices.len() + 1;
+        let is_failing = surroundings.failing_every.is_some_and(|every| number.is_multiple_of(every.get()));
+        devices.push(Device::new(is_failing)?);
     }
     let asleep = devices.iter_mut().take(count).filter(|device| !device.is_running());
     for (number, device) in asleep.enumerate() {

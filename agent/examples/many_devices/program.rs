@@ -1,5 +1,5 @@
-//! Programs that run well and say nothing: what a device does with one is its agent's business, which is what is
-//! measured.
+//! Programs that say nothing, and run well but on devices where each fails at once: what a device does with one is its
+//! agent's business, which is what is measured.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,16 +16,19 @@ use fleetd_sync_core::name::WorkloadName;
 const PID: u32 = 2;
 /// The signal that ends a program.
 const TERM: i32 = 15;
+/// What a program says at its end where it fails.
+const FAILED: i32 = 3;
 
 /// The programs of one device.
 pub(crate) struct Programs {
     running: Mutex<BTreeMap<WorkloadName, (OperationId, RunnerEvents)>>,
     blocking: Arc<dyn Blocking>,
+    is_failing: bool,
 }
 
 impl Programs {
-    pub(crate) fn new(blocking: Arc<dyn Blocking>) -> Self {
-        Self { running: Mutex::default(), blocking }
+    pub(crate) fn new(blocking: Arc<dyn Blocking>, is_failing: bool) -> Self {
+        Self { running: Mutex::default(), blocking, is_failing }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<WorkloadName, (OperationId, RunnerEvents)>> {
@@ -41,12 +44,16 @@ impl Programs {
 
 impl Runner for Programs {
     fn start(&self, operation: OperationId, spec: RunSpec, events: RunnerEvents) {
-        self.running().insert(spec.workload.clone(), (operation, Arc::clone(&events)));
+        if !self.is_failing {
+            self.running().insert(spec.workload.clone(), (operation, Arc::clone(&events)));
+        }
         let event = |kind| RunnerEvent { operation, workload: spec.workload.clone(), kind };
         let (started, ready) = (event(RunnerEventKind::Started { pid: PID }), event(RunnerEventKind::Ready));
+        let failed = event(RunnerEventKind::Exited { status: ExitStatus::Code(FAILED) });
+        let second = if self.is_failing { failed } else { ready };
         self.blocking.run(Box::new(move || {
             events(started);
-            events(ready);
+            events(second);
         }));
     }
 

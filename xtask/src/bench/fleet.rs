@@ -9,7 +9,10 @@ mod broker;
 mod change;
 mod goosebit;
 mod idle;
+mod matching;
 mod process;
+mod registered;
+mod rehearsal;
 mod rollout;
 mod server;
 
@@ -26,6 +29,8 @@ use crate::ci::root;
 const FLEETD: &str = "target/release/fleetd";
 /// Its devices: `agent/examples/many_devices`.
 const DEVICES: &str = "target/release/examples/many_devices";
+/// An index over made-up devices: `actors/examples/match_devices.rs`.
+const MATCHING: &str = "target/release/examples/match_devices";
 /// Where servers and peers keep what they keep, relative to the root.
 const WORKSHOP: &str = "target/bench";
 /// Time in which thousands must have connected on a machine that has other things to do.
@@ -57,12 +62,13 @@ impl Workshop {
 }
 
 /// One measurement, and the rows that come of it.
-struct Measurement {
+pub(super) struct Measurement {
     names: &'static [&'static str],
     rows: fn(&Bench) -> anyhow::Result<Vec<Row>>,
 }
 
-const MEASUREMENTS: [Measurement; 5] = [
+/// `cargo xtask bench main`.
+pub(super) const MAIN: [Measurement; 5] = [
     Measurement {
         names: &[
             "ram_per_idle_device",
@@ -79,23 +85,34 @@ const MEASUREMENTS: [Measurement; 5] = [
     Measurement { names: &["agent_rss", "agent_shims", "agent_binary", "agent_flash_day"], rows: agent::rows },
 ];
 
+/// `cargo xtask bench rollout`.
+pub(super) const ROLLOUT: [Measurement; 5] = [
+    Measurement { names: &["match_1m", "match_1m_cel"], rows: matching::rows },
+    Measurement { names: &["idle_100k", "plan_100k_first", "plan_100k"], rows: registered::rows },
+    Measurement { names: &["rehearse_10k"], rows: rehearsal::rows },
+    Measurement { names: &["rollout_10k_cpu"], rows: rollout::rows },
+    Measurement { names: &["rollout_10k_bad_day"], rows: rollout::bad_day },
+];
+
 /// Measures the rows that `only` names, or all of them.
 pub(super) fn run(
+    measurements: &[Measurement],
     only: &[String],
     with_peers: bool,
     print: &mut dyn FnMut(&Row) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let known: Vec<&str> = MEASUREMENTS.iter().flat_map(|measurement| measurement.names).copied().collect();
+    let known: Vec<&str> = measurements.iter().flat_map(|measurement| measurement.names).copied().collect();
     if let Some(unknown) = only.iter().find(|name| !known.contains(&name.as_str())) {
         anyhow::bail!("there is no row `{unknown}`; the rows are: {}", known.join(", "));
     }
     let shell = Shell::new().context("find the working folder")?;
     shell.change_dir(root());
-    cmd!(shell, "cargo build --release --package fleetd --package fleetd-agent --bin fleetd --example many_devices")
-        .run()?;
+    let packages = ["--package", "fleetd", "--package", "fleetd-agent", "--package", "fleetd-actors"];
+    let examples = ["--bin", "fleetd", "--example", "many_devices", "--example", "match_devices"];
+    cmd!(shell, "cargo build --release {packages...} --features fleetd-actors/cel {examples...}").run()?;
     let bench = Bench { shell, workshop: Workshop(root().join(WORKSHOP)), with_peers };
     let is_wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
-    for measurement in MEASUREMENTS.iter().filter(|measurement| measurement.names.iter().any(|name| is_wanted(name))) {
+    for measurement in measurements.iter().filter(|measurement| measurement.names.iter().any(|name| is_wanted(name))) {
         let rows = (measurement.rows)(&bench).with_context(|| format!("measure {}", measurement.names.join(", ")))?;
         for row in rows.iter().filter(|row| is_wanted(row.name)) {
             print(row)?;

@@ -48,6 +48,12 @@ impl Process {
         memory_bytes(self.child.id(), what)
     }
 
+    /// The most memory that it has held so far, in bytes.
+    pub(super) fn memory_bytes_at_most(&self) -> anyhow::Result<f64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        kibibytes(&path, "VmHWM")
+    }
+
     pub(super) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -83,8 +89,12 @@ impl Drop for Process {
 
 /// What `/proc/PID/smaps_rollup` says of a process, in bytes.
 pub(super) fn memory_bytes(id: u32, what: &str) -> anyhow::Result<f64> {
-    let path = format!("/proc/{id}/smaps_rollup");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    kibibytes(&format!("/proc/{id}/smaps_rollup"), what)
+}
+
+/// What a file of the kernel says in kB of something, in bytes.
+fn kibibytes(path: &str, what: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<f64>().ok());
     Ok(kib.with_context(|| format!("{path} has no {what}"))? * 1024.0)
@@ -124,8 +134,8 @@ impl Traffic {
 /// Many clients in one process that is told what to do line by line, and answers each line with one of JSON.
 #[derive(Debug)]
 pub(super) struct Clients {
-    /// Held so that it ends with this.
-    _process: Process,
+    /// It ends with this.
+    process: Process,
     asked: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
@@ -136,7 +146,11 @@ impl Clients {
         let mut process = Process::start(command, log)?;
         let asked = process.child.stdin.take().context("the clients have no input")?;
         let answers = process.child.stdout.take().context("the clients have no output")?;
-        Ok(Self { _process: process, asked, answers: BufReader::new(answers) })
+        Ok(Self { process, asked, answers: BufReader::new(answers) })
+    }
+
+    pub(super) const fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Gives a command and returns the answer.

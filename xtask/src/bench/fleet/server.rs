@@ -63,6 +63,16 @@ impl Server {
         self.start()
     }
 
+    /// Kills the process, as a power cut does, and starts a new one on the same data. Returns the processor time, in
+    /// seconds, that the killed one had taken.
+    pub(super) fn kill_and_start(&mut self) -> anyhow::Result<f64> {
+        let process = self.process.take().context("the server does not run")?;
+        let paid = process.cpu_seconds()?;
+        drop(process);
+        self.start()?;
+        Ok(paid)
+    }
+
     pub(super) fn process(&self) -> anyhow::Result<&Process> {
         self.process.as_ref().context("the server does not run")
     }
@@ -99,6 +109,24 @@ impl Server {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "fleetd {} failed:\n{said}", arguments.join(" "));
         Ok(output.stdout)
+    }
+
+    /// Runs an operator's command, and returns the processor time that it took itself, in seconds, and what it prints.
+    pub(super) fn operate_and_pay(&self, arguments: &[&str]) -> anyhow::Result<(f64, Value)> {
+        let command = self.command();
+        let mut shell = Command::new("bash");
+        shell.args(["-c", r#"TIMEFORMAT='%U %S'; time "$0" "$@" 2>"$STDERR""#]).arg(command.get_program());
+        shell.arg("--json").args(arguments).env("STDERR", self.directory.join("operator.log")).stdin(Stdio::null());
+        command.get_envs().for_each(|(name, value)| match value {
+            Some(value) => _ = shell.env(name, value),
+            None => _ = shell.env_remove(name),
+        });
+        let output = shell.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "fleetd {} failed; see {}", arguments.join(" "), self.directory.display());
+        let paid = said.split_whitespace().map(str::parse::<f64>).sum::<Result<f64, _>>();
+        let paid = paid.with_context(|| format!("bash told no times: {said}"))?;
+        Ok((paid, serde_json::from_slice(&output.stdout).context("read what the command printed")?))
     }
 
     /// A token with which so many devices may enrol, and wait for nobody.
