@@ -10,7 +10,7 @@ use std::io::{IsTerminal as _, Write as _};
 pub use moment::Moment;
 pub use progress::{LiveLine, Progress};
 pub use quantity::bytes;
-pub use table::table;
+pub use table::{markdown, markdown_table, table};
 
 use crate::error::{self, CommandError};
 

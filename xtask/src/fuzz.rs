@@ -62,7 +62,7 @@ pub(crate) fn run(name: Option<&str>, list: bool, duration: &str, reduce: bool) 
     let known = || TARGETS.map(|target| target.name).join(", ");
     let target = TARGETS.iter().find(|target| target.name == name);
     let target = target.with_context(|| format!("there is no target `{name}`; the targets are: {}", known()))?;
-    let seconds = seconds(duration)?;
+    let seconds = self::duration(duration)?.as_secs();
     let program = build(target)?;
     let found = root().join(FOUND).join(target.name);
     let committed = root().join(target.folder());
@@ -77,7 +77,7 @@ pub(crate) fn run(name: Option<&str>, list: bool, duration: &str, reduce: bool) 
 }
 
 /// Reads a duration as people write it: `90s`, `20m`, `2h`.
-fn seconds(duration: &str) -> anyhow::Result<u64> {
+pub(crate) fn duration(duration: &str) -> anyhow::Result<Duration> {
     let (number, unit) = duration.split_at(duration.find(|c: char| !c.is_ascii_digit()).unwrap_or(duration.len()));
     let unit = match unit {
         "s" => 1,
@@ -86,7 +86,8 @@ fn seconds(duration: &str) -> anyhow::Result<u64> {
         _ => anyhow::bail!("`{duration}` is no duration: write 90s, 20m or 2h"),
     };
     let number: u64 = number.parse().with_context(|| format!("`{duration}` is no duration"))?;
-    number.checked_mul(unit).filter(|seconds| *seconds > 0).context("the duration is nothing, or too long")
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).context("the duration is nothing, or too long")
 }
 
 /// Builds the binary that has the target, and returns its path.
@@ -239,10 +240,10 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        assert_eq!(seconds("90s").unwrap(), 90);
-        assert_eq!(seconds("20m").unwrap(), 1200);
+        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("20m").unwrap(), Duration::from_secs(1200));
         for wrong in ["", "20", "m", "0m", "1d", "99999999999999999999h"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
+            assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! `cargo xtask soak`: one thing for long. And the short form of it that every change must pass.
 
+use std::time::Instant;
+
 use anyhow::Context as _;
 use clap::ValueEnum;
 use xshell::{Shell, cmd};
@@ -11,6 +13,9 @@ use crate::ci::root;
 pub(crate) enum What {
     /// Seeds of the simulator's scenarios.
     Sim,
+    /// A server that dies again and again while a rollout goes on: at each of its calls in the simulator, then as a
+    /// process, in each phase and at random.
+    Rollout,
 }
 
 /// Seeds of the set that is the same in every run of CI.
@@ -33,6 +38,16 @@ pub(crate) fn run(what: What, duration: &str) -> anyhow::Result<()> {
         What::Sim => {
             cmd!(shell, "cargo run -- sim run --seeds 1000000 --all-marks --within {duration} --report {REPORT}")
                 .run()?;
+        }
+        What::Rollout => {
+            let end = Instant::now() + crate::fuzz::duration(duration)?;
+            let simulated = "waves::a_rollout_goes_on_at_whichever_call_the_server_dies_in_it";
+            let arguments = ["--test", "runner", "--", "--ignored"];
+            cmd!(shell, "cargo test --package fleetd-simulator {arguments...} --exact {simulated}").run()?;
+            while {
+                cmd!(shell, "cargo test --package fleetd-chaos-tests {arguments...} waves::").run()?;
+                Instant::now() < end
+            } {}
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! `rollout`: bringing releases to devices.
 
+mod markdown;
 mod plan;
 mod rehearse;
 mod start;
@@ -74,6 +75,9 @@ pub struct Plan {
     /// Also write the plan to a file, for `rollout start`
     #[arg(long, value_name = "PATH")]
     pub out: Option<PathBuf>,
+    /// Also add the plan in Markdown to the end of a file, such as "$GITHUB_STEP_SUMMARY"
+    #[arg(long, value_name = "PATH")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// Start what was planned.

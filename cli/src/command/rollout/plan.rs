@@ -8,7 +8,7 @@ use fleetd_proto::fleetd::rollout::v1::{GetPlanRequest, Plan as PlanMessage, Pla
 use fleetd_sync_core::id::ArtifactDigest;
 use serde_json::json;
 
-use super::{Plan, view};
+use super::{Plan, markdown, view};
 use crate::client::json::json as message_json;
 use crate::client::{CallError, FleetClient, request_id};
 use crate::command::{Session, login};
@@ -36,6 +36,9 @@ impl Plan {
         if let Some(path) = &self.out {
             let document = document(&client, &plan, answer.document).await?;
             write(path, &document)?;
+        }
+        if let Some(path) = &self.markdown {
+            markdown::append(path, &markdown::plan(&plan, &devices, Moment::now()))?;
         }
         let object = json!({
             "plan": message_json(&plan),

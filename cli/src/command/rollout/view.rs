@@ -145,7 +145,7 @@ fn devices_of(count: u32) -> String {
 }
 
 /// Says what stands between the waves, and when the rollout stops itself.
-fn limits(strategy: &Strategy) -> String {
+pub(super) fn limits(strategy: &Strategy) -> String {
     let mut parts = Vec::new();
     let span = |span: Option<prost_types::Duration>| {
         let span = std::time::Duration::try_from(span.unwrap_or_default()).unwrap_or_default();
@@ -181,7 +181,7 @@ pub fn explanation(rollout: &Rollout) -> String {
     rollout.explanation.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn offline(device: &PlannedDevice, now: Moment) -> String {
+pub(super) fn offline(device: &PlannedDevice, now: Moment) -> String {
     match wording::moment(device.offline_since.as_ref()).elapsed(now) {
         online if online == "-" => String::new(),
         elapsed => format!("  offline for {elapsed}, follows later"),

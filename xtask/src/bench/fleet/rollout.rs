@@ -58,7 +58,7 @@ pub(super) fn bad_day(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     std::thread::sleep(SETTLED);
     let before = server.process()?.cpu_seconds()?;
     let started = server.operate(&["rollout", "start", &plan])?;
-    let rollout = text_at(&started, "/rollout/id")?;
+    let rollout = text_at(&started, "/id")?;
     let healthy = |server: &Server| -> anyhow::Result<(u64, String)> {
         let shown = server.operate(&["rollout", "show", &rollout, "--state", "failed"])?;
         let healthy = shown.pointer("/rollout/counts/healthy").and_then(serde_json::Value::as_u64);
