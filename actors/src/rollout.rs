@@ -650,6 +650,9 @@ impl Rollout {
 
     fn on_presence(&mut self, now: Now, device: LocalId, offline_since: Option<Wall>, turn: &mut RolloutTurn) {
         let is_capped = self.plan().is_some_and(|plan| plan.strategy.is_capped());
+        if offline_since.is_some() && self.run.as_ref().is_some_and(|run| run.may_be_back(device)) {
+            return;
+        }
         self.change(now, device, turn, |progress| {
             progress.offline_since = offline_since;
             progress.is_late = false;

@@ -45,7 +45,7 @@ fn a_job_pushes_a_release_shows_its_plan_and_starts_it() {
         // What goes wrong ends the job, and says how.
         let bad = job.run(cluster, &[("RELEASE", "coffee@9.9.9"), ("TARGETS", "--all")])?;
         let said = String::from_utf8_lossy(&bad.stderr).into_owned();
-        ensure!(bad.status.code() == Some(1) && said.contains("coffee 9.9.9"), "{said}");
+        ensure!(bad.status.code() == Some(1) && said.contains("coffee@9.9.9"), "{said}");
         let silent = job.run(cluster, &[("RELEASE", "coffee@1.0.0")])?;
         let said = String::from_utf8_lossy(&silent.stderr).into_owned();
         ensure!(silent.status.code() == Some(2) && said.contains("TARGETS"), "{said}");

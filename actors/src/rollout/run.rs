@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_sync_core::id::LocalId;
+use fleetd_sync_core::limit;
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::{Monotonic, Now};
 
@@ -22,8 +23,11 @@ pub(super) const SENT_PER_TURN: usize = 256;
 pub(super) const RESEND_FIRST: Duration = Duration::from_secs(10);
 /// The longest such time.
 pub(super) const RESEND_LAST: Duration = Duration::from_mins(10);
-/// Time in which a device that could be reached must acknowledge, before it is counted as offline.
-pub(super) const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(15);
+/// Time in which a device that is assigned must acknowledge, before it is counted as offline. A link that breaks and
+/// comes back within it, as that of a whole site does, lets no gate pass by those who are just not there.
+pub(super) const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(30);
+/// The same after a load: a server that was down finds nobody there, and devices dial it once a minute by then.
+pub(super) const RETURN_WITHIN: Duration = Duration::from_secs(limit::DIAL_BACKOFF_LAST.as_secs() + 30);
 /// Time that a device may be gone after it acknowledged, before it is counted as failed: a restart is no failure.
 pub(super) const SILENT_AFTER: Duration = Duration::from_mins(10);
 /// Time after which a device that is away, and gets its assignment only when there is a place for it, is looked for
@@ -124,11 +128,10 @@ impl RolloutRun {
     /// Whoever is away speaks by itself when it is back.
     pub(super) fn ask_again(&mut self) {
         let is_running = self.header.phase == RolloutPhase::Running;
-        let is_awaited = |progress: &DeviceProgress| {
-            let is_expected = progress.status.waits_for_device() && !progress.is_queued() && !progress.is_offline();
-            progress.status.is_at_work() || (is_running && (is_expected || progress.status.is_passing()))
+        let is_asked = |progress: &DeviceProgress| {
+            progress.status.is_at_work() || (is_running && (is_awaited(progress) || progress.status.is_passing()))
         };
-        let awaited = self.devices.iter().filter(|(_, progress)| is_awaited(progress));
+        let awaited = self.devices.iter().filter(|(_, progress)| is_asked(progress));
         self.unasked = awaited.map(|(device, _)| *device).collect();
     }
 
@@ -242,6 +245,9 @@ impl RolloutRun {
                 self.expect(now, device);
                 continue;
             }
+            // Whose actor knows since when it is away says so.
+            let is_late = self.devices.get(&device).is_some_and(is_awaited);
+            self.unasked.extend(is_late.then_some(device));
             self.change(now, device, turn, |progress| match progress.status {
                 DeviceStatus::Pending | DeviceStatus::Assigned => {
                     progress.is_late = true;
@@ -261,9 +267,20 @@ impl RolloutRun {
         if !self.is_armed {
             self.is_armed = true;
             self.arm_stage(now);
+            let awaited = self.unasked.iter().filter(|device| self.devices.get(device).is_some_and(is_awaited));
+            for device in awaited.copied().collect::<Vec<_>>() {
+                self.due_at.set(device, now.monotonic + RETURN_WITHIN);
+            }
             let devices: Vec<_> = self.devices.keys().copied().collect();
             devices.into_iter().for_each(|device| self.expect(now, device));
         }
+    }
+
+    /// Says whether a device that seems to be away may only have lost its link: it was assigned, and the time in which it
+    /// has to acknowledge is not over. It holds its wave up until then.
+    pub(super) fn may_be_back(&self, device: LocalId) -> bool {
+        let has_time = self.due_at.is_set(device) || self.unsent.contains(&device);
+        has_time && self.devices.get(&device).is_some_and(is_awaited)
     }
 
     /// Lets devices begin for which there is a place.
@@ -357,6 +374,11 @@ impl RolloutRun {
             header.phase
         );
     }
+}
+
+/// Says whether a device was assigned, is to acknowledge that, and is not counted as offline.
+fn is_awaited(progress: &DeviceProgress) -> bool {
+    progress.status.waits_for_device() && !progress.is_queued() && !progress.is_offline()
 }
 
 /// Takes back what a device that is away was assigned, where places at work are few: it gets one when it is back.

@@ -11,7 +11,7 @@ use fleetd_sync_core::id::{ArtifactDigest, DeviceId};
 use proptest::prelude::*;
 
 use super::plan::{Blocked, PlannedDevice, PlannedRelease, Verdict};
-use super::run::{ACKNOWLEDGE_WITHIN, RESEND_FIRST, SENT_PER_TURN, SILENT_AFTER};
+use super::run::{ACKNOWLEDGE_WITHIN, RESEND_FIRST, RETURN_WITHIN, SENT_PER_TURN, SILENT_AFTER};
 use super::strategy::{FailureBudget, Place, Strategy as RolloutStrategy};
 use super::*;
 use crate::flight::Recorded as _;

@@ -69,6 +69,33 @@ fn one_that_is_away_holds_up_nobody_and_follows_under_the_decision_that_it_misse
 }
 
 #[test]
+fn nobody_passes_a_gate_by_because_a_link_broke_or_the_server_started_again() {
+    for is_restarted in [false, true] {
+        let mut bench = Bench::in_waves(&[3, 1], RolloutStrategy::default());
+        bench.confirm();
+        bench.report(1, Phase::Healthy);
+        bench.report(2, Phase::Healthy);
+        let within = if is_restarted {
+            bench.restart();
+            RETURN_WITHIN
+        } else {
+            ACKNOWLEDGE_WITHIN
+        };
+        let away = Input::DevicePresence { device: local(3), offline_since: Some(Wall(5)) };
+        bench.input(away.clone());
+        bench.advance(within - Duration::from_secs(1));
+        assert_eq!(bench.stage(), (0, Stage::Rolling), "it may be back");
+        assert_eq!(bench.machine.counts().offline, 0);
+        bench.story();
+        bench.advance(Duration::from_secs(1));
+        assert_eq!((bench.stage(), bench.machine.counts().offline), ((1, Stage::Rolling), 1), "it is not");
+        assert!(bench.story().contains("ask otter-3"), "since when is asked");
+        bench.input(away);
+        assert_eq!(bench.machine.devices().filter(|(_, progress)| progress.offline_since.is_some()).count(), 1);
+    }
+}
+
+#[test]
 fn a_device_that_does_not_end_in_its_waves_time_has_failed_also_over_a_restart() {
     for restart_after in [None, Some(Duration::from_mins(100))] {
         let mut bench = Bench::in_waves(&[3, 1], RolloutStrategy { bake: Duration::ZERO, ..baked() });
@@ -178,7 +205,7 @@ fn no_more_than_the_limit_are_at_work_at_once() {
     // One that does not answer gives its place up, and is looked for again later.
     bench.report(3, Phase::Download);
     bench.effects.clear();
-    bench.advance(ACKNOWLEDGE_WITHIN);
+    bench.advance(RETURN_WITHIN);
     assert_eq!(bench.story().lines().next(), Some("otter-1: pending, 1 of 5 ended"));
     bench.input(Input::DeviceWithdrawn { device: local(1) });
     assert_eq!(bench.assigned(), [local(4)]);
