@@ -14,6 +14,7 @@ pub mod record;
 mod recovery;
 mod renewal;
 mod serving;
+pub mod standing;
 #[cfg(test)]
 mod tests;
 pub mod wanted;
@@ -33,6 +34,7 @@ use fleetd_sync_core::session::{Class, CloseCode, Grade, LogPosition, Message};
 use fleetd_sync_core::time::{Monotonic, Now, Wall};
 
 use crate::authority::Trust;
+use crate::orders::Orders;
 use crate::report::{self, Phase, WorkloadReport};
 use command::{Answer, Command, CommandError};
 use record::{DeviceRecord, Membership};
@@ -47,6 +49,8 @@ pub struct Device {
     record: Option<DeviceRecord>,
     replica: Replica,
     trust: Arc<Trust>,
+    /// What stands over the whole fleet, as of the last connection.
+    orders: Arc<Orders>,
     serving: Option<Serving>,
     /// The connection that waits for the record that this server had lost.
     returning: Option<Returning>,
@@ -85,6 +89,8 @@ pub enum Input {
     },
     /// Trust has changed.
     Trust(Arc<Trust>),
+    /// What stands over the whole fleet has changed.
+    Orders(Arc<Orders>),
     /// A rollout wants a release on it.
     Assign(RolloutAssignment),
     /// A rollout takes its assignment back, and its holds with it.
@@ -154,6 +160,8 @@ pub struct Connected {
     pub log_positions: Vec<LogPosition>,
     /// What trust is now. Who is not connected is told of no change, and this actor may have been loaded before it.
     pub trust: Arc<Trust>,
+    /// What stands over the whole fleet now, for the same reason.
+    pub orders: Arc<Orders>,
 }
 
 /// What must be remembered.
@@ -292,6 +300,7 @@ impl Device {
             record,
             replica,
             trust,
+            orders: Arc::default(),
             serving: None,
             returning: None,
             unwritten: None,
@@ -327,6 +336,7 @@ impl Machine for Device {
             Input::Message { connection, message } => self.on_message(now, connection, message, turn),
             Input::Disconnected { connection } => self.on_disconnected(now, connection, turn),
             Input::Trust(trust) => self.on_trust(now, trust, turn),
+            Input::Orders(orders) => self.on_orders(now, orders, turn),
             Input::Assign(assignment) => self.on_assign(now, &assignment, turn),
             Input::Withdraw { rollout, workload } => self.on_withdraw(now, rollout, &workload, turn),
             Input::Hold { rollout, hold, workload, reason } => {
@@ -538,7 +548,7 @@ impl Device {
         let Some(lane) = self.replica.own_lane() else { return };
         let empty = BTreeMap::new();
         let state = self.replica.lane_state(document, lane).unwrap_or(&empty);
-        let ops = wanted::difference(&record.wanted, state);
+        let ops = wanted::difference(&standing::asked(record, &self.orders), state);
         if !ops.is_empty() && self.unwritten.is_none() {
             self.unwritten = Some(state.clone());
         }

@@ -22,6 +22,7 @@ mod log_layout;
 pub mod log_record;
 pub mod log_spool;
 pub mod log_stream;
+pub mod orders;
 pub mod registration;
 pub mod release_queue;
 pub mod report;

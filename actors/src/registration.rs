@@ -587,6 +587,7 @@ impl Registration {
             last_heard_at: None,
             wanted: BTreeMap::new(),
             holds: BTreeMap::new(),
+            pins: BTreeMap::new(),
             reports: BTreeMap::new(),
             events: VecDeque::new(),
         });

@@ -39,13 +39,14 @@ pub mod why;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fleetd_sync_core::id::{HoldId, LocalId, OperationId, PlanId, RolloutId};
+use fleetd_sync_core::id::{ArtifactDigest, HoldId, LocalId, OperationId, PlanId, RolloutId};
 use fleetd_sync_core::machine::{Machine, Turn};
 use fleetd_sync_core::name::{DeviceName, WorkloadName};
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::{Monotonic, Now, Wall};
 
 use crate::device::wanted::RolloutAssignment;
+use crate::orders::Standstill;
 use crate::report::{FaultKind, Phase, RunState, WorkloadReport};
 use plan::{Plan, Verdict};
 use run::RolloutRun;
@@ -101,6 +102,8 @@ pub enum Input {
         /// The wave that is meant, from 0; whichever is next without one.
         wave: Option<u32>,
     },
+    /// What stands over the whole fleet and concerns this rollout: a stop, or that its release is denied.
+    Ordered(Option<Standstill>),
     /// An assignment is durable with the device's actor.
     DeviceAssigned {
         /// The device.
@@ -233,6 +236,11 @@ pub enum Effect {
         /// The workload.
         workload: WorkloadName,
     },
+    /// Say what stands over the whole fleet and concerns this rollout. Answered by [`Input::Ordered`].
+    AskOrders {
+        /// The release that it brings.
+        manifest: ArtifactDigest,
+    },
     /// Tell those who watch: a device has come further.
     DeviceChanged {
         /// The device.
@@ -290,6 +298,14 @@ pub enum RolloutError {
     NotStarted {
         /// The rollout.
         rollout: RolloutId,
+    },
+    /// An order over the whole fleet keeps it stopped.
+    #[error("{}", standstill.reason)]
+    Ordered {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The order.
+        standstill: Standstill,
     },
     /// No gate waits for a word.
     #[error("nothing of {rollout} waits for an approval: {standing}")]
@@ -373,6 +389,7 @@ impl Machine for Rollout {
             Input::Pause { operation, reason } => self.on_pause(now, operation, reason, turn),
             Input::Resume { operation } => self.on_resume(now, operation, turn),
             Input::Approve { operation, wave } => self.on_approve(now, operation, wave, turn),
+            Input::Ordered(standstill) => self.on_ordered(now, standstill, turn),
             Input::DeviceAssigned { device } => self.on_assigned(now, device, turn),
             Input::DeviceWithdrawn { device } => self.on_withdrawn(now, device, turn),
             Input::DeviceHeld { device, hold } => self.on_held(now, device, hold, turn),
@@ -458,6 +475,7 @@ impl Rollout {
             wave,
             hold: None,
             stops: 0,
+            ordered: None,
             failures_accepted: 0,
         };
         turn.persist(Record::Started { header: Box::new(header.clone()), plan: Arc::clone(&plan) });
@@ -493,19 +511,21 @@ impl Rollout {
     }
 
     fn on_pause(&mut self, now: Now, operation: OperationId, reason: String, turn: &mut RolloutTurn) {
-        let result = self.going().map(|run| {
-            // What has halted is stopped already, for a better reason.
-            if !run.header.phase.is_stopped() {
-                run.stop(now, RolloutPhase::Paused, reason, turn);
-            }
-        });
+        let result = self.going().map(|run| run.pause(now, reason, turn));
         turn.effect(Effect::Answer { operation, result });
     }
 
     fn on_resume(&mut self, now: Now, operation: OperationId, turn: &mut RolloutTurn) {
-        let result = self.going().map(|run| {
-            if run.header.phase.is_stopped() {
-                run.resume(now, turn);
+        let rollout = self.id;
+        let result = self.going().and_then(|run| match &run.header.ordered {
+            Some(standstill) => Err(RolloutError::Ordered { rollout, standstill: standstill.clone() }),
+            None => {
+                if run.header.phase.is_stopped() {
+                    run.resume(now, turn);
+                    // An order that came while it was stopped for another reason.
+                    turn.effect(Effect::AskOrders { manifest: run.plan.release.manifest });
+                }
+                Ok(())
             }
         });
         turn.effect(Effect::Answer { operation, result });
@@ -534,6 +554,12 @@ impl Rollout {
             Err(RolloutError::NothingToApprove { rollout, standing })
         });
         turn.effect(Effect::Answer { operation, result });
+    }
+
+    fn on_ordered(&mut self, now: Now, standstill: Option<Standstill>, turn: &mut RolloutTurn) {
+        if let Some(run) = &mut self.run {
+            run.obey_orders(now, standstill, turn);
+        }
     }
 
     fn on_assigned(&mut self, now: Now, device: LocalId, turn: &mut RolloutTurn) {
@@ -687,6 +713,7 @@ impl Rollout {
 
     fn settle(&mut self, now: Now, turn: &mut RolloutTurn) {
         if let Some(run) = &mut self.run {
+            run.ask_orders(turn);
             run.arm(now);
             run.proceed(now, turn);
             run.admit(now, turn);

@@ -23,6 +23,7 @@ use fleetd_sync_core::time::Wall;
 pub use self::attribute::Described;
 pub use self::condition::Condition;
 pub use self::group::{Group, Members};
+use crate::rollout::plan::Blocked;
 use crate::selector::Selector;
 
 /// Why a text is no condition.
@@ -217,6 +218,8 @@ pub struct DeviceRow {
     pub releases: BTreeMap<WorkloadName, PresentRelease>,
     /// Why it may be sent nothing, if it may not.
     pub barred: Option<String>,
+    /// Why it does not get the release that is planned, whatever state it is in: the release is denied, say.
+    pub refused: Option<(Blocked, String)>,
     /// The reasons of the holds on it, with the workload that each stops; `None` for all.
     pub holds: Vec<(Option<WorkloadName>, String)>,
     /// Workloads on which authorities disagree.

@@ -224,6 +224,8 @@ calls! {
         hold_device(device::v1::HoldDeviceRequest) -> device::v1::HoldDeviceResponse;
         lift_hold(device::v1::LiftHoldRequest) -> device::v1::LiftHoldResponse;
         revoke_device(device::v1::RevokeDeviceRequest) -> device::v1::RevokeDeviceResponse;
+        pin_workload(device::v1::PinWorkloadRequest) -> device::v1::PinWorkloadResponse;
+        unpin_workload(device::v1::UnpinWorkloadRequest) -> device::v1::UnpinWorkloadResponse;
     }
     artifact::v1::artifact_service_client::ArtifactServiceClient {
         get_upload(artifact::v1::GetUploadRequest) -> artifact::v1::GetUploadResponse;
@@ -232,6 +234,8 @@ calls! {
         create_release(release::v1::CreateReleaseRequest) -> release::v1::CreateReleaseResponse;
         list_releases(release::v1::ListReleasesRequest) -> release::v1::ListReleasesResponse;
         get_release(release::v1::GetReleaseRequest) -> release::v1::GetReleaseResponse;
+        deny_release(release::v1::DenyReleaseRequest) -> release::v1::DenyReleaseResponse;
+        allow_release(release::v1::AllowReleaseRequest) -> release::v1::AllowReleaseResponse;
     }
     rollout::v1::rollout_service_client::RolloutServiceClient {
         plan_rollout(rollout::v1::PlanRolloutRequest) -> rollout::v1::PlanRolloutResponse;
@@ -243,6 +247,9 @@ calls! {
         pause_rollout(rollout::v1::PauseRolloutRequest) -> rollout::v1::PauseRolloutResponse;
         resume_rollout(rollout::v1::ResumeRolloutRequest) -> rollout::v1::ResumeRolloutResponse;
         approve_rollout(rollout::v1::ApproveRolloutRequest) -> rollout::v1::ApproveRolloutResponse;
+        stop_fleet(rollout::v1::StopFleetRequest) -> rollout::v1::StopFleetResponse;
+        lift_fleet_stop(rollout::v1::LiftFleetStopRequest) -> rollout::v1::LiftFleetStopResponse;
+        get_fleet_stops(rollout::v1::GetFleetStopsRequest) -> rollout::v1::GetFleetStopsResponse;
     }
     group::v1::group_service_client::GroupServiceClient {
         create_group(group::v1::CreateGroupRequest) -> group::v1::CreateGroupResponse;

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use fleetd_actors::device::record::{DeviceRecord, Membership};
+use fleetd_actors::orders::Orders;
 use fleetd_actors::report::{FaultKind, Phase};
+use fleetd_actors::rollout::plan::{Blocked, PlannedRelease};
 use fleetd_actors::targeting::{DeviceRow, PresentRelease};
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::time::Wall;
 
 use crate::connection_table::Connection;
 
-/// What a plan sees of a device; the rollouts at work on it are its caller's to add.
+/// What a plan sees of a device; the rollouts at work on it are its caller's to add, and why
+/// it is refused what is planned.
 #[must_use]
 pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connection>) -> DeviceRow {
     let fact = |name: &str| record.facts.get(name);
@@ -37,12 +40,24 @@ pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connect
         free_bytes: fact("disk_free_bytes").and_then(|bytes| bytes.parse().ok()),
         releases: releases.collect(),
         barred: barred(record),
+        refused: None,
         holds: record.holds.values().map(|hold| (hold.workload.clone(), hold.reason.clone())).collect(),
         conflicts: conflicts.map(|(name, _)| name.clone()).collect(),
         rollouts: BTreeMap::new(),
         offline_since,
         revision,
     }
+}
+
+/// Why a device does not get a release, whatever state it is in.
+#[must_use]
+pub fn refused(record: &DeviceRecord, release: &PlannedRelease, orders: &Orders) -> Option<(Blocked, String)> {
+    if let Some(denial) = orders.denials.get(&release.manifest) {
+        let cause = if denial.reason.is_empty() { String::new() } else { format!(": {}", denial.reason) };
+        return Some((Blocked::Denied, format!("denied{cause}")));
+    }
+    let pin = record.pins.get(&release.workload).filter(|pin| pin.version != release.version)?;
+    Some((Blocked::Pinned, pin.sentence()))
 }
 
 fn barred(record: &DeviceRecord) -> Option<String> {

@@ -6,6 +6,7 @@ mod authority;
 mod device;
 mod lobby;
 mod log_store;
+mod orders;
 mod registration;
 mod rollout;
 
@@ -29,6 +30,7 @@ pub use authority::AuthorityDriver;
 pub use device::DeviceDriver;
 pub use lobby::LobbyDriver;
 pub use log_store::{LogStoreDriver, LogStoreKey};
+pub use orders::OrdersDriver;
 pub use registration::RegistrationDriver;
 pub use rollout::RolloutDriver;
 
@@ -62,6 +64,7 @@ fn on_device(node: &Node, connection: ConnectionId, peer: &PeerIdentity, address
             let (key, boot) = (peer.key, shared.identity.boot);
             // Held until it is sent, so that no newer trust, of which the device's actor is told, comes before it.
             let trust = shared.trust.read().unwrap_or_else(PoisonError::into_inner);
+            let orders = shared.orders.read().unwrap_or_else(PoisonError::into_inner);
             let connected = Connected {
                 connection,
                 key,
@@ -70,9 +73,10 @@ fn on_device(node: &Node, connection: ConnectionId, peer: &PeerIdentity, address
                 boot,
                 log_positions,
                 trust: Arc::clone(&trust),
+                orders: Arc::clone(&orders),
             };
             node.actors.devices.send(&device, DeviceInput::Connected(Box::new(connected)));
-            drop(trust);
+            drop((trust, orders));
         }
         LinkEvent::Frame { bytes, .. } => {
             shared.connections.heard(connection, now.wall);

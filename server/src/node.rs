@@ -13,6 +13,7 @@ use fleetd_actors::device::{self, Device};
 use fleetd_actors::directory::Directory;
 use fleetd_actors::lobby::{self, Lobby};
 use fleetd_actors::log_stream::{self, LogStore};
+use fleetd_actors::orders::{self, OrderBook, Orders};
 use fleetd_actors::registration::{self, Registration};
 use fleetd_actors::rollout::{self, Rollout};
 use fleetd_actors::spawn::{Load, LoadActorError, Spawn};
@@ -34,8 +35,8 @@ use crate::answers::Answers;
 use crate::artifact_store::ArtifactStore;
 use crate::connection_table::ConnectionTable;
 use crate::driver::{
-    AuditDriver, AuthorityDriver, DeviceDriver, LobbyDriver, LogStoreDriver, LogStoreKey, RegistrationDriver,
-    RolloutDriver,
+    AuditDriver, AuthorityDriver, DeviceDriver, LobbyDriver, LogStoreDriver, LogStoreKey, OrdersDriver,
+    RegistrationDriver, RolloutDriver,
 };
 use crate::flights::Flights;
 use crate::record;
@@ -83,6 +84,9 @@ pub enum StartNodeError {
     /// The copy of trust beside the keys cannot be read.
     #[error("trust cannot be taken up")]
     Kept(#[from] TrustFileError),
+    /// What stands over the whole fleet cannot be read.
+    #[error("what stands over the whole fleet cannot be read")]
+    Orders(#[from] record::order::LoadOrdersError),
     /// The stored root chain is none.
     #[error("the stored root chain is none")]
     Chain(#[from] LoadChainError),
@@ -102,6 +106,8 @@ pub struct Shared {
     pub identity: ServerIdentity,
     /// What trust is now.
     pub trust: RwLock<Arc<Trust>>,
+    /// What stands over the whole fleet now.
+    pub orders: RwLock<Arc<Orders>>,
     /// Connections and presence.
     pub connections: ConnectionTable,
     /// Who waits for a device's actor.
@@ -110,6 +116,8 @@ pub struct Shared {
     pub rollout_answers: Answers<Result<(), rollout::RolloutError>>,
     /// Who waits for the authority.
     pub authority_answers: Answers<Result<(), authority::AuthorityError>>,
+    /// Operators who wait for the orders' actor.
+    pub order_answers: Answers<Result<(), orders::OrderError>>,
     /// Operators who wait for the registration.
     pub registration_answers: Answers<RegistrationAnswer>,
     /// Devices that asked to join.
@@ -136,11 +144,18 @@ impl Shared {
         Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What stands over the whole fleet now.
+    #[must_use]
+    pub fn orders(&self) -> Arc<Orders> {
+        Arc::clone(&self.orders.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Forgets all who wait for an answer: the node ends, and nobody gets one.
     pub fn forget_askers(&self) {
         self.device_answers.forget_all();
         self.rollout_answers.forget_all();
         self.authority_answers.forget_all();
+        self.order_answers.forget_all();
         self.registration_answers.forget_all();
         self.registered_answers.forget_all();
         self.renewed_answers.forget_all();
@@ -165,6 +180,8 @@ pub struct Actors {
     pub logs: Directory<LogStoreKey, log_stream::Input>,
     /// The authority.
     pub authority: Address<authority::Input>,
+    /// What stands over the whole fleet.
+    pub orders: Address<orders::Input>,
     /// The registration.
     pub registration: Address<registration::Input>,
     /// The lobby.
@@ -192,10 +209,12 @@ impl Node {
         let authority = load_authority(&seams, &identity, &mut entropy)?;
         let shared = Arc::new(Shared {
             trust: RwLock::new(authority.trust()),
+            orders: RwLock::new(Arc::new(record::order::load(seams.store.as_ref())?)),
             connections: ConnectionTable::default(),
             device_answers: Answers::new(entropy.stream("device answers")),
             rollout_answers: Answers::new(entropy.stream("rollout answers")),
             authority_answers: Answers::new(entropy.stream("authority answers")),
+            order_answers: Answers::new(entropy.stream("order answers")),
             registration_answers: Answers::new(entropy.stream("registration answers")),
             registered_answers: Answers::new(entropy.stream("registered answers")),
             renewed_answers: Answers::new(entropy.stream("renewed answers")),
@@ -249,6 +268,7 @@ impl Actors {
             rollouts: Directory::new(engine.clone(), "rollout", load_rollouts(shared, &later)),
             logs: Directory::new(engine.clone(), "log", load_logs(shared, &later)),
             authority: engine.spawn(ActorKey::only("authority"), true, authority_load(shared, &later)).address,
+            orders: engine.spawn(ActorKey::only("orders"), true, orders_load(shared, &later)).address,
             registration: engine.spawn(ActorKey::only("registration"), true, registration_load(shared, &later)).address,
             lobby: engine.spawn(ActorKey::only("lobby"), false, lobby_load(shared, &later)).address,
             audit: engine.spawn(ActorKey::only("audit"), true, audit_load(shared)).address,
@@ -332,6 +352,14 @@ fn authority_load(shared: &Arc<Shared>, later: &Later) -> Load<Authority, Author
     Arc::new(move |address| {
         let machine = load_authority(&shared.seams, &shared.identity, &mut shared.entropy()).map_err(failed)?;
         Ok((machine, AuthorityDriver::new(Arc::clone(&shared), later.clone(), address.clone())))
+    })
+}
+
+fn orders_load(shared: &Arc<Shared>, later: &Later) -> Load<OrderBook, OrdersDriver> {
+    let (shared, later) = (Arc::clone(shared), later.clone());
+    Arc::new(move |_| {
+        let orders = record::order::load(shared.seams.store.as_ref()).map_err(failed)?;
+        Ok((OrderBook::load(orders), OrdersDriver::new(Arc::clone(&shared), later.clone())))
     })
 }
 

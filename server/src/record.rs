@@ -6,6 +6,7 @@ pub mod backup;
 pub mod device;
 pub mod group;
 pub mod log;
+pub mod order;
 pub mod registration;
 pub mod release;
 pub mod request;

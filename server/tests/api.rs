@@ -7,6 +7,7 @@ mod enrolment;
 pub(crate) mod field;
 mod group;
 mod log;
+mod order;
 mod packing;
 mod presence;
 mod release;

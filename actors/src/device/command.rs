@@ -8,7 +8,7 @@ use fleetd_sync_core::name::{DeviceName, LabelKey, LabelValue, WorkloadName};
 use fleetd_sync_core::resolve::Run;
 use fleetd_sync_core::time::{Now, Wall};
 
-use super::record::{DeviceRecord, HoldRow, Membership};
+use super::record::{DeviceRecord, HoldRow, Membership, Pin};
 use super::{Device, DeviceTurn, Effect, wanted};
 
 /// What an operator asks of a device.
@@ -50,6 +50,18 @@ pub enum Command {
     Lift {
         /// Which.
         hold: HoldId,
+    },
+    /// Keep a workload from any version but one.
+    Pin {
+        /// Which.
+        workload: WorkloadName,
+        /// The version, and why.
+        pin: Pin,
+    },
+    /// Let a workload have any version again.
+    Unpin {
+        /// Which.
+        workload: WorkloadName,
     },
     /// Say that a recovered device is of the fleet as before.
     Approve,
@@ -101,6 +113,12 @@ pub enum CommandError {
     NoHold {
         /// The hold.
         hold: HoldId,
+    },
+    /// The workload is not pinned.
+    #[error("{workload} is not pinned there")]
+    NotPinned {
+        /// The workload.
+        workload: WorkloadName,
     },
     /// It would have too many labels.
     #[error("the device would have {labels} labels, the limit is {labels_max}")]
@@ -176,6 +194,16 @@ impl Device {
                 wanted::lift(&mut record.wanted, hold, row.workload.as_ref());
                 let message = format!("the hold {hold} was lifted");
                 record.note(at, "lifted", row.workload.as_ref(), message, caller);
+            }
+            Command::Pin { workload, pin } => {
+                record.note(at, "pinned", Some(&workload), format!("{workload} is {}", pin.sentence()), caller);
+                record.pins.insert(workload, pin);
+            }
+            Command::Unpin { workload } => {
+                let pin = record.pins.remove(&workload);
+                let pin = pin.ok_or_else(|| CommandError::NotPinned { workload: workload.clone() })?;
+                let message = format!("{workload} is not pinned at {} any more", pin.version);
+                record.note(at, "unpinned", Some(&workload), message, caller);
             }
             Command::Approve => approve(record, at, caller)?,
             Command::Revoke { reason } => {

@@ -7,7 +7,7 @@ use fleetd_sync_core::envelope::{Path, Value};
 use fleetd_sync_core::id::{DeviceId, HoldId, LocalId, TokenId};
 use fleetd_sync_core::key::PublicKey;
 use fleetd_sync_core::limit;
-use fleetd_sync_core::name::{DeviceName, LabelKey, LabelValue, WorkloadName};
+use fleetd_sync_core::name::{DeviceName, LabelKey, LabelValue, Version, WorkloadName};
 use fleetd_sync_core::session::message::Facts;
 use fleetd_sync_core::time::Wall;
 
@@ -37,6 +37,30 @@ pub struct HoldRow {
     pub created_by: String,
     /// When.
     pub created_at: Wall,
+}
+
+/// A version that an operator wants a workload to stay at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The version.
+    pub version: Version,
+    /// The hold of an assignment of any other version.
+    pub hold: HoldId,
+    /// Why.
+    pub reason: String,
+    /// Who pinned it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Wall,
+}
+
+impl Pin {
+    /// Says at what, and why.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let cause = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        format!("pinned at {}{cause}", self.version)
+    }
 }
 
 /// Something that happened to a device, for those who ask why.
@@ -85,6 +109,8 @@ pub struct DeviceRecord {
     pub wanted: BTreeMap<Path, Value>,
     /// The holds in force.
     pub holds: BTreeMap<HoldId, HoldRow>,
+    /// The versions that its workloads are pinned at.
+    pub pins: BTreeMap<WorkloadName, Pin>,
     /// What it last said of each workload.
     pub reports: BTreeMap<WorkloadName, WorkloadReport>,
     /// What happened lately, oldest first.

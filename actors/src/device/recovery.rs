@@ -9,7 +9,7 @@ use fleetd_sync_core::time::{Monotonic, Now};
 
 use super::record::HoldRow;
 use super::wanted::{self, Wanted};
-use super::{Device, DeviceTurn, Effect};
+use super::{Device, DeviceTurn, Effect, standing};
 
 /// A connection that waits for its device's record.
 #[derive(Debug)]
@@ -68,7 +68,9 @@ impl Device {
         let Some(record) = self.record.as_mut().filter(|_| after != *before) else { return };
         let base = self.unwritten.take();
         let since = wanted::difference(&record.wanted, base.as_ref().unwrap_or(before));
-        record.wanted = wanted::changed(after, since);
+        let mut rows = wanted::changed(after, since);
+        standing::without_standing(&mut rows, record, &self.orders);
+        record.wanted = rows;
         for (hold, workload, reason) in wanted::holds(&record.wanted) {
             let row = HoldRow { workload, reason, created_by: String::new(), created_at: now.wall };
             record.holds.entry(hold).or_insert(row);

@@ -36,6 +36,7 @@ impl Device {
     pub(super) fn on_connected(&mut self, now: Now, connected: Connected, turn: &mut DeviceTurn) {
         let connection = connected.connection;
         self.take_trust(connected.trust, turn);
+        self.orders = connected.orders;
         if let Some(code) = self.refusal() {
             turn.effect(Effect::Close { connection, code });
             return;

@@ -12,6 +12,7 @@ use super::record::{DeviceRecord, Membership};
 use super::*;
 
 mod recovery;
+mod standing;
 
 struct World {
     device: Device,
@@ -54,6 +55,7 @@ impl World {
             last_heard_at: None,
             wanted: BTreeMap::new(),
             holds: BTreeMap::new(),
+            pins: BTreeMap::new(),
             reports: BTreeMap::new(),
             events: VecDeque::new(),
         }
@@ -61,10 +63,10 @@ impl World {
 
     fn connected(&mut self, connection: ConnectionId) -> Connected {
         let (key, boot) = (self.key.public(), BootId::random(&mut self.entropy));
-        let trust = Arc::clone(&self.device.trust);
+        let (trust, orders) = (Arc::clone(&self.device.trust), Arc::clone(&self.device.orders));
         let certificate_not_after = Wall(0) + limit::DEVICE_CERTIFICATE_LIFETIME;
         let grade = Grade::Full;
-        Connected { connection, key, grade, certificate_not_after, boot, log_positions: Vec::new(), trust }
+        Connected { connection, key, grade, certificate_not_after, boot, log_positions: Vec::new(), trust, orders }
     }
 
     fn operation(&mut self) -> OperationId {

@@ -74,6 +74,7 @@ fn recovered(local: LocalId, key: PublicKey, device: DeviceId, name: DeviceName,
         last_heard_at: None,
         wanted: BTreeMap::new(),
         holds: BTreeMap::new(),
+        pins: BTreeMap::new(),
         reports: BTreeMap::new(),
         events: VecDeque::new(),
     }

@@ -72,10 +72,26 @@ pub enum Blocked {
     Conflict,
     /// Another rollout of the workload is at work on it.
     Busy,
+    /// The release is denied.
+    Denied,
+    /// The release's signature does not count any more.
+    Unsigned,
+    /// The workload is pinned at another version.
+    Pinned,
 }
 
 impl Blocked {
-    const ALL: [Self; 6] = [Self::Held, Self::Platform, Self::Storage, Self::Membership, Self::Conflict, Self::Busy];
+    const ALL: [Self; 9] = [
+        Self::Held,
+        Self::Platform,
+        Self::Storage,
+        Self::Membership,
+        Self::Conflict,
+        Self::Busy,
+        Self::Denied,
+        Self::Unsigned,
+        Self::Pinned,
+    ];
 
     /// The word for it.
     #[must_use]
@@ -87,6 +103,9 @@ impl Blocked {
             Self::Membership => "membership",
             Self::Conflict => "conflict",
             Self::Busy => "busy",
+            Self::Denied => "denied",
+            Self::Unsigned => "unsigned",
+            Self::Pinned => "pinned",
         }
     }
 
@@ -346,6 +365,9 @@ fn judge(release: &PlannedRelease, row: &DeviceRow) -> Judged {
     let present = row.releases.get(workload);
     if present.is_some_and(|present| present.manifest == release.manifest && present.healthy) {
         return Ok((Verdict::Unchanged, None));
+    }
+    if let Some(refused) = &row.refused {
+        return Err(refused.clone());
     }
     let mut holds = row.holds.iter().filter(|(held, _)| held.as_ref().is_none_or(|held| held == workload));
     if let Some((_, reason)) = holds.next() {

@@ -7,6 +7,7 @@ use fleetd_sync_core::id::{HoldId, PlanId, RolloutId};
 use fleetd_sync_core::time::Wall;
 
 use super::plan::{PlannedDevice, Verdict};
+use crate::orders::Standstill;
 use crate::report::{Fault, Phase};
 
 /// Where a rollout stands.
@@ -128,6 +129,8 @@ pub struct RolloutHeader {
     pub hold: Option<HoldId>,
     /// How often it was stopped: each stop has a hold of its own.
     pub stops: u32,
+    /// The order over the whole fleet that keeps it stopped.
+    pub ordered: Option<Standstill>,
     /// Failures that an operator had before the eyes and went on: they count against the budget no more.
     pub failures_accepted: u32,
 }

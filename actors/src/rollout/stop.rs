@@ -10,7 +10,8 @@ use fleetd_sync_core::time::Now;
 
 use super::run::RolloutRun;
 use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutPhase, Skip, StageTimer};
-use super::{Record, RolloutTurn};
+use super::{Effect, Record, RolloutTurn};
+use crate::orders::Standstill;
 
 /// The id of a rollout's hold: each stop has another one, and a restart finds the same.
 fn hold_id(rollout: RolloutId, stop: u32) -> HoldId {
@@ -52,7 +53,7 @@ impl RolloutRun {
         if header.phase == RolloutPhase::Halted {
             header.failures_accepted = u32::try_from(failures).unwrap_or(u32::MAX);
         }
-        (header.phase, header.hold) = (RolloutPhase::Running, None);
+        (header.phase, header.hold, header.ordered) = (RolloutPhase::Running, None, None);
         header.reason.clear();
         self.resume_stage(now);
         turn.persist(Record::Rollout(Box::new(self.header.clone())));
@@ -70,6 +71,47 @@ impl RolloutRun {
         self.tell(turn);
     }
 
+    /// After a start, and after a load: an order may have come that it was not told of.
+    pub(super) fn ask_orders(&self, turn: &mut RolloutTurn) {
+        if !self.is_armed && !self.header.phase.is_ended() {
+            turn.effect(Effect::AskOrders { manifest: self.plan.release.manifest });
+        }
+    }
+
+    /// Stops while an order over the whole fleet says so, and goes on when none does any more. What somebody paused, or
+    /// what halted by itself, stays stopped.
+    pub(super) fn obey_orders(&mut self, now: Now, standstill: Option<Standstill>, turn: &mut RolloutTurn) {
+        let (phase, was_ordered) = (self.header.phase, self.header.ordered.is_some());
+        if phase.is_ended() || standstill == self.header.ordered {
+            return;
+        }
+        match (phase, was_ordered, standstill) {
+            (RolloutPhase::Running, _, Some(order)) | (RolloutPhase::Paused, true, Some(order)) => {
+                let reason = order.reason.clone();
+                self.header.ordered = Some(order);
+                self.stop(now, RolloutPhase::Paused, reason, turn);
+            }
+            (RolloutPhase::Paused, true, None) => self.resume(now, turn),
+            // It has halted meanwhile, and stays so.
+            (RolloutPhase::Halted, true, standstill) => {
+                self.header.ordered = standstill;
+                turn.persist(Record::Rollout(Box::new(self.header.clone())));
+                self.tell(turn);
+            }
+            _ => {}
+        }
+    }
+
+    /// Stops for an operator. What has halted is stopped already, for a better reason; what an order stopped does not go
+    /// on with it any more.
+    pub(super) fn pause(&mut self, now: Now, reason: String, turn: &mut RolloutTurn) {
+        let is_ordered = self.header.phase == RolloutPhase::Paused && self.header.ordered.is_some();
+        if is_ordered || !self.header.phase.is_stopped() {
+            self.header.ordered = None;
+            self.stop(now, RolloutPhase::Paused, reason, turn);
+        }
+    }
+
     pub(super) fn abort(&mut self, now: Now, reason: String, turn: &mut RolloutTurn) {
         self.end(now, RolloutPhase::Aborted, reason, turn);
         self.tell(turn);
@@ -79,7 +121,8 @@ impl RolloutRun {
     /// those that fell silent, which must not begin again once they are back. No hold of it outlives it.
     pub(super) fn end(&mut self, now: Now, phase: RolloutPhase, reason: String, turn: &mut RolloutTurn) {
         let header = &mut self.header;
-        (header.phase, header.reason, header.ended_at, header.hold) = (phase, reason, Some(now.wall), None);
+        (header.phase, header.reason, header.ended_at) = (phase, reason, Some(now.wall));
+        (header.hold, header.ordered) = (None, None);
         (header.wave.timer, self.stage_due) = (StageTimer::Unbounded, None);
         turn.persist(Record::Rollout(Box::new(self.header.clone())));
         let open: Vec<_> = self.plan.assigned().map(|device| device.local).collect();

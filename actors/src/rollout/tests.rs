@@ -1,5 +1,6 @@
 //! Rollouts of three devices, stepped by hand, and of any number, at random.
 
+mod orders;
 mod stops;
 mod waves;
 
@@ -223,6 +224,7 @@ impl Bench {
             }
             Effect::Changed { header, .. } => format!("rollout {} {}\n", header.phase, header.reason),
             Effect::Answer { result, .. } => format!("answer {result:?}\n"),
+            Effect::AskOrders { .. } => String::new(),
             Effect::Ended(header) => format!("note that it {}\n", header.phase),
         });
         lines.collect()

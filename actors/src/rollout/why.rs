@@ -78,6 +78,10 @@ pub fn explain(header: &RolloutHeader, plan: &Plan, waves: &[RolloutCounts], now
         said.push(
             "Nobody else is assigned. Whoever is and has not switched is held, and what is healthy stays.".to_owned(),
         );
+    }
+    if let Some(order) = &header.ordered {
+        said.push(format!("It goes on once that ends: {}", order.lift));
+    } else if header.phase.is_stopped() {
         let rollout = header.rollout;
         said.push(format!("Go on: fleetd rollout resume {rollout}. Take it back: fleetd rollout abort {rollout}"));
     }

@@ -14,6 +14,7 @@ pub(crate) fn row(index: u8) -> DeviceRow {
         free_bytes: Some(1 << 30),
         releases: BTreeMap::new(),
         barred: None,
+        refused: None,
         holds: vec![],
         conflicts: BTreeSet::new(),
         rollouts: BTreeMap::new(),

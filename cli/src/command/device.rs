@@ -5,12 +5,12 @@ pub mod view;
 use clap::{Args, Subcommand};
 use fleetd_proto::fleetd::device::v1::{
     self as device, ExplainDeviceRequest, GetDeviceRequest, HoldDeviceRequest, LiftHoldRequest, ListDevicesRequest,
-    RenameDeviceRequest, RestartWorkloadRequest, RevokeDeviceRequest, StartWorkloadRequest, StopWorkloadRequest,
-    UpdateLabelsRequest, WatchDevicesRequest,
+    PinWorkloadRequest, RenameDeviceRequest, RestartWorkloadRequest, RevokeDeviceRequest, StartWorkloadRequest,
+    StopWorkloadRequest, UnpinWorkloadRequest, UpdateLabelsRequest, WatchDevicesRequest,
 };
 use serde_json::json;
 
-use super::value::{self, DeviceWorkload, Place};
+use super::value::{self, DeviceWorkload, Place, ReleaseName};
 use super::{Session, login};
 use crate::client::json::json as message_json;
 use crate::client::request_id;
@@ -45,6 +45,10 @@ pub enum Device {
     Hold(Hold),
     /// End a hold
     Lift(Lift),
+    /// Keep a workload from every version but one
+    Pin(Pin),
+    /// Let a workload have any version again
+    Unpin(Unpin),
     /// Refuse a device's key for ever
     Revoke(Revoke),
 }
@@ -214,6 +218,34 @@ pub struct Lift {
     pub hold: String,
 }
 
+/// Keep a workload from every version but one. What runs goes on; the pin installs nothing.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd device pin brisk-otter coffee@1.7.0 --reason 'certified with it until June'")]
+pub struct Pin {
+    /// The device, by name or id
+    pub device: String,
+    /// The version that it may have
+    #[arg(value_name = "WORKLOAD@VERSION")]
+    pub release: ReleaseName,
+    /// Why, for those who look later
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+}
+
+/// Let a workload have any version again.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd device unpin brisk-otter coffee")]
+pub struct Unpin {
+    /// The device, by name or id
+    pub device: String,
+    /// The workload
+    pub workload: String,
+}
+
 /// Refuse a device's key for ever.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -248,6 +280,8 @@ impl Device {
             Self::Restart(command) => command.run(session).await,
             Self::Hold(command) => command.run(session).await,
             Self::Lift(command) => command.run(session).await,
+            Self::Pin(command) => command.run(session).await,
+            Self::Unpin(command) => command.run(session).await,
             Self::Revoke(command) => command.run(session).await,
         }
     }
@@ -409,6 +443,29 @@ impl Lift {
         let request = LiftHoldRequest { request_id: request_id(), device: self.device, hold_id: self.hold.clone() };
         let device = session.client().await?.lift_hold(request).await?.device;
         done_now(session, device, &format!("{} is lifted", self.hold))
+    }
+}
+
+impl Pin {
+    async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        let (workload, version) = (self.release.workload.to_string(), self.release.version.to_string());
+        let what = format!("{workload} is pinned at {version}");
+        let request = PinWorkloadRequest {
+            request_id: request_id(),
+            device: self.device,
+            workload,
+            version,
+            reason: self.reason,
+        };
+        done_now(session, session.client().await?.pin_workload(request).await?.device, &what)
+    }
+}
+
+impl Unpin {
+    async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        let what = format!("{} may have any version", self.workload);
+        let request = UnpinWorkloadRequest { request_id: request_id(), device: self.device, workload: self.workload };
+        done_now(session, session.client().await?.unpin_workload(request).await?.device, &what)
     }
 }
 

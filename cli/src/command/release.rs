@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use fleetd_proto::fleetd::release::v1::{GetReleaseRequest, ListReleasesRequest};
+use fleetd_proto::fleetd::release::v1::{
+    AllowReleaseRequest, DenyReleaseRequest, GetReleaseRequest, ListReleasesRequest,
+};
 use serde_json::json;
 
 pub use artifact::ArtifactArgument;
@@ -21,6 +23,7 @@ pub use manifest::{EnvironmentArgument, ProbeArgument};
 use super::value::{self, ReleaseName};
 use super::{Session, login};
 use crate::client::json::json as message_json;
+use crate::client::request_id;
 use crate::error::CommandError;
 use crate::output::Moment;
 
@@ -35,6 +38,10 @@ pub enum Release {
     Show(Show),
     /// Check a release's signature and digests here, without taking the server's word
     Verify(Verify),
+    /// Keep a release from every device that does not run it
+    Deny(Deny),
+    /// Let a denied release be rolled out again
+    Allow(Allow),
 }
 
 /// Sign a release and send it with its artifacts.
@@ -118,6 +125,34 @@ pub struct Verify {
     pub artifacts: Vec<ArtifactArgument>,
 }
 
+/// Keep a release from every device that does not run it.
+///
+/// Plans leave it out, rollouts of it stop, and whoever is assigned it and has not switched goes back to what it ran, also
+/// when it is away now. Devices on which it is healthy keep it.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd release deny coffee@1.8.0 --reason 'leaks memory'")]
+pub struct Deny {
+    /// The release's name
+    #[arg(value_name = "WORKLOAD@VERSION")]
+    pub release: ReleaseName,
+    /// Why, for those who look later
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+}
+
+/// Let a denied release be rolled out again; rollouts that the denial stopped go on.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fleetd release allow coffee@1.8.0")]
+pub struct Allow {
+    /// The release's name
+    #[arg(value_name = "WORKLOAD@VERSION")]
+    pub release: ReleaseName,
+}
+
 impl Release {
     /// Runs the command.
     ///
@@ -142,6 +177,33 @@ impl Release {
                 session.output.answer(&message_json(&release), || view::release(&release, Moment::now()))
             }
             Self::Verify(command) => command.run(session).await,
+            Self::Deny(command) => command.run(session).await,
+            Self::Allow(command) => command.run(session).await,
         }
+    }
+}
+
+impl Deny {
+    async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        let (workload, version) = (self.release.workload.to_string(), self.release.version.to_string());
+        let request = DenyReleaseRequest { request_id: request_id(), workload, version, reason: self.reason };
+        let answer = session.client().await?.deny_release(request).await?;
+        let release = login::need(answer.release, "release")?;
+        session.output.answer(&message_json(&release), || {
+            let name = format!("{}@{}", release.workload, release.version);
+            format!("{name} is denied: nobody gets it who does not run it\nallow it: fleetd release allow {name}")
+        })
+    }
+}
+
+impl Allow {
+    async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
+        let (workload, version) = (self.release.workload.to_string(), self.release.version.to_string());
+        let request = AllowReleaseRequest { request_id: request_id(), workload, version };
+        let answer = session.client().await?.allow_release(request).await?;
+        let release = login::need(answer.release, "release")?;
+        session.output.answer(&message_json(&release), || {
+            format!("{}@{} is allowed; rollouts that its denial stopped go on", release.workload, release.version)
+        })
     }
 }

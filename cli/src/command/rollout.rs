@@ -5,6 +5,7 @@ mod plan;
 mod rehearse;
 mod start;
 mod steer;
+mod stop;
 mod strategy;
 pub mod view;
 pub mod watch;
@@ -41,6 +42,8 @@ pub enum Rollout {
     List(List),
     /// Stop a rollout for now: nobody else begins, and who has not switched is held
     Pause(steer::Pause),
+    /// Stop a rollout, or the whole fleet at once, and end that
+    Stop(stop::Stop),
     /// Let a rollout go on that was paused, or that halted
     Resume(steer::Resume),
     /// Let the next wave begin, where that waits for somebody's word
@@ -171,11 +174,17 @@ impl Rollout {
             Self::Show(command) => command.run(session).await,
             Self::List(command) => {
                 let request = ListRolloutsRequest { workload: command.workload, ..Default::default() };
-                let rollouts = session.client().await?.all_rollouts(request).await?;
-                let object = json!({ "rollouts": rollouts.iter().map(message_json).collect::<Vec<_>>() });
-                session.output.answer(&object, || view::rollouts(&rollouts, Moment::now()))
+                let client = session.client().await?;
+                let rollouts = client.all_rollouts(request).await?;
+                let stops = stop::standing(&client).await?;
+                let object = json!({
+                    "rollouts": rollouts.iter().map(message_json).collect::<Vec<_>>(),
+                    "fleetStops": stops.iter().map(message_json).collect::<Vec<_>>(),
+                });
+                session.output.answer(&object, || stop::sentences(&stops) + &view::rollouts(&rollouts, Moment::now()))
             }
             Self::Pause(command) => command.run(session).await,
+            Self::Stop(command) => command.run(session).await,
             Self::Resume(command) => command.run(session).await,
             Self::Approve(command) => command.run(session).await,
             Self::Why(command) => command.run(session).await,

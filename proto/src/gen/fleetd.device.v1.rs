@@ -38,9 +38,12 @@ pub struct Device {
     /// What it should run and what it runs, by name.
     #[prost(message, repeated, tag = "31")]
     pub workloads: ::prost::alloc::vec::Vec<DeviceWorkload>,
-    /// Stops that are in force.
+    /// Stops that are in force, those of the whole fleet included.
     #[prost(message, repeated, tag = "32")]
     pub holds: ::prost::alloc::vec::Vec<Hold>,
+    /// Versions that its workloads are pinned at.
+    #[prost(message, repeated, tag = "33")]
+    pub pins: ::prost::alloc::vec::Vec<Pin>,
     /// Rises with each change of this record.
     #[prost(uint64, tag = "41")]
     pub revision: u64,
@@ -141,6 +144,9 @@ pub struct Hold {
     /// When it was set.
     #[prost(message, optional, tag = "13")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether it is a stop of the whole fleet, which is lifted for all devices at once.
+    #[prost(bool, tag = "14")]
+    pub fleet: bool,
 }
 impl ::prost::Name for Hold {
     const NAME: &'static str = "Hold";
@@ -150,6 +156,35 @@ impl ::prost::Name for Hold {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.device.v1.Hold".into()
+    }
+}
+/// A version that a workload of a device is to stay at. Other versions are kept from it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pin {
+    /// The workload.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    /// The version.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// Why, in the words of whoever set it.
+    #[prost(string, tag = "11")]
+    pub reason: ::prost::alloc::string::String,
+    /// The access id of whoever set it (`acc_…`).
+    #[prost(string, tag = "12")]
+    pub created_by: ::prost::alloc::string::String,
+    /// When it was set.
+    #[prost(message, optional, tag = "13")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for Pin {
+    const NAME: &'static str = "Pin";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.Pin".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.Pin".into()
     }
 }
 /// The certificate that a device connects with.
@@ -993,6 +1028,92 @@ impl ::prost::Name for RevokeDeviceResponse {
         "/fleetd.device.v1.RevokeDeviceResponse".into()
     }
 }
+/// Asks to pin a workload.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PinWorkloadRequest {
+    /// Identifies this request across repetitions. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The device. Required.
+    #[prost(string, tag = "2")]
+    pub device: ::prost::alloc::string::String,
+    /// The workload's name. Required.
+    #[prost(string, tag = "3")]
+    pub workload: ::prost::alloc::string::String,
+    /// The version that it may have. Required.
+    #[prost(string, tag = "4")]
+    pub version: ::prost::alloc::string::String,
+    /// Why, for those who look later.
+    #[prost(string, tag = "11")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for PinWorkloadRequest {
+    const NAME: &'static str = "PinWorkloadRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.PinWorkloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.PinWorkloadRequest".into()
+    }
+}
+/// The workload is pinned.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PinWorkloadResponse {
+    /// The device, with its pins.
+    #[prost(message, optional, tag = "1")]
+    pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for PinWorkloadResponse {
+    const NAME: &'static str = "PinWorkloadResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.PinWorkloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.PinWorkloadResponse".into()
+    }
+}
+/// Asks to take a pin off.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnpinWorkloadRequest {
+    /// Identifies this request across repetitions. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The device. Required.
+    #[prost(string, tag = "2")]
+    pub device: ::prost::alloc::string::String,
+    /// The workload's name. Required.
+    #[prost(string, tag = "3")]
+    pub workload: ::prost::alloc::string::String,
+}
+impl ::prost::Name for UnpinWorkloadRequest {
+    const NAME: &'static str = "UnpinWorkloadRequest";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.UnpinWorkloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.UnpinWorkloadRequest".into()
+    }
+}
+/// The workload is pinned no more.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UnpinWorkloadResponse {
+    /// The device, with the pins that remain.
+    #[prost(message, optional, tag = "1")]
+    pub device: ::core::option::Option<Device>,
+}
+impl ::prost::Name for UnpinWorkloadResponse {
+    const NAME: &'static str = "UnpinWorkloadResponse";
+    const PACKAGE: &'static str = "fleetd.device.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.device.v1.UnpinWorkloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.device.v1.UnpinWorkloadResponse".into()
+    }
+}
 /// What a watcher is told about a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1453,6 +1574,60 @@ pub mod device_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Keeps a workload of a device from every version but one. What runs, goes on.
+        pub async fn pin_workload(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PinWorkloadRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PinWorkloadResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.device.v1.DeviceService/PinWorkload",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.device.v1.DeviceService", "PinWorkload"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a workload of a device have any version again.
+        pub async fn unpin_workload(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnpinWorkloadRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnpinWorkloadResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.device.v1.DeviceService/UnpinWorkload",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.device.v1.DeviceService", "UnpinWorkload"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1569,6 +1744,22 @@ pub mod device_service_server {
             request: tonic::Request<super::RevokeDeviceRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RevokeDeviceResponse>,
+            tonic::Status,
+        >;
+        /// Keeps a workload of a device from every version but one. What runs, goes on.
+        async fn pin_workload(
+            &self,
+            request: tonic::Request<super::PinWorkloadRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PinWorkloadResponse>,
+            tonic::Status,
+        >;
+        /// Lets a workload of a device have any version again.
+        async fn unpin_workload(
+            &self,
+            request: tonic::Request<super::UnpinWorkloadRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnpinWorkloadResponse>,
             tonic::Status,
         >;
     }
@@ -2184,6 +2375,96 @@ pub mod device_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeDeviceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.device.v1.DeviceService/PinWorkload" => {
+                    #[allow(non_camel_case_types)]
+                    struct PinWorkloadSvc<T: DeviceService>(pub Arc<T>);
+                    impl<
+                        T: DeviceService,
+                    > tonic::server::UnaryService<super::PinWorkloadRequest>
+                    for PinWorkloadSvc<T> {
+                        type Response = super::PinWorkloadResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PinWorkloadRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeviceService>::pin_workload(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PinWorkloadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.device.v1.DeviceService/UnpinWorkload" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnpinWorkloadSvc<T: DeviceService>(pub Arc<T>);
+                    impl<
+                        T: DeviceService,
+                    > tonic::server::UnaryService<super::UnpinWorkloadRequest>
+                    for UnpinWorkloadSvc<T> {
+                        type Response = super::UnpinWorkloadResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnpinWorkloadRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeviceService>::unpin_workload(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnpinWorkloadSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

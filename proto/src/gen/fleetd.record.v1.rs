@@ -1849,6 +1849,9 @@ pub struct DeviceRecord {
     /// The last things that happened to it, the oldest first.
     #[prost(message, repeated, tag = "51")]
     pub events: ::prost::alloc::vec::Vec<DeviceEventRecord>,
+    /// The versions that its workloads are pinned at.
+    #[prost(message, repeated, tag = "52")]
+    pub pins: ::prost::alloc::vec::Vec<PinRecord>,
 }
 impl ::prost::Name for DeviceRecord {
     const NAME: &'static str = "DeviceRecord";
@@ -1858,6 +1861,38 @@ impl ::prost::Name for DeviceRecord {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.DeviceRecord".into()
+    }
+}
+/// A version that a workload of a device is to stay at.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PinRecord {
+    /// The workload's name.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    /// The version.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// The hold of an assignment of another version, 10 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub hold_id: ::prost::alloc::vec::Vec<u8>,
+    /// Why.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// When it was set.
+    #[prost(message, optional, tag = "5")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who set it, as an access id.
+    #[prost(string, tag = "6")]
+    pub created_by_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for PinRecord {
+    const NAME: &'static str = "PinRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.PinRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.PinRecord".into()
     }
 }
 /// A value at a path of a document.
@@ -2151,6 +2186,58 @@ impl ::prost::Name for GroupRecord {
         "/fleetd.record.v1.GroupRecord".into()
     }
 }
+/// What stands over the whole fleet, as the server keeps it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderRecord {
+    /// The hold by which it keeps devices as they are, 10 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub hold_id: ::prost::alloc::vec::Vec<u8>,
+    /// Why.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who gave it, as an access id.
+    #[prost(string, tag = "3")]
+    pub created_by_id: ::prost::alloc::string::String,
+    /// When.
+    #[prost(message, optional, tag = "4")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The release that nobody gets; absent in a stop of everything.
+    #[prost(message, optional, tag = "11")]
+    pub denied: ::core::option::Option<DeniedRelease>,
+}
+impl ::prost::Name for OrderRecord {
+    const NAME: &'static str = "OrderRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.OrderRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.OrderRecord".into()
+    }
+}
+/// A release that nobody gets who does not have it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeniedRelease {
+    /// The digest of its manifest, 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub manifest_digest: ::prost::alloc::vec::Vec<u8>,
+    /// The workload's name.
+    #[prost(string, tag = "2")]
+    pub workload: ::prost::alloc::string::String,
+    /// The version.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+}
+impl ::prost::Name for DeniedRelease {
+    const NAME: &'static str = "DeniedRelease";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.DeniedRelease".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.DeniedRelease".into()
+    }
+}
 /// A release, as the server keeps it under workload and version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseRecord {
@@ -2307,6 +2394,9 @@ pub struct RolloutRecord {
     /// Failures that an operator has seen and accepted.
     #[prost(uint32, tag = "38")]
     pub failures_accepted: u32,
+    /// The order over the whole fleet that keeps it stopped; absent while none does.
+    #[prost(message, optional, tag = "61")]
+    pub standstill: ::core::option::Option<StandstillRecord>,
 }
 impl ::prost::Name for RolloutRecord {
     const NAME: &'static str = "RolloutRecord";
@@ -2316,6 +2406,29 @@ impl ::prost::Name for RolloutRecord {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.RolloutRecord".into()
+    }
+}
+/// What keeps a rollout from going on, whoever resumes it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StandstillRecord {
+    /// The order's hold, 10 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub hold_id: ::prost::alloc::vec::Vec<u8>,
+    /// Why.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// The command that takes it back.
+    #[prost(string, tag = "3")]
+    pub lift: ::prost::alloc::string::String,
+}
+impl ::prost::Name for StandstillRecord {
+    const NAME: &'static str = "StandstillRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.StandstillRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.StandstillRecord".into()
     }
 }
 /// What a rollout wants of one device, under rollout and device.
@@ -2528,7 +2641,7 @@ pub struct RolloutInput {
     /// Which.
     #[prost(
         oneof = "rollout_input::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub kind: ::core::option::Option<rollout_input::Kind>,
 }
@@ -2579,6 +2692,9 @@ pub mod rollout_input {
         /// No hold of the rollout stands with the device's actor any more.
         #[prost(message, tag = "14")]
         Lifted(super::LiftedInput),
+        /// What stands over the whole fleet and concerns the rollout.
+        #[prost(message, tag = "15")]
+        Ordered(super::OrderedInput),
     }
 }
 impl ::prost::Name for RolloutInput {
@@ -2609,6 +2725,23 @@ impl ::prost::Name for PauseRolloutInput {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.PauseRolloutInput".into()
+    }
+}
+/// What stands over the whole fleet and concerns a rollout.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderedInput {
+    /// The order; absent when nothing stands.
+    #[prost(message, optional, tag = "1")]
+    pub standstill: ::core::option::Option<StandstillRecord>,
+}
+impl ::prost::Name for OrderedInput {
+    const NAME: &'static str = "OrderedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.OrderedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.OrderedInput".into()
     }
 }
 /// Let the next wave begin.

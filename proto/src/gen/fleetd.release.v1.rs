@@ -70,6 +70,9 @@ pub struct Release {
     /// When it was denied, if it was: no device installs it any more.
     #[prost(message, optional, tag = "24")]
     pub denied_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why it was, in the words of whoever denied it.
+    #[prost(string, tag = "25")]
+    pub denied_reason: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Release {
     const NAME: &'static str = "Release";
@@ -293,6 +296,89 @@ impl ::prost::Name for GetReleaseResponse {
         "/fleetd.release.v1.GetReleaseResponse".into()
     }
 }
+/// Asks to deny a release.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DenyReleaseRequest {
+    /// Identifies this request across repetitions. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The workload's name. Required.
+    #[prost(string, tag = "2")]
+    pub workload: ::prost::alloc::string::String,
+    /// The version. Required.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// Why, for those who look later.
+    #[prost(string, tag = "11")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for DenyReleaseRequest {
+    const NAME: &'static str = "DenyReleaseRequest";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.DenyReleaseRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.DenyReleaseRequest".into()
+    }
+}
+/// The release is denied.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DenyReleaseResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub release: ::core::option::Option<Release>,
+}
+impl ::prost::Name for DenyReleaseResponse {
+    const NAME: &'static str = "DenyReleaseResponse";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.DenyReleaseResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.DenyReleaseResponse".into()
+    }
+}
+/// Asks to allow a release again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllowReleaseRequest {
+    /// Identifies this request across repetitions. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The workload's name. Required.
+    #[prost(string, tag = "2")]
+    pub workload: ::prost::alloc::string::String,
+    /// The version. Required.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+}
+impl ::prost::Name for AllowReleaseRequest {
+    const NAME: &'static str = "AllowReleaseRequest";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.AllowReleaseRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.AllowReleaseRequest".into()
+    }
+}
+/// The release is allowed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AllowReleaseResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub release: ::core::option::Option<Release>,
+}
+impl ::prost::Name for AllowReleaseResponse {
+    const NAME: &'static str = "AllowReleaseResponse";
+    const PACKAGE: &'static str = "fleetd.release.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.release.v1.AllowReleaseResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.release.v1.AllowReleaseResponse".into()
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "rpc")]
 pub mod release_service_client {
@@ -475,6 +561,61 @@ pub mod release_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Keeps a release from every device that does not run it: plans leave it out, rollouts of it stop, and who is assigned
+        /// it is held.
+        pub async fn deny_release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DenyReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DenyReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.release.v1.ReleaseService/DenyRelease",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.release.v1.ReleaseService", "DenyRelease"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a release be rolled out again.
+        pub async fn allow_release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AllowReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AllowReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.release.v1.ReleaseService/AllowRelease",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.release.v1.ReleaseService", "AllowRelease"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -513,6 +654,23 @@ pub mod release_service_server {
             request: tonic::Request<super::GetReleaseRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetReleaseResponse>,
+            tonic::Status,
+        >;
+        /// Keeps a release from every device that does not run it: plans leave it out, rollouts of it stop, and who is assigned
+        /// it is held.
+        async fn deny_release(
+            &self,
+            request: tonic::Request<super::DenyReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DenyReleaseResponse>,
+            tonic::Status,
+        >;
+        /// Lets a release be rolled out again.
+        async fn allow_release(
+            &self,
+            request: tonic::Request<super::AllowReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AllowReleaseResponse>,
             tonic::Status,
         >;
     }
@@ -721,6 +879,96 @@ pub mod release_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetReleaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.release.v1.ReleaseService/DenyRelease" => {
+                    #[allow(non_camel_case_types)]
+                    struct DenyReleaseSvc<T: ReleaseService>(pub Arc<T>);
+                    impl<
+                        T: ReleaseService,
+                    > tonic::server::UnaryService<super::DenyReleaseRequest>
+                    for DenyReleaseSvc<T> {
+                        type Response = super::DenyReleaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DenyReleaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ReleaseService>::deny_release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DenyReleaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.release.v1.ReleaseService/AllowRelease" => {
+                    #[allow(non_camel_case_types)]
+                    struct AllowReleaseSvc<T: ReleaseService>(pub Arc<T>);
+                    impl<
+                        T: ReleaseService,
+                    > tonic::server::UnaryService<super::AllowReleaseRequest>
+                    for AllowReleaseSvc<T> {
+                        type Response = super::AllowReleaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AllowReleaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ReleaseService>::allow_release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AllowReleaseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -138,6 +138,10 @@ pub struct Rollout {
     /// Why it stands where it stands and what would bring it on, in sentences.
     #[prost(string, repeated, tag = "38")]
     pub explanation: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The hold of the order over the whole fleet that keeps it stopped (`hld_…`): a stop of everything, or the denial of
+    /// its release; empty while none does.
+    #[prost(string, tag = "61")]
+    pub ordered_hold_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Rollout {
     const NAME: &'static str = "Rollout";
@@ -406,6 +410,32 @@ impl RolloutDeviceState {
             "ROLLOUT_DEVICE_STATE_SKIPPED" => Some(Self::Skipped),
             _ => None,
         }
+    }
+}
+/// A stop of the whole fleet: a hold over every device and every rollout. It stands until it is lifted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetStop {
+    /// Its hold (`hld_…`).
+    #[prost(string, tag = "1")]
+    pub hold_id: ::prost::alloc::string::String,
+    /// Why, in the words of whoever placed it.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// The access id of whoever placed it (`acc_…`).
+    #[prost(string, tag = "3")]
+    pub created_by: ::prost::alloc::string::String,
+    /// When it was placed.
+    #[prost(message, optional, tag = "4")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for FleetStop {
+    const NAME: &'static str = "FleetStop";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.FleetStop".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.FleetStop".into()
     }
 }
 /// What a rollout would do, computed by the code that will do it and saved before it starts.
@@ -685,6 +715,12 @@ pub enum BlockedReason {
     Busy = 60,
     /// Its agent is too old.
     NeedsAgent = 70,
+    /// The release is denied.
+    Denied = 110,
+    /// The release's signature does not count any more.
+    Unsigned = 120,
+    /// The workload is pinned at another version.
+    Pinned = 130,
 }
 impl BlockedReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -701,6 +737,9 @@ impl BlockedReason {
             Self::Conflict => "BLOCKED_REASON_CONFLICT",
             Self::Busy => "BLOCKED_REASON_BUSY",
             Self::NeedsAgent => "BLOCKED_REASON_NEEDS_AGENT",
+            Self::Denied => "BLOCKED_REASON_DENIED",
+            Self::Unsigned => "BLOCKED_REASON_UNSIGNED",
+            Self::Pinned => "BLOCKED_REASON_PINNED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -714,6 +753,9 @@ impl BlockedReason {
             "BLOCKED_REASON_CONFLICT" => Some(Self::Conflict),
             "BLOCKED_REASON_BUSY" => Some(Self::Busy),
             "BLOCKED_REASON_NEEDS_AGENT" => Some(Self::NeedsAgent),
+            "BLOCKED_REASON_DENIED" => Some(Self::Denied),
+            "BLOCKED_REASON_UNSIGNED" => Some(Self::Unsigned),
+            "BLOCKED_REASON_PINNED" => Some(Self::Pinned),
             _ => None,
         }
     }
@@ -1204,6 +1246,110 @@ impl ::prost::Name for ApproveRolloutResponse {
         "/fleetd.rollout.v1.ApproveRolloutResponse".into()
     }
 }
+/// Asks to stop the whole fleet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StopFleetRequest {
+    /// Identifies this request across repetitions. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// Why, for those who look later.
+    #[prost(string, tag = "11")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for StopFleetRequest {
+    const NAME: &'static str = "StopFleetRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.StopFleetRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.StopFleetRequest".into()
+    }
+}
+/// The fleet is stopped.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StopFleetResponse {
+    /// The stop, whose hold lifts it.
+    #[prost(message, optional, tag = "1")]
+    pub stop: ::core::option::Option<FleetStop>,
+}
+impl ::prost::Name for StopFleetResponse {
+    const NAME: &'static str = "StopFleetResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.StopFleetResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.StopFleetResponse".into()
+    }
+}
+/// Asks to end a stop of the whole fleet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiftFleetStopRequest {
+    /// Identifies this request across repetitions. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The stop's hold (`hld_…`). Required.
+    #[prost(string, tag = "2")]
+    pub hold_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for LiftFleetStopRequest {
+    const NAME: &'static str = "LiftFleetStopRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.LiftFleetStopRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.LiftFleetStopRequest".into()
+    }
+}
+/// The stop has ended.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LiftFleetStopResponse {
+    /// The stops that remain, the oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub stops: ::prost::alloc::vec::Vec<FleetStop>,
+}
+impl ::prost::Name for LiftFleetStopResponse {
+    const NAME: &'static str = "LiftFleetStopResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.LiftFleetStopResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.LiftFleetStopResponse".into()
+    }
+}
+/// Asks for the stops that stand.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetFleetStopsRequest {}
+impl ::prost::Name for GetFleetStopsRequest {
+    const NAME: &'static str = "GetFleetStopsRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.GetFleetStopsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.GetFleetStopsRequest".into()
+    }
+}
+/// The stops that stand.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetFleetStopsResponse {
+    /// The oldest first: few people stop a whole fleet twice.
+    #[prost(message, repeated, tag = "1")]
+    pub stops: ::prost::alloc::vec::Vec<FleetStop>,
+}
+impl ::prost::Name for GetFleetStopsResponse {
+    const NAME: &'static str = "GetFleetStopsResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.GetFleetStopsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.GetFleetStopsResponse".into()
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "rpc")]
 pub mod rollout_service_client {
@@ -1574,6 +1720,88 @@ pub mod rollout_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Stops the whole fleet: every rollout, and every device, also those that are away or join later. Nothing is started
+        /// while that stands.
+        pub async fn stop_fleet(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StopFleetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StopFleetResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.rollout.v1.RolloutService/StopFleet",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.rollout.v1.RolloutService", "StopFleet"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a stop of the whole fleet. Rollouts that it stopped go on.
+        pub async fn lift_fleet_stop(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LiftFleetStopRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LiftFleetStopResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.rollout.v1.RolloutService/LiftFleetStop",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.rollout.v1.RolloutService", "LiftFleetStop"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows the stops of the whole fleet that stand, the oldest first.
+        pub async fn get_fleet_stops(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetFleetStopsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetFleetStopsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.rollout.v1.RolloutService/GetFleetStops",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.rollout.v1.RolloutService", "GetFleetStops"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1671,6 +1899,31 @@ pub mod rollout_service_server {
             request: tonic::Request<super::ApproveRolloutRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ApproveRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Stops the whole fleet: every rollout, and every device, also those that are away or join later. Nothing is started
+        /// while that stands.
+        async fn stop_fleet(
+            &self,
+            request: tonic::Request<super::StopFleetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StopFleetResponse>,
+            tonic::Status,
+        >;
+        /// Ends a stop of the whole fleet. Rollouts that it stopped go on.
+        async fn lift_fleet_stop(
+            &self,
+            request: tonic::Request<super::LiftFleetStopRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LiftFleetStopResponse>,
+            tonic::Status,
+        >;
+        /// Shows the stops of the whole fleet that stand, the oldest first.
+        async fn get_fleet_stops(
+            &self,
+            request: tonic::Request<super::GetFleetStopsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetFleetStopsResponse>,
             tonic::Status,
         >;
     }
@@ -2197,6 +2450,143 @@ pub mod rollout_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApproveRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.rollout.v1.RolloutService/StopFleet" => {
+                    #[allow(non_camel_case_types)]
+                    struct StopFleetSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::StopFleetRequest>
+                    for StopFleetSvc<T> {
+                        type Response = super::StopFleetResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StopFleetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::stop_fleet(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StopFleetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.rollout.v1.RolloutService/LiftFleetStop" => {
+                    #[allow(non_camel_case_types)]
+                    struct LiftFleetStopSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::LiftFleetStopRequest>
+                    for LiftFleetStopSvc<T> {
+                        type Response = super::LiftFleetStopResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LiftFleetStopRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::lift_fleet_stop(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LiftFleetStopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.rollout.v1.RolloutService/GetFleetStops" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetFleetStopsSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::GetFleetStopsRequest>
+                    for GetFleetStopsSvc<T> {
+                        type Response = super::GetFleetStopsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetFleetStopsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::get_fleet_stops(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetFleetStopsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

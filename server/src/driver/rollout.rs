@@ -85,6 +85,10 @@ impl Driver<Rollout> for RolloutDriver {
             Effect::Ask { device, rollout, workload } => {
                 actors.devices.send(&device, DeviceInput::Ask { rollout, workload });
             }
+            Effect::AskOrders { manifest } => {
+                let standstill = self.shared.orders().standstill(manifest);
+                actors.rollouts.send(&self.rollout, Input::Ordered(standstill));
+            }
             Effect::Ended(header) => self.note(action::ROLLOUT_ENDED, header),
             Effect::Halted(header) => self.note(action::ROLLOUT_HALTED, header),
             Effect::Answer { operation, result } => self.shared.rollout_answers.answer(operation, result),

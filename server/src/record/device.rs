@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fleetd_actors::device::record::{DeviceEvent, DeviceRecord, HoldRow, Membership};
+use fleetd_actors::device::record::{DeviceEvent, DeviceRecord, HoldRow, Membership, Pin};
 use fleetd_actors::report;
 use fleetd_proto::fleetd::device::v1::DeviceState;
 use fleetd_proto::fleetd::record::v1 as stored;
@@ -10,6 +10,7 @@ use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::envelope::{Op, Path, Value};
 use fleetd_sync_core::id::{DeviceId, HoldId, LocalId, TokenId};
 use fleetd_sync_core::key::PublicKey;
+use fleetd_sync_core::name::WorkloadName;
 use prost::Message as _;
 use stored::entry_record::Value as StoredValue;
 
@@ -44,6 +45,7 @@ fn encode(record: &DeviceRecord) -> stored::DeviceRecord {
         reported: reported.filter_map(set_entry).collect(),
         holds: record.holds.iter().map(|(id, hold)| encode_hold(*id, hold)).collect(),
         events: record.events.iter().map(encode_event).collect(),
+        pins: record.pins.iter().map(encode_pin).collect(),
     }
 }
 
@@ -73,6 +75,7 @@ pub fn decode(bytes: &[u8]) -> Result<DeviceRecord, ReadRecordError> {
         last_heard_at: record.last_heard_at.as_ref().map(wall),
         wanted: entries(&record.wanted),
         holds: record.holds.iter().map(decode_hold).collect::<Result<_, _>>()?,
+        pins: record.pins.iter().map(decode_pin).collect::<Result<_, _>>()?,
         reports: report::read_workloads(&entries(&record.reported)),
         events: record.events.iter().map(decode_event).collect::<VecDeque<_>>(),
     })
@@ -147,6 +150,28 @@ fn decode_hold(hold: &stored::HoldRecord) -> Result<(HoldId, HoldRow), ReadRecor
     let created_at = hold.created_at.as_ref().map(wall).unwrap_or_default();
     let row = HoldRow { workload, reason: hold.reason.clone(), created_by: hold.created_by_id.clone(), created_at };
     Ok((id, row))
+}
+
+fn encode_pin((workload, pin): (&WorkloadName, &Pin)) -> stored::PinRecord {
+    stored::PinRecord {
+        workload: workload.to_string(),
+        version: pin.version.to_string(),
+        hold_id: pin.hold.as_bytes().to_vec(),
+        reason: pin.reason.clone(),
+        created_at: Some(timestamp(pin.created_at)),
+        created_by_id: pin.created_by.clone(),
+    }
+}
+
+fn decode_pin(record: &stored::PinRecord) -> Result<(WorkloadName, Pin), ReadRecordError> {
+    let pin = Pin {
+        version: field(record.version.parse().ok(), "pins.version")?,
+        hold: field(HoldId::from_slice(&record.hold_id), "pins.hold_id")?,
+        reason: record.reason.clone(),
+        created_by: record.created_by_id.clone(),
+        created_at: record.created_at.as_ref().map(wall).unwrap_or_default(),
+    };
+    Ok((field(record.workload.parse().ok(), "pins.workload")?, pin))
 }
 
 fn encode_event(event: &DeviceEvent) -> stored::DeviceEventRecord {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleetd_actors::orders::Standstill;
 use fleetd_actors::report::{Fault, Phase};
 use fleetd_actors::rollout::Record;
 use fleetd_actors::rollout::plan::Plan;
@@ -13,9 +14,24 @@ use fleetd_proto::fleetd::rollout::v1::RolloutState;
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::time::Wall;
+use fleetd_sync_store::state_store::{KeyRange, ReadError, StateStore};
 use prost::Message as _;
 
 use super::{ReadRecordError, field, timestamp, wall};
+
+/// Rollouts that are read at once.
+const PAGE_RECORDS: usize = 1024;
+
+/// Why rollouts cannot be visited.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VisitRolloutsError {
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Read(#[from] ReadError),
+    /// A record is none.
+    #[error("a stored rollout is unreadable")]
+    Record(#[from] ReadRecordError),
+}
 
 /// The changes of the store that keep what a rollout remembers.
 pub fn put(rollout: RolloutId, record: Record, mutations: &mut Vec<Mutation>) {
@@ -74,6 +90,7 @@ pub(super) fn header_record(header: &RolloutHeader) -> stored::RolloutRecord {
         hold_id: header.hold.map(|hold| hold.as_bytes().to_vec()).unwrap_or_default(),
         stops: header.stops,
         failures_accepted: header.failures_accepted,
+        standstill: header.ordered.as_ref().map(standstill_record),
         ..stored::RolloutRecord::default()
     }
 }
@@ -109,6 +126,32 @@ pub fn decode_plan_attempt(bytes: &[u8]) -> Result<(ArtifactDigest, u32), ReadRe
     Ok((field(manifest, "manifest")?, field(attempt, "attempt")?))
 }
 
+/// Visits the rollouts that have not ended, or still owe a device something, each with the digest of its release.
+///
+/// # Errors
+/// [`VisitRolloutsError`], at the first that cannot be read.
+pub fn visit_unfinished(
+    store: &dyn StateStore,
+    visit: &mut dyn FnMut(&RolloutHeader, ArtifactDigest),
+) -> Result<(), VisitRolloutsError> {
+    let mut range = KeyRange::all();
+    loop {
+        let page = store.scan(Space::Rollout, range.clone(), PAGE_RECORDS)?;
+        for (_, found) in &page {
+            let header = decode_header(&found.value)?;
+            if header.ended_at.is_none() || header.is_open {
+                let plan = store.get(Space::Plan, header.plan.as_bytes())?;
+                let plan = field(plan, "plan_id")?;
+                visit(&header, decode_plan_attempt(&plan.value)?.0);
+            }
+        }
+        match page.last() {
+            Some((key, _)) if page.len() == PAGE_RECORDS => range = range.after(key),
+            _ => return Ok(()),
+        }
+    }
+}
+
 /// Reads a rollout's header.
 ///
 /// # Errors
@@ -127,6 +170,7 @@ pub(super) fn read_header(record: stored::RolloutRecord) -> Result<RolloutHeader
     };
     // A machine asserts that what is stopped has a hold, and nothing else has.
     field((phase.is_stopped() == hold.is_some()).then_some(()), "hold_id")?;
+    let ordered = record.standstill.map(read_standstill).transpose()?;
     Ok(RolloutHeader {
         rollout: field(RolloutId::from_slice(&record.rollout_id), "rollout_id")?,
         plan: field(PlanId::from_slice(&record.plan_id), "plan_id")?,
@@ -140,7 +184,21 @@ pub(super) fn read_header(record: stored::RolloutRecord) -> Result<RolloutHeader
         hold,
         stops: record.stops,
         failures_accepted: record.failures_accepted,
+        ordered,
     })
+}
+
+pub(super) fn standstill_record(standstill: &Standstill) -> stored::StandstillRecord {
+    stored::StandstillRecord {
+        hold_id: standstill.hold.as_bytes().to_vec(),
+        reason: standstill.reason.clone(),
+        lift: standstill.lift.clone(),
+    }
+}
+
+pub(super) fn read_standstill(record: stored::StandstillRecord) -> Result<Standstill, ReadRecordError> {
+    let hold = field(HoldId::from_slice(&record.hold_id), "standstill.hold_id")?;
+    Ok(Standstill { hold, reason: record.reason, lift: record.lift })
 }
 
 /// Where a rollout stands among its waves; one of before there were waves is in its only one.
@@ -320,6 +378,11 @@ mod tests {
                 hold: phase.is_stopped().then(|| HoldId::random(&mut entropy)),
                 stops: 3,
                 failures_accepted: 4,
+                ordered: (phase == RolloutPhase::Paused).then(|| Standstill {
+                    hold: HoldId::random(&mut entropy),
+                    reason: "smoke".to_owned(),
+                    lift: "put it out".to_owned(),
+                }),
             };
             assert_eq!(decode_header(&header_record(&header).encode_to_vec()), Ok(header));
         }

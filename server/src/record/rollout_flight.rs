@@ -17,7 +17,7 @@ use prost::Message as _;
 use stored::report_field::Value as FieldValue;
 use stored::rollout_input::Kind;
 
-use super::rollout::{encode_progress, header_record, read_header, read_progress};
+use super::rollout::{encode_progress, header_record, read_header, read_progress, read_standstill, standstill_record};
 use super::{ReadRecordError, field, timestamp, wall};
 
 /// Keeps a rollout's last steps.
@@ -143,6 +143,9 @@ fn encode_input(input: &Input, plans: &mut Plans) -> Kind {
         Input::Approve { operation, wave } => {
             let operation_id = operation.as_bytes().to_vec();
             Kind::Approve(stored::ApproveRolloutInput { operation_id, wave: *wave })
+        }
+        Input::Ordered(standstill) => {
+            Kind::Ordered(stored::OrderedInput { standstill: standstill.as_ref().map(standstill_record) })
         }
         Input::DeviceHeld { device, hold } => {
             Kind::Held(stored::HeldInput { local_id: local(device), hold_id: hold.as_bytes().to_vec() })
@@ -276,6 +279,7 @@ fn read_input(kind: Kind, plans: &Plans) -> Result<Input, ReadRecordError> {
         Kind::Pause(pause) => Input::Pause { operation: operation(&pause.operation_id)?, reason: pause.reason },
         Kind::Resume(asked) => Input::Resume { operation: operation(&asked)? },
         Kind::Approve(asked) => Input::Approve { operation: operation(&asked.operation_id)?, wave: asked.wave },
+        Kind::Ordered(said) => Input::Ordered(said.standstill.map(read_standstill).transpose()?),
         Kind::Held(said) => Input::DeviceHeld {
             device: read_local(&said.local_id)?,
             hold: field(HoldId::from_slice(&said.hold_id), "hold_id")?,

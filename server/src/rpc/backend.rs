@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fleetd_actors::device::command::{Answer, Command};
 use fleetd_actors::device::record::DeviceRecord;
+use fleetd_actors::orders;
 use fleetd_proto::fleetd::device::v1 as device;
 use fleetd_sync_core::commit::{ActorKey, Mutation, Revision, Space};
 use fleetd_sync_core::enrolment::ServerAddress;
@@ -228,7 +229,13 @@ impl Backend {
     pub(super) fn show_record(&self, record: &DeviceRecord, revision: Revision) -> device::Device {
         let connection = self.shared().connections.of_device(record.local);
         let connection = connection.map(|(_, connection)| connection);
-        convert::device::device(record, revision, connection.as_ref(), &self.catalog)
+        convert::device::device(record, revision, connection.as_ref(), &self.catalog, &self.shared().orders())
+    }
+
+    /// Asks the actor of the orders over the whole fleet.
+    pub(super) async fn order(&self, input: impl FnOnce(OperationId) -> orders::Input) -> Result<(), CallError> {
+        let send = |operation| self.node.actors.orders.send(input(operation));
+        Ok(ask(&self.shared().order_answers, send).await??)
     }
 
     /// Asks a device's actor.

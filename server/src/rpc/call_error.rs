@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use fleetd_actors::authority::AuthorityError;
 use fleetd_actors::device::command::CommandError as DeviceError;
+use fleetd_actors::orders::{OrderError, Standstill};
 use fleetd_actors::registration::token::CommandError as RegistrationError;
 use fleetd_actors::rollout::RolloutError;
 use fleetd_actors::rollout::plan::{PlanError, ReadPlanError, StaleReason};
@@ -13,6 +14,7 @@ use fleetd_actors::targeting::ParseConditionError;
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_sync_core::commit::CommitError;
 use fleetd_sync_core::id::{AccessId, PlanId, RolloutId};
+use fleetd_sync_core::limit::REASON_BYTES_MAX;
 use fleetd_sync_core::name::{DeviceName, GroupName, ParseNameError, WorkloadName};
 use fleetd_sync_core::release::{ReadReleaseError, VerifyReleaseError};
 use fleetd_sync_core::session::message::Refusal;
@@ -93,6 +95,10 @@ pub(crate) enum CallError {
     UnknownRollout { rollout: RolloutId },
     #[error("the rollout refuses that")]
     Rollout(#[source] RolloutError),
+    #[error("{}", .0.reason)]
+    Standstill(Standstill),
+    #[error("that does not stand")]
+    Order(#[from] OrderError),
     #[error("the artifact is not taken or given")]
     Artifact(#[from] ArtifactError),
     #[error("{bytes} bytes at once; send at most {bytes_max}")]
@@ -181,6 +187,13 @@ impl CallError {
             }
             Self::UnknownRollout { .. } => row(Code::NotFound, "rollout.unknown", "fleetd rollout list"),
             Self::Rollout(error) => rollout_row(error),
+            Self::Standstill(standstill) => {
+                Row(Code::FailedPrecondition, "rollout.standstill", standstill.lift.clone())
+            }
+            Self::Order(OrderError::NoStop { .. }) => row(Code::NotFound, "fleet.stop_unknown", "fleetd rollout list"),
+            Self::Order(OrderError::NotDenied) => {
+                row(Code::FailedPrecondition, "release.not_denied", "fleetd release list")
+            }
             Self::Artifact(error) => artifact_row(error),
             Self::ArtifactPart { .. } => row(Code::InvalidArgument, "artifact.part_too_large", ""),
             Self::UnknownAccess { .. } => row(Code::NotFound, "access.unknown", "fleetd access list"),
@@ -233,6 +246,9 @@ impl CallError {
                 format!("there is {}", names.join(", "))
             }
             Self::Refused(refusal) => refusal.message.clone(),
+            Self::Standstill(standstill) => {
+                format!("nothing goes on and nothing is started while the hold {} stands", standstill.hold)
+            }
             Self::AnswerLost { .. } => "the change was made, and is not made again: look at what it changed".to_owned(),
             Self::DynamicGroup { .. } => "its devices are those that its selector and its condition mean".to_owned(),
             Self::SecretShown { .. } => "revoke what was made then, and ask under another request id".to_owned(),
@@ -263,6 +279,7 @@ fn sources(error: &dyn std::error::Error) -> String {
 impl From<RolloutError> for CallError {
     fn from(error: RolloutError) -> Self {
         match error {
+            RolloutError::Ordered { standstill, .. } => Self::Standstill(standstill),
             RolloutError::Blocked { plan, blocked, first, .. } => Self::BlockedPlan { plan, blocked, first },
             error => Self::Rollout(error),
         }
@@ -289,6 +306,7 @@ fn device_row(error: &DeviceError) -> Row {
         DeviceError::NotRecovered => (Code::FailedPrecondition, "device.not_recovered", "fleetd device show DEVICE"),
         DeviceError::NoWorkload { .. } => (Code::NotFound, "device.workload_unknown", "fleetd device show DEVICE"),
         DeviceError::NoHold { .. } => (Code::NotFound, "device.hold_unknown", "fleetd device show DEVICE"),
+        DeviceError::NotPinned { .. } => (Code::FailedPrecondition, "device.not_pinned", "fleetd device show DEVICE"),
         DeviceError::Labels { .. } => (Code::InvalidArgument, "device.too_many_labels", ""),
     };
     Row(code, name, next.to_owned())
@@ -329,6 +347,7 @@ fn rollout_row(error: &RolloutError) -> Row {
     let (code, name, rollout) = match error {
         RolloutError::OtherPlan { rollout, .. } => (Code::AlreadyExists, "rollout.other_plan", rollout),
         RolloutError::Blocked { rollout, .. } => (Code::FailedPrecondition, "rollout.plan_blocked", rollout),
+        RolloutError::Ordered { rollout, .. } => (Code::FailedPrecondition, "rollout.standstill", rollout),
         RolloutError::NotStarted { rollout } => (Code::NotFound, "rollout.unknown", rollout),
         RolloutError::NothingToApprove { rollout, .. } => {
             return Row(Code::FailedPrecondition, "rollout.not_awaited", format!("fleetd rollout why {rollout}"));
@@ -404,6 +423,15 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     required(text, field)?.parse().map_err(|error: T::Err| CallError::Invalid { field, cause: error.to_string() })
+}
+
+/// Why somebody does something, in their own words.
+pub(crate) fn reason(text: &str) -> Result<String, CallError> {
+    if text.len() > REASON_BYTES_MAX {
+        let cause = format!("it has {} bytes; it may have {REASON_BYTES_MAX}", text.len());
+        return Err(CallError::Invalid { field: "reason", cause });
+    }
+    Ok(text.to_owned())
 }
 
 /// A field that a request may leave empty.

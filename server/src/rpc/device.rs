@@ -3,7 +3,7 @@
 mod watch;
 
 use fleetd_actors::device::command::Command;
-use fleetd_actors::device::record::Membership;
+use fleetd_actors::device::record::{Membership, Pin};
 use fleetd_actors::targeting::{Matcher, Targets};
 use fleetd_proto::fleetd::device::v1 as device;
 use fleetd_proto::fleetd::device::v1::Presence;
@@ -11,7 +11,6 @@ use fleetd_proto::fleetd::device::v1::device_service_server::DeviceService;
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{HoldId, KeyId, LocalId};
-use fleetd_sync_core::limit::REASON_BYTES_MAX;
 use fleetd_sync_core::name::{DeviceName, WorkloadName};
 use fleetd_sync_core::replica::document_prefix;
 use fleetd_sync_core::resolve::Run;
@@ -20,7 +19,7 @@ use prost::{Message, Name};
 use tonic::{Request, Response, Status};
 
 use super::backend::caller;
-use super::call_error::{CallError, optional, parsed};
+use super::call_error::{CallError, optional, parsed, reason};
 use super::convert::explanation::{Looked, summary};
 use super::convert::{self, targets};
 use super::follower::Messages;
@@ -91,7 +90,9 @@ impl Devices {
             let (devices, known) = (vec![record.name.to_string()], convert::device::workloads(&record));
             return Err(CallError::UnknownWorkload { devices, workload: workload.clone(), known });
         }
-        let looked = Looked { record: &record, connection: connection.as_ref(), workload: workload.as_ref() };
+        let orders = self.backend.shared().orders();
+        let (connection_of, workload_of) = (connection.as_ref(), workload.as_ref());
+        let looked = Looked { record: &record, connection: connection_of, workload: workload_of, orders: &orders };
         let events_max = match usize::try_from(asked.events_max) {
             Ok(0) | Err(_) => EVENTS,
             Ok(events_max) => events_max,
@@ -352,14 +353,38 @@ impl DeviceService for Devices {
         let device = Some(self.obey(&caller, (&asked.request_id, &asked.device), &asked, command).await?);
         Ok(Response::new(device::RevokeDeviceResponse { device }))
     }
-}
 
-fn reason(text: &str) -> Result<String, CallError> {
-    if text.len() > REASON_BYTES_MAX {
-        let cause = format!("it has {} bytes; it may have {REASON_BYTES_MAX}", text.len());
-        return Err(CallError::Invalid { field: "reason", cause });
+    async fn pin_workload(
+        &self,
+        request: Request<device::PinWorkloadRequest>,
+    ) -> Result<Response<device::PinWorkloadResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let command = || {
+            let workload = parsed(&asked.workload, "workload")?;
+            let pin = Pin {
+                version: parsed(&asked.version, "version")?,
+                hold: HoldId::random(&mut self.backend.shared().entropy()),
+                reason: reason(&asked.reason)?,
+                created_by: caller.id.to_string(),
+                created_at: self.backend.now(),
+            };
+            Ok(Command::Pin { workload, pin })
+        };
+        let device = Some(self.obey(&caller, (&asked.request_id, &asked.device), &asked, command).await?);
+        Ok(Response::new(device::PinWorkloadResponse { device }))
     }
-    Ok(text.to_owned())
+
+    async fn unpin_workload(
+        &self,
+        request: Request<device::UnpinWorkloadRequest>,
+    ) -> Result<Response<device::UnpinWorkloadResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let command = || Ok(Command::Unpin { workload: parsed(&asked.workload, "workload")? });
+        let device = Some(self.obey(&caller, (&asked.request_id, &asked.device), &asked, command).await?);
+        Ok(Response::new(device::UnpinWorkloadResponse { device }))
+    }
 }
 
 fn write_place((name, local): &(DeviceName, LocalId)) -> String {

@@ -48,6 +48,8 @@ const SERVICES: [(&str, Methods); 16] = [
             ("HoldDevice", DEPLOYER),
             ("LiftHold", DEPLOYER),
             ("RevokeDevice", ADMIN),
+            ("PinWorkload", DEPLOYER),
+            ("UnpinWorkload", DEPLOYER),
         ],
     ),
     (
@@ -62,7 +64,13 @@ const SERVICES: [(&str, Methods); 16] = [
     ),
     (
         "fleetd.release.v1.ReleaseService",
-        &[("CreateRelease", DEPLOYER), ("ListReleases", VIEWER), ("GetRelease", VIEWER)],
+        &[
+            ("CreateRelease", DEPLOYER),
+            ("ListReleases", VIEWER),
+            ("GetRelease", VIEWER),
+            ("DenyRelease", DEPLOYER),
+            ("AllowRelease", DEPLOYER),
+        ],
     ),
     (
         "fleetd.rollout.v1.RolloutService",
@@ -77,6 +85,9 @@ const SERVICES: [(&str, Methods); 16] = [
             ("PauseRollout", DEPLOYER),
             ("ResumeRollout", DEPLOYER),
             ("ApproveRollout", DEPLOYER),
+            ("StopFleet", DEPLOYER),
+            ("LiftFleetStop", DEPLOYER),
+            ("GetFleetStops", VIEWER),
         ],
     ),
     (

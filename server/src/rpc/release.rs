@@ -1,9 +1,12 @@
 //! `ReleaseService`: takes and shows signed versions of workloads.
 
+use std::sync::Arc;
+
+use fleetd_actors::orders::{self, Denial};
 use fleetd_proto::fleetd::release::v1 as release;
 use fleetd_proto::fleetd::release::v1::release_service_server::ReleaseService;
 use fleetd_sync_core::commit::{Mutation, Revision, Space};
-use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::id::{ArtifactDigest, HoldId};
 use fleetd_sync_core::name::{Version, WorkloadName};
 use fleetd_sync_core::release::{Manifest, Purpose, SignedManifest};
 use fleetd_sync_store::state_store::KeyRange;
@@ -11,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::artifact::blocking;
 use super::backend::{Backend, caller};
-use super::call_error::{CallError, optional, parsed};
+use super::call_error::{CallError, optional, parsed, reason};
 use super::convert;
 use super::page::{newest_first, page};
 use super::request_log::Kept;
@@ -47,7 +50,40 @@ pub(super) async fn missing_artifacts(backend: &Backend, manifest: &Manifest) ->
 impl Releases {
     async fn show(&self, stored: &StoredRelease) -> Result<release::Release, CallError> {
         let missing = missing_artifacts(&self.backend, stored.signed.claims()).await?;
-        Ok(convert::release::show(stored, missing.is_empty()))
+        let orders = self.backend.shared().orders();
+        Ok(convert::release::show(stored, missing.is_empty(), orders.denials.get(&stored.signed.digest())))
+    }
+
+    fn find(&self, workload: &str, version: &str) -> Result<Arc<StoredRelease>, CallError> {
+        let (name, number): (WorkloadName, Version) = (parsed(workload, "workload")?, parsed(version, "version")?);
+        let unknown = || CallError::UnknownRelease { workload: workload.to_owned(), version: version.to_owned() };
+        self.backend.catalog.release(&name, &number)?.ok_or_else(unknown)
+    }
+
+    /// Denies a release. Nothing is planned or started in between, so that no rollout of it escapes.
+    async fn deny(&self, caller: &Caller, asked: &release::DenyReleaseRequest) -> Result<release::Release, CallError> {
+        let found = self.find(&asked.workload, &asked.version)?;
+        let _turn = self.backend.planning.lock().await;
+        let claims = found.signed.claims();
+        let denial = Box::new(Denial {
+            hold: HoldId::random(&mut self.backend.shared().entropy()),
+            manifest: found.signed.digest(),
+            workload: claims.workload.clone(),
+            version: claims.version.clone(),
+            reason: reason(&asked.reason)?,
+            created_by: caller.id.to_string(),
+            created_at: self.backend.now(),
+        });
+        self.backend.order(|operation| orders::Input::Deny { operation, denial }).await?;
+        self.show(&found).await
+    }
+
+    async fn allow(&self, asked: &release::AllowReleaseRequest) -> Result<release::Release, CallError> {
+        let found = self.find(&asked.workload, &asked.version)?;
+        let _turn = self.backend.planning.lock().await;
+        let manifest = found.signed.digest();
+        self.backend.order(|operation| orders::Input::Allow { operation, manifest }).await?;
+        self.show(&found).await
     }
 
     async fn create(&self, caller: &Caller, signed: SignedManifest) -> Result<release::Release, CallError> {
@@ -133,10 +169,27 @@ impl ReleaseService for Releases {
         request: Request<release::GetReleaseRequest>,
     ) -> Result<Response<release::GetReleaseResponse>, Status> {
         let asked = request.into_inner();
-        let (workload, version): (WorkloadName, Version) =
-            (parsed(&asked.workload, "workload")?, parsed(&asked.version, "version")?);
-        let found = self.backend.catalog.release(&workload, &version)?;
-        let found = found.ok_or(CallError::UnknownRelease { workload: asked.workload, version: asked.version })?;
+        let found = self.find(&asked.workload, &asked.version)?;
         Ok(Response::new(release::GetReleaseResponse { release: Some(self.show(&found).await?) }))
+    }
+
+    async fn deny_release(
+        &self,
+        request: Request<release::DenyReleaseRequest>,
+    ) -> Result<Response<release::DenyReleaseResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let denied = async { Ok(release::DenyReleaseResponse { release: Some(self.deny(&caller, &asked).await?) }) };
+        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, denied).await
+    }
+
+    async fn allow_release(
+        &self,
+        request: Request<release::AllowReleaseRequest>,
+    ) -> Result<Response<release::AllowReleaseResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let allowed = async { Ok(release::AllowReleaseResponse { release: Some(self.allow(&asked).await?) }) };
+        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, allowed).await
     }
 }

@@ -2,6 +2,7 @@
 
 mod planning;
 mod standing;
+mod steer;
 mod watch;
 
 use std::sync::Arc;
@@ -18,14 +19,28 @@ use fleetd_sync_store::state_store::KeyRange;
 use tonic::{Request, Response, Status};
 
 use self::standing::Standing;
+use self::steer::Steering;
 use super::backend::{ask, caller};
-use super::call_error::{CallError, optional, parsed};
+use super::call_error::{CallError, optional, parsed, reason};
 use super::convert::{self, targets};
 use super::follower::Messages;
 use super::page::{newest_first, page};
 use super::request_log::Kept;
 use crate::edge::authenticate::Caller;
 use crate::record;
+
+/// A request by which somebody steers a rollout, of the names that all of them have.
+macro_rules! steering {
+    ($caller:ident, $asked:ident, goes_on: $goes_on:literal) => {
+        Steering {
+            caller: &$caller,
+            request_id: &$asked.request_id,
+            rollout_id: &$asked.rollout_id,
+            asked: &$asked,
+            goes_on: $goes_on,
+        }
+    };
+}
 
 super::service!(
     /// Plans rollouts, starts them, and shows how far they have come.
@@ -57,18 +72,6 @@ impl Rollouts {
     /// A rollout as it stands now.
     fn shown(&self, rollout: RolloutId) -> Result<api::Rollout, CallError> {
         Ok(Standing::load(&self.backend, rollout)?.rollout(self.backend.now()))
-    }
-
-    /// Has a rollout do something, and shows it then.
-    async fn steer(
-        &self,
-        rollout_id: &str,
-        input: impl FnOnce(OperationId) -> rollout::Input,
-    ) -> Result<api::Rollout, CallError> {
-        let rollout: RolloutId = parsed(rollout_id, "rollout_id")?;
-        Standing::load(&self.backend, rollout)?;
-        self.ask(rollout, input).await?;
-        self.shown(rollout)
     }
 
     async fn start(
@@ -200,15 +203,10 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<api::AbortRolloutResponse>, Status> {
         let caller = caller(&request)?;
         let asked = request.into_inner();
-        let reason = by("aborted", &caller, &asked.reason);
+        let reason = by("aborted", &caller, &reason(&asked.reason)?);
         let abort = |operation| rollout::Input::Abort { operation, reason };
-        let aborted =
-            async { Ok(api::AbortRolloutResponse { rollout: Some(self.steer(&asked.rollout_id, abort).await?) }) };
-        let again = || {
-            let rollout = self.shown(parsed(&asked.rollout_id, "rollout_id")?)?;
-            Ok(api::AbortRolloutResponse { rollout: Some(rollout) })
-        };
-        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, aborted, again).await
+        self.steer(steering!(caller, asked, goes_on: false), abort, |rollout| api::AbortRolloutResponse { rollout })
+            .await
     }
 
     async fn pause_rollout(
@@ -217,15 +215,10 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<api::PauseRolloutResponse>, Status> {
         let caller = caller(&request)?;
         let asked = request.into_inner();
-        let reason = by("paused", &caller, &asked.reason);
+        let reason = by("paused", &caller, &reason(&asked.reason)?);
         let pause = |operation| rollout::Input::Pause { operation, reason };
-        let paused =
-            async { Ok(api::PauseRolloutResponse { rollout: Some(self.steer(&asked.rollout_id, pause).await?) }) };
-        let again = || {
-            let rollout = self.shown(parsed(&asked.rollout_id, "rollout_id")?)?;
-            Ok(api::PauseRolloutResponse { rollout: Some(rollout) })
-        };
-        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, paused, again).await
+        self.steer(steering!(caller, asked, goes_on: false), pause, |rollout| api::PauseRolloutResponse { rollout })
+            .await
     }
 
     async fn resume_rollout(
@@ -235,13 +228,8 @@ impl RolloutService for Rollouts {
         let caller = caller(&request)?;
         let asked = request.into_inner();
         let resume = |operation| rollout::Input::Resume { operation };
-        let resumed =
-            async { Ok(api::ResumeRolloutResponse { rollout: Some(self.steer(&asked.rollout_id, resume).await?) }) };
-        let again = || {
-            let rollout = self.shown(parsed(&asked.rollout_id, "rollout_id")?)?;
-            Ok(api::ResumeRolloutResponse { rollout: Some(rollout) })
-        };
-        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, resumed, again).await
+        self.steer(steering!(caller, asked, goes_on: true), resume, |rollout| api::ResumeRolloutResponse { rollout })
+            .await
     }
 
     async fn approve_rollout(
@@ -252,13 +240,39 @@ impl RolloutService for Rollouts {
         let asked = request.into_inner();
         let wave = asked.wave.checked_sub(1);
         let approve = |operation| rollout::Input::Approve { operation, wave };
-        let approved =
-            async { Ok(api::ApproveRolloutResponse { rollout: Some(self.steer(&asked.rollout_id, approve).await?) }) };
-        let again = || {
-            let rollout = self.shown(parsed(&asked.rollout_id, "rollout_id")?)?;
-            Ok(api::ApproveRolloutResponse { rollout: Some(rollout) })
+        self.steer(steering!(caller, asked, goes_on: true), approve, |rollout| api::ApproveRolloutResponse { rollout })
+            .await
+    }
+
+    async fn stop_fleet(
+        &self,
+        request: Request<api::StopFleetRequest>,
+    ) -> Result<Response<api::StopFleetResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let stopped = async {
+            let stop = self.stop_all(&caller, reason(&asked.reason)?).await?;
+            Ok(api::StopFleetResponse { stop: Some(stop) })
         };
-        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, approved, again).await
+        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, stopped).await
+    }
+
+    async fn lift_fleet_stop(
+        &self,
+        request: Request<api::LiftFleetStopRequest>,
+    ) -> Result<Response<api::LiftFleetStopResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let lifted = async { Ok(api::LiftFleetStopResponse { stops: self.lift_stop(&asked.hold_id).await? }) };
+        let again = || Ok(api::LiftFleetStopResponse { stops: self.stops() });
+        self.backend.once_or((&caller, Kept::Whole), &asked.request_id, &asked, lifted, again).await
+    }
+
+    async fn get_fleet_stops(
+        &self,
+        _request: Request<api::GetFleetStopsRequest>,
+    ) -> Result<Response<api::GetFleetStopsResponse>, Status> {
+        Ok(Response::new(api::GetFleetStopsResponse { stops: self.stops() }))
     }
 }
 

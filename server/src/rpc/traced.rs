@@ -32,7 +32,7 @@ const SECRET: &str = "(secret)";
 type Subjects = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// The RPCs that change something, each with what it is about.
-const SUBJECTS: [Subjects; 29] = [
+const SUBJECTS: [Subjects; 35] = [
     ("fleetd.access.v1.AccessService/CreateAccessToken", &["name"], &["access_token/id"]),
     ("fleetd.access.v1.AccessService/RevokeAccessToken", &["access_id"], &["access_token/name"]),
     ("fleetd.artifact.v1.ArtifactService/UploadArtifact", &["digest"], &[]),
@@ -45,6 +45,8 @@ const SUBJECTS: [Subjects; 29] = [
     ("fleetd.device.v1.DeviceService/HoldDevice", &["device", "workload"], &["hold/id"]),
     ("fleetd.device.v1.DeviceService/LiftHold", &["device", "hold_id"], &[]),
     ("fleetd.device.v1.DeviceService/RevokeDevice", &["device"], &["device/name"]),
+    ("fleetd.device.v1.DeviceService/PinWorkload", &["device", "workload", "version"], &[]),
+    ("fleetd.device.v1.DeviceService/UnpinWorkload", &["device", "workload"], &[]),
     ("fleetd.enrolment.v1.EnrolmentService/CreateEnrolmentToken", &[], &["enrolment_token/id"]),
     ("fleetd.enrolment.v1.EnrolmentService/RevokeEnrolmentToken", &["token_id"], &[]),
     ("fleetd.enrolment.v1.EnrolmentService/ApproveDevice", &["local_id"], &["device/name"]),
@@ -55,12 +57,16 @@ const SUBJECTS: [Subjects; 29] = [
     // The machine that decides it notes it: devices come by QUIC, too.
     ("fleetd.registration.v1.RegistrationService/RegisterDevice", &[], &[]),
     ("fleetd.release.v1.ReleaseService/CreateRelease", &[], &["release/workload", "release/version"]),
+    ("fleetd.release.v1.ReleaseService/DenyRelease", &["workload", "version"], &[]),
+    ("fleetd.release.v1.ReleaseService/AllowRelease", &["workload", "version"], &[]),
     ("fleetd.rollout.v1.RolloutService/PlanRollout", &["workload", "version"], &["plan/id"]),
     ("fleetd.rollout.v1.RolloutService/StartRollout", &["plan_id"], &["rollout/id", "rollout/workload"]),
     ("fleetd.rollout.v1.RolloutService/AbortRollout", &["rollout_id"], &["rollout/workload"]),
     ("fleetd.rollout.v1.RolloutService/PauseRollout", &["rollout_id"], &["rollout/workload"]),
     ("fleetd.rollout.v1.RolloutService/ResumeRollout", &["rollout_id"], &["rollout/workload"]),
     ("fleetd.rollout.v1.RolloutService/ApproveRollout", &["rollout_id"], &["rollout/workload"]),
+    ("fleetd.rollout.v1.RolloutService/StopFleet", &[], &["stop/hold_id"]),
+    ("fleetd.rollout.v1.RolloutService/LiftFleetStop", &["hold_id"], &[]),
     ("fleetd.trust.v1.TrustService/AddRootRecord", &[], &["trust/fleet_id"]),
     ("fleetd.trust.v1.TrustService/RevokeKey", &["key_id"], &[]),
 ];

@@ -43,6 +43,8 @@ pub(crate) fn whole_requests() -> BTreeMap<&'static str, Value> {
         ),
         ("release.v1.ReleaseService/CreateRelease", json!({ "signedManifest": {} })),
         ("release.v1.ReleaseService/GetRelease", json!({ "workload": "coffee", "version": "1" })),
+        ("release.v1.ReleaseService/DenyRelease", json!({ "workload": "coffee", "version": "1" })),
+        ("release.v1.ReleaseService/AllowRelease", json!({ "workload": "coffee", "version": "1" })),
         (
             "rollout.v1.RolloutService/PlanRollout",
             json!({ "workload": "coffee", "version": "1", "targets": { "all": true } }),
@@ -55,6 +57,10 @@ pub(crate) fn whole_requests() -> BTreeMap<&'static str, Value> {
         ("rollout.v1.RolloutService/PauseRollout", json!({ "rolloutId": "rol_0000000000000000" })),
         ("rollout.v1.RolloutService/ResumeRollout", json!({ "rolloutId": "rol_0000000000000000" })),
         ("rollout.v1.RolloutService/ApproveRollout", json!({ "rolloutId": "rol_0000000000000000" })),
+        ("rollout.v1.RolloutService/StopFleet", json!({})),
+        ("rollout.v1.RolloutService/LiftFleetStop", json!({ "holdId": "hld_0000000000000000" })),
+        ("device.v1.DeviceService/PinWorkload", json!({ "device": "$", "workload": "coffee", "version": "1" })),
+        ("device.v1.DeviceService/UnpinWorkload", json!({ "device": "$", "workload": "coffee" })),
         ("trust.v1.TrustService/AddRootRecord", json!({ "rootRecord": base64(b"x") })),
         (
             "trust.v1.TrustService/RevokeKey",

@@ -48,7 +48,11 @@ async fn a_revoked_key_signs_nothing_new() {
     let shown = world.call("trust.v1.TrustService/RevokeKey", request).await.expect("it is revoked");
     assert_eq!(shown["trust"]["revocations"][0]["keyId"], key.id().to_string());
     refuses(world.push(&key, "coffee", "1.1.0").await, "permission_denied", "release.key_retired");
+    world.devices(1).await;
     let plan = json!({ "workload": "coffee", "version": "1.0.0", "targets": { "all": true } });
-    let answer = world.call("rollout.v1.RolloutService/PlanRollout", plan).await;
+    let planned = world.call("rollout.v1.RolloutService/PlanRollout", plan).await.expect("a plan that shows why");
+    assert_eq!(planned["devices"][0]["blockedReason"], "BLOCKED_REASON_UNSIGNED");
+    let started = json!({ "planId": planned["plan"]["id"] });
+    let answer = world.call("rollout.v1.RolloutService/StartRollout", started).await;
     refuses(answer, "permission_denied", "release.key_retired");
 }

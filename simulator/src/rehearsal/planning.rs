@@ -156,6 +156,7 @@ fn row(device: &CopiedDevice, workload: &WorkloadName) -> Result<DeviceRow, Rehe
         free_bytes: device.disk_free_bytes,
         releases: present.map(|present| (workload.clone(), present)).into_iter().collect(),
         barred: device.barred.map(Barred::reason),
+        refused: None,
         holds: holds.collect::<Result<_, RehearsalError>>()?,
         conflicts: if device.conflict { BTreeSet::from([workload.clone()]) } else { BTreeSet::new() },
         rollouts: busy.map(|rollout| (workload.clone(), rollout)).into_iter().collect(),

@@ -52,11 +52,13 @@ pub enum Space {
     Audit = 21,
     /// Groups of devices, by name.
     Group = 22,
+    /// What stands over the whole fleet: stops by their holds, and denied releases by their manifests.
+    Order = 23,
 }
 
 impl Space {
     /// Every space, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Meta,
         Self::Envelope,
         Self::Device,
@@ -80,6 +82,7 @@ impl Space {
         Self::AuditEntry,
         Self::Audit,
         Self::Group,
+        Self::Order,
     ];
 }
 

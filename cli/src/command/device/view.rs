@@ -101,6 +101,11 @@ pub fn device(device: &Device, now: Moment) -> String {
         let since = wording::moment(hold.created_at.as_ref()).relative(now);
         text.push_str(&format!("hold {} on {what}, {since}: {}\n", hold.id, wording::or_dash(&hold.reason)));
     }
+    for pin in &device.pins {
+        let since = wording::moment(pin.created_at.as_ref()).relative(now);
+        let (workload, version) = (&pin.workload, &pin.version);
+        text.push_str(&format!("{workload} pinned at {version}, {since}: {}\n", wording::or_dash(&pin.reason)));
+    }
     text
 }
 

@@ -48,6 +48,10 @@ pub fn release(release: &Release, now: Moment) -> String {
         ("grace", grace.unwrap_or_else(|| "-".to_owned())),
         ("user", wording::or_dash(&release.user)),
     ];
+    if let Some(denied_at) = &release.denied_at {
+        let since = wording::moment(Some(denied_at)).relative(now);
+        text.push_str(&format!("  {:<11} {since}: {}\n", "denied", wording::or_dash(&release.denied_reason)));
+    }
     for (name, value) in lines {
         text.push_str(&format!("  {name:<11} {value}\n"));
     }

@@ -96,7 +96,7 @@ impl Why {
 }
 
 /// Shows a rollout, and why it stands where it stands.
-fn answer(session: &Session<'_>, rollout: Option<Rollout>) -> Result<(), CommandError> {
+pub(super) fn answer(session: &Session<'_>, rollout: Option<Rollout>) -> Result<(), CommandError> {
     let rollout = login::need(rollout, "rollout")?;
     session.output.answer(&message_json(&rollout), || view::summary(&rollout) + &view::explanation(&rollout))
 }

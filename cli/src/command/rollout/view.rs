@@ -33,8 +33,9 @@ pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
         &mut text,
         "blocked",
         devices.iter().filter(is(Verdict::Blocked)).map(|device| {
-            let word = format!("{}: ", wording::blocked_reason(device.blocked_reason));
-            format!("{:<20} {word}{}", device.name, device.reason.strip_prefix(&word).unwrap_or(&device.reason))
+            let word = wording::blocked_reason(device.blocked_reason);
+            let said = if device.reason.starts_with(&word) { String::new() } else { format!("{word}: ") };
+            format!("{:<20} {said}{}", device.name, device.reason)
         }),
     );
     section(

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleetd_actors::device::record::{DeviceRecord, HoldRow};
+use fleetd_actors::device::record::{DeviceRecord, HoldRow, Pin};
 use fleetd_actors::device::wanted;
+use fleetd_actors::orders::{FleetStop, Orders};
 use fleetd_actors::report::{Exit, FaultKind, Phase, RunState, WorkloadReport};
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_proto::fleetd::device::v1 as device;
@@ -28,8 +29,10 @@ pub(crate) fn device(
     revision: Revision,
     connection: Option<&Connection>,
     catalog: &Catalog,
+    orders: &Orders,
 ) -> device::Device {
     let heard = last_heard(record, connection);
+    let own_holds = record.holds.iter().map(|(id, row)| hold(*id, row));
     let shown = |name: &WorkloadName| workload(record, name, catalog);
     device::Device {
         id: record.device.to_string(),
@@ -43,7 +46,8 @@ pub(crate) fn device(
         last_heard_at: heard.map(timestamp),
         registered_at: Some(timestamp(record.registered_at)),
         workloads: workloads(record).iter().map(shown).collect(),
-        holds: record.holds.iter().map(|(id, row)| hold(*id, row)).collect(),
+        holds: orders.stops.values().map(fleet_hold).chain(own_holds).collect(),
+        pins: record.pins.iter().map(pin).collect(),
         revision: revision.0,
     }
 }
@@ -77,6 +81,28 @@ pub(crate) fn hold(id: HoldId, row: &HoldRow) -> device::Hold {
         reason: row.reason.clone(),
         created_by: row.created_by.clone(),
         created_at: Some(timestamp(row.created_at)),
+        fleet: false,
+    }
+}
+
+fn fleet_hold(stop: &FleetStop) -> device::Hold {
+    device::Hold {
+        id: stop.hold.to_string(),
+        workload: String::new(),
+        reason: stop.reason(),
+        created_by: stop.created_by.clone(),
+        created_at: Some(timestamp(stop.created_at)),
+        fleet: true,
+    }
+}
+
+fn pin((workload, pin): (&WorkloadName, &Pin)) -> device::Pin {
+    device::Pin {
+        workload: workload.to_string(),
+        version: pin.version.to_string(),
+        reason: pin.reason.clone(),
+        created_by: pin.created_by.clone(),
+        created_at: Some(timestamp(pin.created_at)),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Why a device is as it is: what stands between what should be and what is, the most decisive first.
 
 use fleetd_actors::device::record::{DeviceEvent, DeviceRecord, Membership};
+use fleetd_actors::device::standing::{StandingHold, standing_holds};
 use fleetd_actors::device::wanted;
+use fleetd_actors::orders::Orders;
 use fleetd_actors::report::{FaultKind, Phase, RunState, WorkloadReport};
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_proto::fleetd::device::v1::{self as device, Reason, ReasonKind};
@@ -21,6 +23,8 @@ pub(crate) struct Looked<'a> {
     pub(crate) connection: Option<&'a Connection>,
     /// The one workload that is asked about, or all.
     pub(crate) workload: Option<&'a WorkloadName>,
+    /// What stands over the whole fleet.
+    pub(crate) orders: &'a Orders,
 }
 
 impl Looked<'_> {
@@ -28,6 +32,7 @@ impl Looked<'_> {
     pub(crate) fn reasons(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
         reasons.extend(self.membership());
+        reasons.extend(self.standing_holds());
         reasons.extend(self.holds());
         let names: Vec<_> = workloads(self.record).into_iter().filter(|name| self.is_asked(Some(name))).collect();
         for name in &names {
@@ -70,6 +75,17 @@ impl Looked<'_> {
         };
         let since = self.since(None, &["revoked", "forked", "recovered"]);
         Some(reason(ReasonKind::Membership, None, message.to_owned(), since, next))
+    }
+
+    /// The holds of stops of the whole fleet, of denied releases, and of pins.
+    fn standing_holds(&self) -> Vec<Reason> {
+        let holds = standing_holds(self.record, self.orders).into_iter();
+        let asked = holds.filter(|hold| self.is_asked(hold.workload.as_ref()));
+        let reason = |hold: StandingHold| {
+            let message = format!("it is kept as it is: {}", hold.reason);
+            reason(ReasonKind::Held, hold.workload.as_ref(), message, Some(hold.since), hold.lift)
+        };
+        asked.map(reason).collect()
     }
 
     fn holds(&self) -> impl Iterator<Item = Reason> {

@@ -127,5 +127,8 @@ const fn blocked(by: Blocked) -> BlockedReason {
         Blocked::Membership => BlockedReason::Membership,
         Blocked::Conflict => BlockedReason::Conflict,
         Blocked::Busy => BlockedReason::Busy,
+        Blocked::Denied => BlockedReason::Denied,
+        Blocked::Unsigned => BlockedReason::Unsigned,
+        Blocked::Pinned => BlockedReason::Pinned,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleetd_actors::orders::Denial;
 use fleetd_proto::fleetd::release::v1::{self as release, probe};
 use fleetd_sync_core::id::KeyId;
 use fleetd_sync_core::key::Signature;
@@ -31,7 +32,7 @@ pub(crate) fn read(message: &release::SignedManifest) -> Result<SignedManifest, 
 }
 
 /// A release as the API shows it.
-pub(crate) fn show(stored: &StoredRelease, complete: bool) -> release::Release {
+pub(crate) fn show(stored: &StoredRelease, complete: bool, denial: Option<&Denial>) -> release::Release {
     let claims = stored.signed.claims();
     let artifacts = claims.artifacts.iter().map(|(platform, artifact)| release::ReleaseArtifact {
         platform: platform.to_string(),
@@ -63,7 +64,8 @@ pub(crate) fn show(stored: &StoredRelease, complete: bool) -> release::Release {
         created_at: Some(timestamp(stored.created_at)),
         created_by: stored.created_by.map(|by| by.to_string()).unwrap_or_default(),
         complete,
-        denied_at: None,
+        denied_at: denial.map(|denial| timestamp(denial.created_at)),
+        denied_reason: denial.map(|denial| denial.reason.clone()).unwrap_or_default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleetd_actors::rollout::plan::{self, Plan, PlanError, PlannedRelease, StaleReason, check_fence};
+use fleetd_actors::rollout::plan::{self, Blocked, Plan, PlanError, PlannedRelease, StaleReason, check_fence};
 use fleetd_actors::rollout::status::DeviceStatus;
 use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::index::Selected;
@@ -11,7 +11,7 @@ use fleetd_actors::targeting::{DeviceRow, Group, Targets, UndecidedDevices};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::name::{Version, WorkloadName};
-use fleetd_sync_core::release::Purpose;
+use fleetd_sync_core::release::{Purpose, VerifyReleaseError};
 use fleetd_sync_store::state_store::KeyRange;
 
 use super::super::artifact::blocking;
@@ -37,9 +37,15 @@ pub(super) async fn plan(
     targets: Targets,
     strategy: Strategy,
 ) -> Result<PlanId, CallError> {
-    let release = release(backend, workload, version).await?;
+    let (release, unsigned) = match release(backend, workload, version).await? {
+        Offered::Good(release) => (release, None),
+        Offered::Refused { release, by, error } => (release, Some((by, format!("{}: {error}", by.as_str())))),
+    };
     let attempt = last_attempt(backend, release.manifest)? + 1;
-    let Rows { rows, undecided, devices } = rows(backend, &targets).await?;
+    let Rows { mut rows, undecided, devices } = rows(backend, &release, &targets).await?;
+    if let Some(refused) = unsigned {
+        rows.iter_mut().for_each(|row| row.refused = Some(refused.clone()));
+    }
     let id = PlanId::random(&mut backend.shared().entropy());
     let mut plan = match plan::plan(id, release, targets, attempt, strategy, &rows) {
         // The rows are those alone that are meant.
@@ -59,9 +65,9 @@ pub(super) async fn check_start(backend: &Backend, plan: &Plan) -> Result<(), Ca
     if let Some(rollout) = rollout_of(backend, plan)? {
         return Err(CallError::StartedPlan { plan: plan.id, rollout });
     }
-    release(backend, &plan.release.workload, &plan.release.version).await?;
+    require_offered(backend, &plan.release).await?;
     let (today, mut reasons) = look_again(backend, plan)?;
-    let Rows { rows, .. } = rows(backend, &today.targets).await?;
+    let Rows { rows, .. } = rows(backend, &today.release, &today.targets).await?;
     reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
     if reasons.is_empty() { Ok(()) } else { Err(CallError::StalePlan { plan: plan.id, reasons }) }
 }
@@ -72,9 +78,9 @@ pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan
     if let Some(rollout) = rollout_of(backend, plan)? {
         return Err(CallError::StartedPlan { plan: plan.id, rollout });
     }
-    release(backend, &plan.release.workload, &plan.release.version).await?;
+    require_offered(backend, &plan.release).await?;
     let (today, mut reasons) = look_again(backend, plan)?;
-    let Rows { rows, .. } = rows(backend, &today.targets).await?;
+    let Rows { rows, .. } = rows(backend, &today.release, &today.targets).await?;
     reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
     if reasons.is_empty() {
         return Ok((plan.clone(), reasons));
@@ -136,20 +142,49 @@ pub(super) async fn document(backend: &Backend, plan: &Plan) -> Result<(Artifact
     Ok((digest, Vec::new()))
 }
 
-/// The release, if devices would take it now and the server has all of it.
-async fn release(backend: &Backend, workload: &WorkloadName, version: &Version) -> Result<PlannedRelease, CallError> {
+/// A release that the server has all of.
+enum Offered {
+    /// Devices would take it now.
+    Good(PlannedRelease),
+    /// They would not, since its signature does not count any more, or since it is denied.
+    Refused { release: PlannedRelease, by: Blocked, error: VerifyReleaseError },
+}
+
+/// Refuses a release that may not be started now.
+async fn require_offered(backend: &Backend, planned: &PlannedRelease) -> Result<(), CallError> {
+    if let Some(standstill) = backend.shared().orders().standstill(planned.manifest) {
+        return Err(CallError::Standstill(standstill));
+    }
+    match release(backend, &planned.workload, &planned.version).await? {
+        Offered::Good(_) => Ok(()),
+        Offered::Refused { error, .. } => Err(error.into()),
+    }
+}
+
+/// The release, if the server has all of it.
+async fn release(backend: &Backend, workload: &WorkloadName, version: &Version) -> Result<Offered, CallError> {
     let names = || (workload.to_string(), version.to_string());
     let stored = backend.catalog.release(workload, version)?.ok_or_else(|| {
         let (workload, version) = names();
         CallError::UnknownRelease { workload, version }
     })?;
-    let verified = stored.signed.verify(workload, Purpose::Install, &backend.shared().trust().roster)?;
-    let missing = missing_artifacts(backend, &verified.manifest).await?;
+    let signed = &stored.signed;
+    let missing = missing_artifacts(backend, signed.claims()).await?;
     if !missing.is_empty() {
         let (workload, version) = names();
         return Err(CallError::IncompleteRelease { workload, version, missing });
     }
-    Ok(PlannedRelease::of(&verified.manifest, verified.digest))
+    let release = PlannedRelease::of(signed.claims(), signed.digest());
+    match signed.verify(workload, Purpose::Install, &backend.shared().trust().roster) {
+        Ok(_) => Ok(Offered::Good(release)),
+        Err(error @ VerifyReleaseError::Denied { .. }) => Ok(Offered::Refused { release, by: Blocked::Denied, error }),
+        Err(
+            error @ (VerifyReleaseError::Undelegated { .. }
+            | VerifyReleaseError::Retired { .. }
+            | VerifyReleaseError::Compromised { .. }),
+        ) => Ok(Offered::Refused { release, by: Blocked::Unsigned, error }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The highest attempt that any plan of a release carries, or that any device knows of: a device tries none twice, and
@@ -190,7 +225,8 @@ struct Rows {
 }
 
 /// The devices that targets mean. Devices whose key is revoked are of the fleet only where they are named.
-async fn rows(backend: &Backend, targets: &Targets) -> Result<Rows, CallError> {
+async fn rows(backend: &Backend, release: &PlannedRelease, targets: &Targets) -> Result<Rows, CallError> {
+    let orders = backend.shared().orders();
     let busy = busy(backend)?;
     let (fleet, shared, asked) = (Arc::clone(&backend.fleet), Arc::clone(&backend.node.shared), targets.clone());
     let select = move || fleet.select(&asked, &|local| shared.connections.of_device(local).is_some());
@@ -208,6 +244,7 @@ async fn rows(backend: &Backend, targets: &Targets) -> Result<Rows, CallError> {
         let device = record::device::decode(value)?;
         let connection = backend.shared().connections.of_device(local).map(|(_, connection)| connection);
         let mut row = device_row::of(&device, revision, connection.as_ref());
+        row.refused = device_row::refused(&device, release, &orders);
         row.rollouts = busy.get(&local).cloned().unwrap_or_default();
         rows.push(row);
         Ok(())

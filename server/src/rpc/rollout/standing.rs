@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fleetd_actors::orders::Standstill;
 use fleetd_actors::rollout::Rollout;
 use fleetd_actors::rollout::plan::PlannedDevice;
 use fleetd_actors::rollout::status::{DeviceProgress, RolloutHeader};
@@ -46,6 +47,12 @@ impl Standing {
         let progress = machine.devices().map(|(device, progress)| (device, progress.clone())).collect();
         let planned = saved.0.devices.iter().enumerate().map(|(index, device)| (device.local, index)).collect();
         Ok(Self { header, revision, progress, revisions, saved, planned })
+    }
+
+    /// What keeps it from going on, if it has not ended.
+    pub(super) fn standstill(&self, backend: &Backend) -> Option<Standstill> {
+        let standstill = backend.shared().orders().standstill(self.saved.0.release.manifest);
+        standstill.filter(|_| !self.header.phase.is_ended())
     }
 
     /// Reads the rollout's own record again; says whether it has changed.
