@@ -126,11 +126,18 @@ impl Workload {
                 {
                     self.record.previous = Some(current);
                 }
+                // One that was gone back to is not its own way back.
+                self.record.previous.take_if(|previous| previous.digest == release.digest);
                 self.record.current = Some(Release { rollout: target.rollout, attempt: target.attempt, ..release });
                 self.record.restarts = 0;
                 self.record.crashes = 0;
                 self.enter(target, Step::Watch { reboots: 0 });
                 self.restart_asked = false;
+            }
+            (Step::Switch(release), Err(SwitchError::NotStaged { .. })) if self.is_previous(&release) => {
+                // It is not on the disk any more: it comes in like any other.
+                self.record.previous = None;
+                self.enter(target, Step::Pending);
             }
             (Step::Switch(_), Err(error)) => self.fail(Fault::new(FaultKind::Switch, error), turn),
             (Step::Restore { fault, .. }, Ok(())) => {
@@ -226,10 +233,21 @@ impl Workload {
             }
             _ => {
                 self.record.removal = Removal::None;
-                self.enter(target, Step::Pending);
+                // What ran before lies on the disk, verified: there is nothing to fetch.
+                let previous = self.record.previous.as_ref().filter(|previous| {
+                    previous.digest == target.manifest
+                        && previous.manifest.version == target.version
+                        && previous.verdict == Verdict::Good
+                });
+                let step = previous.map_or(Step::Pending, |previous| Step::Switch(previous.clone()));
+                self.enter(target, step);
             }
         }
         true
+    }
+
+    fn is_previous(&self, release: &Release) -> bool {
+        self.record.previous.as_ref().is_some_and(|previous| previous.digest == release.digest)
     }
 
     fn consider_removal(&mut self, turn: &mut WorkloadTurn) -> bool {

@@ -542,3 +542,53 @@ fn a_workload_whose_record_was_lost_runs_on_from_its_folder() {
     assert_eq!(bench.running().as_deref(), Some("1.0"));
     assert!(bench.report().is_about(rollout(), 1, release("1.0").digest()));
 }
+
+#[test]
+fn what_ran_before_is_gone_back_to_from_the_disk_alone() {
+    let mut bench = Bench::with("1.0");
+    bench.assign(assignment("2.0", 1));
+    bench.run_all();
+    bench.advance(Duration::from_secs(10));
+    bench.forget_story();
+    bench.assign(assignment("1.0", 2));
+    bench.run_all();
+    bench.advance(Duration::from_secs(10));
+    assert_eq!((bench.report().phase, bench.running().as_deref()), (Some(Phase::Healthy), Some("1.0")));
+    assert!(bench.report().is_about(rollout(), 2, release("1.0").digest()));
+    assert!(!bench.story().contains("fetch") && !bench.story().contains("stage"), "{}", bench.story());
+
+    bench.forget_story();
+    bench.assign(assignment("2.0", 2));
+    bench.run_all();
+    bench.advance(Duration::from_secs(10));
+    assert_eq!(bench.running().as_deref(), Some("2.0"), "and forward again");
+    assert!(!bench.story().contains("fetch"), "{}", bench.story());
+}
+
+#[test]
+fn what_ran_before_and_is_gone_from_the_disk_is_fetched() {
+    let mut bench = Bench::with("1.0");
+    bench.assign(assignment("2.0", 1));
+    bench.run_all();
+    bench.advance(Duration::from_secs(10));
+    bench.staged.remove("1.0");
+    bench.forget_story();
+    bench.assign(assignment("1.0", 2));
+    bench.run_all();
+    bench.advance(Duration::from_secs(10));
+    assert_eq!((bench.report().phase, bench.running().as_deref()), (Some(Phase::Healthy), Some("1.0")));
+    assert!(bench.story().contains("fetch artifact 1.0"), "{}", bench.story());
+}
+
+#[test]
+fn nobody_goes_back_to_a_release_that_is_denied() {
+    let mut bench = Bench::with("1.0");
+    bench.assign(assignment("2.0", 1));
+    bench.run_all();
+    bench.advance(Duration::from_secs(10));
+    bench.trust(Trust::Denied("1.0"));
+    bench.run_all();
+    bench.assign(assignment("1.0", 2));
+    bench.run_all();
+    assert_eq!(bench.running().as_deref(), Some("2.0"));
+}
