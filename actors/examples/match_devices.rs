@@ -112,6 +112,7 @@ fn row(number: u64) -> Result<DeviceRow, Failure> {
         free_bytes: None,
         releases: BTreeMap::new(),
         barred: None,
+        refused: None,
         holds: Vec::new(),
         conflicts: BTreeSet::new(),
         rollouts: BTreeMap::new(),

@@ -147,10 +147,8 @@ impl CallError {
             Self::Selector(_) => row(Code::InvalidArgument, "selector.invalid", "fleetd device list --help"),
             Self::Condition(error) => condition_row(error),
             Self::UnknownGroup { .. } => row(Code::NotFound, "group.unknown", "fleetd group list"),
-            Self::GroupTaken { group } => Row(Code::AlreadyExists, "group.taken", format!("fleetd group show {group}")),
-            Self::DynamicGroup { group } => {
-                Row(Code::FailedPrecondition, "group.dynamic", format!("fleetd group show {group}"))
-            }
+            Self::GroupTaken { group } => group_row(Code::AlreadyExists, "group.taken", group),
+            Self::DynamicGroup { group } => group_row(Code::FailedPrecondition, "group.dynamic", group),
             Self::OtherRequest { .. } => row(Code::AlreadyExists, "request.repeated_otherwise", ""),
             Self::AnswerLost { .. } => row(Code::AlreadyExists, "request.answer_lost", ""),
             Self::SecretShown { .. } => row(Code::AlreadyExists, "request.secret_shown", ""),
@@ -187,13 +185,8 @@ impl CallError {
             }
             Self::UnknownRollout { .. } => row(Code::NotFound, "rollout.unknown", "fleetd rollout list"),
             Self::Rollout(error) => rollout_row(error),
-            Self::Standstill(standstill) => {
-                Row(Code::FailedPrecondition, "rollout.standstill", standstill.lift.clone())
-            }
-            Self::Order(OrderError::NoStop { .. }) => row(Code::NotFound, "fleet.stop_unknown", "fleetd rollout list"),
-            Self::Order(OrderError::NotDenied) => {
-                row(Code::FailedPrecondition, "release.not_denied", "fleetd release list")
-            }
+            Self::Standstill(order) => Row(Code::FailedPrecondition, "rollout.standstill", order.lift.clone()),
+            Self::Order(error) => order_row(error),
             Self::Artifact(error) => artifact_row(error),
             Self::ArtifactPart { .. } => row(Code::InvalidArgument, "artifact.part_too_large", ""),
             Self::UnknownAccess { .. } => row(Code::NotFound, "access.unknown", "fleetd access list"),
@@ -355,6 +348,18 @@ fn rollout_row(error: &RolloutError) -> Row {
         RolloutError::Ended { rollout, .. } => (Code::FailedPrecondition, "rollout.ended", rollout),
     };
     Row(code, name, format!("fleetd rollout show {rollout}"))
+}
+
+fn group_row(code: Code, name: &'static str, group: &GroupName) -> Row {
+    Row(code, name, format!("fleetd group show {group}"))
+}
+
+fn order_row(error: &OrderError) -> Row {
+    let (code, name, next) = match error {
+        OrderError::NoStop { .. } => (Code::NotFound, "fleet.stop_unknown", "fleetd rollout list"),
+        OrderError::NotDenied => (Code::FailedPrecondition, "release.not_denied", "fleetd release list"),
+    };
+    Row(code, name, next.to_owned())
 }
 
 fn artifact_row(error: &ArtifactError) -> Row {
