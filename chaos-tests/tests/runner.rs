@@ -15,6 +15,7 @@ mod material;
 mod readme;
 mod refused;
 mod rehearsal;
+mod rollback;
 mod secret;
 mod server;
 mod store;

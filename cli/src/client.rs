@@ -239,6 +239,7 @@ calls! {
     }
     rollout::v1::rollout_service_client::RolloutServiceClient {
         plan_rollout(rollout::v1::PlanRolloutRequest) -> rollout::v1::PlanRolloutResponse;
+        plan_rollback(rollout::v1::PlanRollbackRequest) -> rollout::v1::PlanRollbackResponse;
         get_plan(rollout::v1::GetPlanRequest) -> rollout::v1::GetPlanResponse;
         start_rollout(rollout::v1::StartRolloutRequest) -> rollout::v1::StartRolloutResponse;
         get_rollout(rollout::v1::GetRolloutRequest) -> rollout::v1::GetRolloutResponse;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use fleetd_sync_core::envelope::Value;
 use fleetd_sync_core::id::HoldId;
 use fleetd_sync_core::name::WorkloadName;
-use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::resolve;
 use fleetd_sync_core::time::{Now, Wall};
 
@@ -38,8 +37,7 @@ pub struct StandingHold {
 /// The holds on a device that follow from what stands over the fleet, and from its pins.
 #[must_use]
 pub fn standing_holds(record: &DeviceRecord, orders: &Orders) -> Vec<StandingHold> {
-    let is_forgotten = |since: Wall| is_planted(Bug::StopForgetsNewcomers) && record.registered_at >= since;
-    let stops = orders.stops.values().filter(|stop| !is_forgotten(stop.created_at)).map(|stop| StandingHold {
+    let stops = orders.stops.values().map(|stop| StandingHold {
         hold: stop.hold,
         workload: None,
         reason: stop.reason(),
@@ -73,7 +71,7 @@ fn is_kept_from(record: &DeviceRecord, denial: &Denial) -> bool {
     let report = record.reports.get(&denial.workload);
     let is_well =
         report.is_some_and(|report| report.digest == Some(denial.manifest) && report.phase == Some(Phase::Healthy));
-    is_assigned && !is_well && !is_planted(Bug::DenialForgotten)
+    is_assigned && !is_well
 }
 
 /// The rows of a device, with the holds that orders and pins come to.

@@ -11,7 +11,7 @@ use std::fmt;
 
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::counted::Counted;
-use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
+use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::name::{DeviceName, GroupName, Platform, Version, WorkloadName};
 use fleetd_sync_core::release::{Artifact, Manifest};
 use fleetd_sync_core::time::Wall;
@@ -231,6 +231,15 @@ impl PlanCounts {
     }
 }
 
+/// What a rollout takes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rollback {
+    /// The rollout whose release goes.
+    pub of: RolloutId,
+    /// Whether all of it goes, so that it ends when this one starts.
+    pub is_whole: bool,
+}
+
 /// What a rollout would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -244,6 +253,8 @@ pub struct Plan {
     pub attempt: u32,
     /// In which waves, what it waits for between them, and when it stops itself.
     pub strategy: Strategy,
+    /// What it takes back, if it is a way back.
+    pub rollback: Option<Rollback>,
     /// Devices that are not meant, since the condition could not be decided for them.
     pub undecided: Vec<UndecidedDevices>,
     /// What it means for each device, in the order of their local ids.
@@ -326,7 +337,7 @@ pub fn plan(
     devices.sort_by_key(|device| device.local);
     let canaries = canaries(&strategy, rows);
     strategy.place(id, &mut devices, |device| canaries.contains(&device))?;
-    Ok(Plan { id, release, targets, attempt, strategy, undecided, devices })
+    Ok(Plan { id, release, targets, attempt, strategy, rollback: None, undecided, devices })
 }
 
 /// The devices that go before all others, if the strategy names some.

@@ -60,7 +60,7 @@ fn plan_of(devices: Vec<PlannedDevice>) -> Plan {
     };
     let id = PlanId::from_bytes([2; 10]);
     let strategy = RolloutStrategy::default();
-    Plan { id, release, targets: Targets::All, attempt: 1, strategy, undecided: vec![], devices }
+    Plan { id, release, targets: Targets::All, attempt: 1, strategy, rollback: None, undecided: vec![], devices }
 }
 
 fn report(phase: Phase) -> WorkloadReport {

@@ -94,6 +94,7 @@ fn samples() -> Vec<Vec<u8>> {
             unavailable_max: Some(5),
             ..Strategy::default()
         },
+        rollback: None,
         undecided: vec![],
         devices: devices.clone(),
     });

@@ -3,6 +3,7 @@
 mod markdown;
 mod plan;
 mod rehearse;
+mod rollback;
 mod start;
 mod steer;
 mod stop;
@@ -50,6 +51,8 @@ pub enum Rollout {
     Approve(steer::Approve),
     /// Say why a rollout stands where it stands, and what would bring it on
     Why(steer::Why),
+    /// Give devices back what they ran before a rollout
+    Rollback(rollback::Rollback),
     /// End a rollout: devices that have not begun keep what they run
     Abort(Abort),
 }
@@ -188,6 +191,7 @@ impl Rollout {
             Self::Resume(command) => command.run(session).await,
             Self::Approve(command) => command.run(session).await,
             Self::Why(command) => command.run(session).await,
+            Self::Rollback(command) => command.run(session).await,
             Self::Abort(command) => command.run(session).await,
         }
     }

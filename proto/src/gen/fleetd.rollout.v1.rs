@@ -142,6 +142,9 @@ pub struct Rollout {
     /// its release; empty while none does.
     #[prost(string, tag = "61")]
     pub ordered_hold_id: ::prost::alloc::string::String,
+    /// The rollout that it takes back (`rol_…`); empty when it is no way back.
+    #[prost(string, tag = "62")]
+    pub rollback_of: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Rollout {
     const NAME: &'static str = "Rollout";
@@ -489,6 +492,10 @@ pub struct Plan {
     /// Its waves, in order.
     #[prost(message, repeated, tag = "32")]
     pub waves: ::prost::alloc::vec::Vec<PlanWave>,
+    /// 33 to 60 are kept for windows and what else may come.
+    /// The rollout that it takes back (`rol_…`); empty when it is no way back.
+    #[prost(string, tag = "62")]
+    pub rollback_of: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Plan {
     const NAME: &'static str = "Plan";
@@ -1350,6 +1357,72 @@ impl ::prost::Name for GetFleetStopsResponse {
         "/fleetd.rollout.v1.GetFleetStopsResponse".into()
     }
 }
+/// Asks how to go back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanRollbackRequest {
+    /// Identifies this request across repetitions. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The rollout to take back (`rol_…`). Required.
+    #[prost(string, tag = "2")]
+    pub rollout_id: ::prost::alloc::string::String,
+    /// Only devices of this wave, from 1; of all when it is 0.
+    #[prost(uint32, tag = "11")]
+    pub wave: u32,
+    /// Only these devices, by name or id; all of the rollout when there are none.
+    #[prost(string, repeated, tag = "12")]
+    pub devices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for PlanRollbackRequest {
+    const NAME: &'static str = "PlanRollbackRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlanRollbackRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlanRollbackRequest".into()
+    }
+}
+/// The way back.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanRollbackResponse {
+    /// One plan for each release that is gone back to.
+    #[prost(message, repeated, tag = "1")]
+    pub rollbacks: ::prost::alloc::vec::Vec<PlannedRollback>,
+    /// Devices that stay as they are, each in a sentence.
+    #[prost(string, repeated, tag = "11")]
+    pub left_out: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for PlanRollbackResponse {
+    const NAME: &'static str = "PlanRollbackResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlanRollbackResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlanRollbackResponse".into()
+    }
+}
+/// The way back to one release.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlannedRollback {
+    /// The plan.
+    #[prost(message, optional, tag = "1")]
+    pub plan: ::core::option::Option<Plan>,
+    /// The first page of its devices; GetPlan has the others.
+    #[prost(message, repeated, tag = "2")]
+    pub devices: ::prost::alloc::vec::Vec<PlannedDevice>,
+}
+impl ::prost::Name for PlannedRollback {
+    const NAME: &'static str = "PlannedRollback";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlannedRollback".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlannedRollback".into()
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "rpc")]
 pub mod rollout_service_client {
@@ -1502,6 +1575,34 @@ pub mod rollout_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("fleetd.rollout.v1.RolloutService", "GetPlan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Computes what it would take to give devices of a rollout back what they ran before, and saves it: one plan for each
+        /// release that is gone back to. Each is started like any other.
+        pub async fn plan_rollback(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlanRollbackRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PlanRollbackResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.rollout.v1.RolloutService/PlanRollback",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.rollout.v1.RolloutService", "PlanRollback"),
+                );
             self.inner.unary(req, path, codec).await
         }
         /// Starts what was planned. A plan whose fence has moved on, or whose document was edited, is refused.
@@ -1831,6 +1932,15 @@ pub mod rollout_service_server {
             &self,
             request: tonic::Request<super::GetPlanRequest>,
         ) -> std::result::Result<tonic::Response<super::GetPlanResponse>, tonic::Status>;
+        /// Computes what it would take to give devices of a rollout back what they ran before, and saves it: one plan for each
+        /// release that is gone back to. Each is started like any other.
+        async fn plan_rollback(
+            &self,
+            request: tonic::Request<super::PlanRollbackRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PlanRollbackResponse>,
+            tonic::Status,
+        >;
         /// Starts what was planned. A plan whose fence has moved on, or whose document was edited, is refused.
         async fn start_rollout(
             &self,
@@ -2088,6 +2198,51 @@ pub mod rollout_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetPlanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.rollout.v1.RolloutService/PlanRollback" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlanRollbackSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::PlanRollbackRequest>
+                    for PlanRollbackSvc<T> {
+                        type Response = super::PlanRollbackResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlanRollbackRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::plan_rollback(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlanRollbackSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

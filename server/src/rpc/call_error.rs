@@ -99,6 +99,8 @@ pub(crate) enum CallError {
     Standstill(Standstill),
     #[error("that does not stand")]
     Order(#[from] OrderError),
+    #[error("there is no way back from {rollout}")]
+    NoWayBack { rollout: RolloutId, left_out: Vec<String> },
     #[error("the artifact is not taken or given")]
     Artifact(#[from] ArtifactError),
     #[error("{bytes} bytes at once; send at most {bytes_max}")]
@@ -186,6 +188,7 @@ impl CallError {
             Self::UnknownRollout { .. } => row(Code::NotFound, "rollout.unknown", "fleetd rollout list"),
             Self::Rollout(error) => rollout_row(error),
             Self::Standstill(order) => Row(Code::FailedPrecondition, "rollout.standstill", order.lift.clone()),
+            Self::NoWayBack { .. } => row(Code::FailedPrecondition, "rollout.no_way_back", "fleetd rollout list"),
             Self::Order(error) => order_row(error),
             Self::Artifact(error) => artifact_row(error),
             Self::ArtifactPart { .. } => row(Code::InvalidArgument, "artifact.part_too_large", ""),
@@ -220,13 +223,7 @@ impl CallError {
         match self {
             Self::Invalid { cause, .. } | Self::Internal { cause } => cause.clone(),
             Self::IncompleteRelease { missing, .. } => format!("missing: {}", missing.join(", ")),
-            Self::StalePlan { reasons, .. } => {
-                let mut lines: Vec<String> = reasons.iter().take(STALE_NAMED).map(ToString::to_string).collect();
-                if reasons.len() > STALE_NAMED {
-                    lines.push(format!("and {} more", reasons.len() - STALE_NAMED));
-                }
-                lines.join("\n")
-            }
+            Self::StalePlan { reasons, .. } => first_few(reasons),
             Self::BlockedPlan { blocked, .. } => {
                 format!("each device that lacks the release is blocked\n{}", blocked.join("\n"))
             }
@@ -239,6 +236,8 @@ impl CallError {
                 format!("there is {}", names.join(", "))
             }
             Self::Refused(refusal) => refusal.message.clone(),
+            Self::NoWayBack { left_out, .. } if left_out.is_empty() => "it reached no device that is meant".to_owned(),
+            Self::NoWayBack { left_out, .. } => first_few(left_out),
             Self::Standstill(standstill) => {
                 format!("nothing goes on and nothing is started while the hold {} stands", standstill.hold)
             }
@@ -248,6 +247,15 @@ impl CallError {
             _ => sources(self),
         }
     }
+}
+
+/// The first of many sentences, one a line.
+fn first_few<T: std::fmt::Display>(sentences: &[T]) -> String {
+    let mut lines: Vec<String> = sentences.iter().take(STALE_NAMED).map(ToString::to_string).collect();
+    if sentences.len() > STALE_NAMED {
+        lines.push(format!("and {} more", sentences.len() - STALE_NAMED));
+    }
+    lines.join("\n")
 }
 
 /// Devices as the subject of a sentence about what they have.

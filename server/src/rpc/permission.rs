@@ -76,6 +76,7 @@ const SERVICES: [(&str, Methods); 16] = [
         "fleetd.rollout.v1.RolloutService",
         &[
             ("PlanRollout", DEPLOYER),
+            ("PlanRollback", DEPLOYER),
             ("GetPlan", VIEWER),
             ("StartRollout", DEPLOYER),
             ("GetRollout", VIEWER),

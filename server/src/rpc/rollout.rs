@@ -1,14 +1,15 @@
 //! `RolloutService`: plans rollouts, starts them, and shows how far they have come.
 
 mod planning;
+mod rollback;
 mod standing;
 mod steer;
 mod watch;
 
 use std::sync::Arc;
 
-use fleetd_actors::rollout;
-use fleetd_actors::rollout::plan::Plan;
+use fleetd_actors::rollout::plan::{Plan, Rollback};
+use fleetd_actors::rollout::{self, RolloutError};
 use fleetd_proto::fleetd::rollout::v1 as api;
 use fleetd_proto::fleetd::rollout::v1::rollout_service_server::RolloutService;
 use fleetd_proto::fleetd::rollout::v1::start_rollout_request;
@@ -74,6 +75,16 @@ impl Rollouts {
         Ok(Standing::load(&self.backend, rollout)?.rollout(self.backend.now()))
     }
 
+    /// Ends a rollout that is taken back as a whole, before the way back starts: it begins no other wave meanwhile. A
+    /// start that is cut off between the two is repeated, and finds it ended.
+    async fn end_for_rollback(&self, caller: &Caller, of: RolloutId) -> Result<(), CallError> {
+        let reason = by("rolled back", caller, "");
+        match self.ask(of, |operation| rollout::Input::Abort { operation, reason }).await {
+            Ok(()) | Err(CallError::Rollout(RolloutError::Ended { .. })) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn start(
         &self,
         caller: &Caller,
@@ -86,6 +97,9 @@ impl Rollouts {
             (plan, left_out) = planning::only_planned(&self.backend, &plan).await?;
         } else {
             planning::check_start(&self.backend, &plan).await?;
+        }
+        if let Some(Rollback { of, is_whole: true }) = plan.rollback {
+            self.end_for_rollback(caller, of).await?;
         }
         let rollout = RolloutId::random(&mut self.backend.shared().entropy());
         let (caller, plan) = (caller.id.to_string(), Arc::new(plan));
@@ -117,6 +131,16 @@ impl RolloutService for Rollouts {
             let plan = Some(convert::plan::plan(&saved, document_digest));
             Ok(api::PlanRolloutResponse { plan, devices, next_page_token, document })
         };
+        self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, planned).await
+    }
+
+    async fn plan_rollback(
+        &self,
+        request: Request<api::PlanRollbackRequest>,
+    ) -> Result<Response<api::PlanRollbackResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let planned = rollback::plan(&self.backend, &caller, &asked);
         self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, planned).await
     }
 

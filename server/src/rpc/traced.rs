@@ -32,7 +32,7 @@ const SECRET: &str = "(secret)";
 type Subjects = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// The RPCs that change something, each with what it is about.
-const SUBJECTS: [Subjects; 35] = [
+const SUBJECTS: [Subjects; 36] = [
     ("fleetd.access.v1.AccessService/CreateAccessToken", &["name"], &["access_token/id"]),
     ("fleetd.access.v1.AccessService/RevokeAccessToken", &["access_id"], &["access_token/name"]),
     ("fleetd.artifact.v1.ArtifactService/UploadArtifact", &["digest"], &[]),
@@ -60,6 +60,7 @@ const SUBJECTS: [Subjects; 35] = [
     ("fleetd.release.v1.ReleaseService/DenyRelease", &["workload", "version"], &[]),
     ("fleetd.release.v1.ReleaseService/AllowRelease", &["workload", "version"], &[]),
     ("fleetd.rollout.v1.RolloutService/PlanRollout", &["workload", "version"], &["plan/id"]),
+    ("fleetd.rollout.v1.RolloutService/PlanRollback", &["rollout_id"], &[]),
     ("fleetd.rollout.v1.RolloutService/StartRollout", &["plan_id"], &["rollout/id", "rollout/workload"]),
     ("fleetd.rollout.v1.RolloutService/AbortRollout", &["rollout_id"], &["rollout/workload"]),
     ("fleetd.rollout.v1.RolloutService/PauseRollout", &["rollout_id"], &["rollout/workload"]),

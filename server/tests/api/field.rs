@@ -57,6 +57,7 @@ pub(crate) fn whole_requests() -> BTreeMap<&'static str, Value> {
         ("rollout.v1.RolloutService/PauseRollout", json!({ "rolloutId": "rol_0000000000000000" })),
         ("rollout.v1.RolloutService/ResumeRollout", json!({ "rolloutId": "rol_0000000000000000" })),
         ("rollout.v1.RolloutService/ApproveRollout", json!({ "rolloutId": "rol_0000000000000000" })),
+        ("rollout.v1.RolloutService/PlanRollback", json!({ "rolloutId": "rol_0000000000000000" })),
         ("rollout.v1.RolloutService/StopFleet", json!({})),
         ("rollout.v1.RolloutService/LiftFleetStop", json!({ "holdId": "hld_0000000000000000" })),
         ("device.v1.DeviceService/PinWorkload", json!({ "device": "$", "workload": "coffee", "version": "1" })),

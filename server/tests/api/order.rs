@@ -137,3 +137,24 @@ async fn a_pinned_workload_gets_no_other_version() {
     let again = world.call("device.v1.DeviceService/UnpinWorkload", unpin).await;
     refuses(again, "failed_precondition", "device.not_pinned");
 }
+
+#[tokio::test]
+async fn nobody_goes_back_where_nothing_ran_before() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let device = world.devices(1).await.remove(0);
+    let started = start(&world, &plan(&world, "1.0.0").await).await.expect("it starts");
+    let back = json!({ "rolloutId": started["rollout"]["id"] });
+    let refused = loop {
+        // Until the device has its assignment, the rollout has not reached it.
+        let refused =
+            refuses(rollouts(&world, "PlanRollback", back.clone()).await, "failed_precondition", "rollout.no_way_back");
+        if !refused.details.starts_with("it reached no device") {
+            break refused;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(refused.details, format!("{device}: nothing ran there before"));
+    let unknown = json!({ "rolloutId": "rol_0000000000000000" });
+    refuses(rollouts(&world, "PlanRollback", unknown).await, "not_found", "rollout.unknown");
+}

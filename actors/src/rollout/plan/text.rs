@@ -9,7 +9,7 @@ use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::time::Wall;
 
 use super::super::strategy::{FailureBudget, Place, Strategy, WAVES_MAX, WaveSize};
-use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
+use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Rollback, Verdict};
 use crate::selector::Selector;
 use crate::targeting::{Chosen, Condition, Group, Members, Targets, UndecidedDevices};
 
@@ -65,6 +65,9 @@ impl Plan {
             "{HEADER}{LAYOUT}\nplan {}\nworkload {}\nversion {}\nmanifest {}\nattempt {}\n",
             self.id, release.workload, release.version, release.manifest, self.attempt
         );
+        if let Some(Rollback { of, is_whole }) = self.rollback {
+            text += &format!("rollback {of} {is_whole}\n");
+        }
         text += &strategy_lines(&self.strategy);
         for (platform, (digest, size_bytes)) in &release.artifacts {
             text += &format!("artifact {platform} {digest} {size_bytes}\n");
@@ -217,6 +220,7 @@ impl<'a> Lines<'a> {
         let id = self.value("plan")?;
         let (workload, version) = (self.value("workload")?, self.value("version")?);
         let (manifest, attempt) = (self.value("manifest")?, self.value("attempt")?);
+        let rollback = self.take("rollback").map(|rest| self.rollback(rest)).transpose()?;
         let strategy = if self.has_waves { self.strategy()? } else { self.strategy_without_waves()? };
         let mut artifacts = BTreeMap::new();
         while let Some(rest) = self.take("artifact") {
@@ -239,7 +243,12 @@ impl<'a> Lines<'a> {
             return Err(self.unreadable("the digest", line));
         }
         let release = PlannedRelease { workload, version, manifest, artifacts };
-        Ok(Plan { id, release, targets, attempt, strategy, undecided, devices })
+        Ok(Plan { id, release, targets, attempt, strategy, rollback, undecided, devices })
+    }
+
+    fn rollback(&self, rest: &str) -> Result<Rollback, ReadPlanError> {
+        let [of, is_whole] = self.words(rest, "rollback ROLLOUT true|false")?;
+        Ok(Rollback { of: self.parse(of, "a rollout")?, is_whole: self.parse(is_whole, "true or false")? })
     }
 
     fn strategy(&mut self) -> Result<Strategy, ReadPlanError> {

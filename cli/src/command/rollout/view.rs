@@ -19,6 +19,9 @@ const DEVICES_NAMED: usize = 20;
 pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
     let counts = plan.counts.unwrap_or_default();
     let mut text = format!("{} {}: {}\n", plan.workload, plan.version, plan_counts(&counts));
+    if !plan.rollback_of.is_empty() {
+        text.push_str(&format!("back from {}\n", plan.rollback_of));
+    }
     if plan.sites.iter().any(|site| !site.site.is_empty()) {
         text.push_str("by site\n");
         for site in &plan.sites {
@@ -279,6 +282,9 @@ pub fn rollout(rollout: &Rollout, devices: &[RolloutDevice], now: Moment) -> Str
     let mut text = summary(rollout);
     let started = wording::moment(rollout.created_at.as_ref());
     let ended = wording::moment(rollout.ended_at.as_ref());
+    if !rollout.rollback_of.is_empty() {
+        text.push_str(&format!("back from {}\n", rollout.rollback_of));
+    }
     text.push_str(&format!(
         "plan {}, attempt {}, started {}, ended {}\n",
         rollout.plan_id,

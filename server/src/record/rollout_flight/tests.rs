@@ -42,6 +42,7 @@ fn plan(devices: u8) -> Plan {
         attempt: 1,
         strategy: Strategy::default(),
         targets: Targets::All,
+        rollback: None,
         undecided: vec![],
         devices: (1..=devices).map(planned).collect(),
     }

@@ -23,6 +23,7 @@ pub(crate) fn plan((plan, created_at, created_by): &SavedPlan, document: Artifac
         fence: fence(plan),
         document_digest: document.to_string(),
         attempt: plan.attempt,
+        rollback_of: plan.rollback.map(|rollback| rollback.of.to_string()).unwrap_or_default(),
         counts: Some(counts(&plan.counts())),
         traffic_bytes: plan.counts().traffic_bytes,
         sites: sites

@@ -49,6 +49,7 @@ pub(crate) fn rollout<'a>(
         failures_allowed: count(failures_allowed),
         hold_id: header.hold.map(|hold| hold.to_string()).unwrap_or_default(),
         ordered_hold_id: header.ordered.as_ref().map(|order| order.hold.to_string()).unwrap_or_default(),
+        rollback_of: plan.rollback.map(|rollback| rollback.of.to_string()).unwrap_or_default(),
         explanation: why::explain(header, plan, &of_waves, now),
     }
 }

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleetd_actors::rollout::plan::{self, Blocked, Plan, PlanError, PlannedRelease, StaleReason, check_fence};
+use fleetd_actors::device::record::DeviceRecord;
+use fleetd_actors::device::wanted;
+use fleetd_actors::rollout::plan::{
+    self, Blocked, Plan, PlanError, PlannedRelease, Rollback, StaleReason, check_fence,
+};
 use fleetd_actors::rollout::status::DeviceStatus;
 use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::index::Selected;
@@ -33,16 +37,35 @@ const READ_ALL_FROM_ONE_IN: usize = 16;
 pub(super) async fn plan(
     backend: &Backend,
     caller: &Caller,
-    (workload, version): (&WorkloadName, &Version),
+    release: (&WorkloadName, &Version),
     targets: Targets,
     strategy: Strategy,
 ) -> Result<PlanId, CallError> {
-    let (release, unsigned) = match release(backend, workload, version).await? {
+    let plan = compose(backend, release, targets, strategy, None).await?;
+    save(backend, caller, std::slice::from_ref(&plan)).await?;
+    Ok(plan.id)
+}
+
+/// Saves plans, all or none.
+pub(super) async fn save(backend: &Backend, caller: &Caller, plans: &[Plan]) -> Result<(), CallError> {
+    let (now, by) = (backend.now(), caller.id.to_string());
+    backend.commit(plans.iter().map(|plan| record::rollout::put_plan(plan, now, &by)).collect()).await
+}
+
+/// Plans a release for targets.
+pub(super) async fn compose(
+    backend: &Backend,
+    (workload, version): (&WorkloadName, &Version),
+    targets: Targets,
+    strategy: Strategy,
+    rollback: Option<Rollback>,
+) -> Result<Plan, CallError> {
+    let (release, unsigned) = match release(backend, workload, version, rollback).await? {
         Offered::Good(release) => (release, None),
         Offered::Refused { release, by, error } => (release, Some((by, format!("{}: {error}", by.as_str())))),
     };
     let attempt = last_attempt(backend, release.manifest)? + 1;
-    let Rows { mut rows, undecided, devices } = rows(backend, &release, &targets).await?;
+    let Rows { mut rows, undecided, devices } = rows(backend, &release, &targets, rollback).await?;
     if let Some(refused) = unsigned {
         rows.iter_mut().for_each(|row| row.refused = Some(refused.clone()));
     }
@@ -54,9 +77,8 @@ pub(super) async fn plan(
         }
         planned => planned?,
     };
-    plan.undecided = undecided;
-    backend.commit(vec![record::rollout::put_plan(&plan, backend.now(), &caller.id.to_string())]).await?;
-    Ok(id)
+    (plan.undecided, plan.rollback) = (undecided, rollback);
+    Ok(plan)
 }
 
 /// Checks that a saved plan may start now: its release still counts, nobody has started it, and planning again would
@@ -65,9 +87,9 @@ pub(super) async fn check_start(backend: &Backend, plan: &Plan) -> Result<(), Ca
     if let Some(rollout) = rollout_of(backend, plan)? {
         return Err(CallError::StartedPlan { plan: plan.id, rollout });
     }
-    require_offered(backend, &plan.release).await?;
+    require_offered(backend, plan).await?;
     let (today, mut reasons) = look_again(backend, plan)?;
-    let Rows { rows, .. } = rows(backend, &today.release, &today.targets).await?;
+    let Rows { rows, .. } = rows(backend, &today.release, &today.targets, today.rollback).await?;
     reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
     if reasons.is_empty() { Ok(()) } else { Err(CallError::StalePlan { plan: plan.id, reasons }) }
 }
@@ -78,9 +100,9 @@ pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan
     if let Some(rollout) = rollout_of(backend, plan)? {
         return Err(CallError::StartedPlan { plan: plan.id, rollout });
     }
-    require_offered(backend, &plan.release).await?;
+    require_offered(backend, plan).await?;
     let (today, mut reasons) = look_again(backend, plan)?;
-    let Rows { rows, .. } = rows(backend, &today.release, &today.targets).await?;
+    let Rows { rows, .. } = rows(backend, &today.release, &today.targets, today.rollback).await?;
     reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
     if reasons.is_empty() {
         return Ok((plan.clone(), reasons));
@@ -151,25 +173,32 @@ enum Offered {
 }
 
 /// Refuses a release that may not be started now.
-async fn require_offered(backend: &Backend, planned: &PlannedRelease) -> Result<(), CallError> {
+async fn require_offered(backend: &Backend, plan: &Plan) -> Result<(), CallError> {
+    let planned = &plan.release;
     if let Some(standstill) = backend.shared().orders().standstill(planned.manifest) {
         return Err(CallError::Standstill(standstill));
     }
-    match release(backend, &planned.workload, &planned.version).await? {
+    match release(backend, &planned.workload, &planned.version, plan.rollback).await? {
         Offered::Good(_) => Ok(()),
         Offered::Refused { error, .. } => Err(error.into()),
     }
 }
 
-/// The release, if the server has all of it.
-async fn release(backend: &Backend, workload: &WorkloadName, version: &Version) -> Result<Offered, CallError> {
+/// The release, if the server has all of it, or if devices go back to it.
+async fn release(
+    backend: &Backend,
+    workload: &WorkloadName,
+    version: &Version,
+    rollback: Option<Rollback>,
+) -> Result<Offered, CallError> {
     let names = || (workload.to_string(), version.to_string());
     let stored = backend.catalog.release(workload, version)?.ok_or_else(|| {
         let (workload, version) = names();
         CallError::UnknownRelease { workload, version }
     })?;
     let signed = &stored.signed;
-    let missing = missing_artifacts(backend, signed.claims()).await?;
+    // Who goes back has it on the disk.
+    let missing = if rollback.is_some() { Vec::new() } else { missing_artifacts(backend, signed.claims()).await? };
     if !missing.is_empty() {
         let (workload, version) = names();
         return Err(CallError::IncompleteRelease { workload, version, missing });
@@ -225,7 +254,12 @@ struct Rows {
 }
 
 /// The devices that targets mean. Devices whose key is revoked are of the fleet only where they are named.
-async fn rows(backend: &Backend, release: &PlannedRelease, targets: &Targets) -> Result<Rows, CallError> {
+async fn rows(
+    backend: &Backend,
+    release: &PlannedRelease,
+    targets: &Targets,
+    rollback: Option<Rollback>,
+) -> Result<Rows, CallError> {
     let orders = backend.shared().orders();
     let busy = busy(backend)?;
     let (fleet, shared, asked) = (Arc::clone(&backend.fleet), Arc::clone(&backend.node.shared), targets.clone());
@@ -246,6 +280,9 @@ async fn rows(backend: &Backend, release: &PlannedRelease, targets: &Targets) ->
         let mut row = device_row::of(&device, revision, connection.as_ref());
         row.refused = device_row::refused(&device, release, &orders);
         row.rollouts = busy.get(&local).cloned().unwrap_or_default();
+        if let Some(Rollback { of, .. }) = rollback {
+            forget(&mut row, &device, of, &release.workload);
+        }
         rows.push(row);
         Ok(())
     };
@@ -264,6 +301,17 @@ async fn rows(backend: &Backend, release: &PlannedRelease, targets: &Targets) ->
         })?;
     }
     Ok(Rows { rows, undecided, devices })
+}
+
+/// Looks away from a rollout that is taken back: it is in nobody's way, and what it assigned and did not bring yet has to
+/// go, too.
+fn forget(row: &mut DeviceRow, device: &DeviceRecord, of: RolloutId, workload: &WorkloadName) {
+    row.rollouts.retain(|_, rollout| *rollout != of);
+    if wanted::assigned_rollout(&device.wanted, workload) == Some(of)
+        && let Some(present) = row.releases.get_mut(workload)
+    {
+        present.healthy = false;
+    }
 }
 
 type Busy = BTreeMap<LocalId, BTreeMap<WorkloadName, RolloutId>>;

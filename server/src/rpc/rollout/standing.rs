@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fleetd_actors::orders::Standstill;
 use fleetd_actors::rollout::Rollout;
-use fleetd_actors::rollout::plan::PlannedDevice;
+use fleetd_actors::rollout::plan::{Plan, PlannedDevice};
 use fleetd_actors::rollout::status::{DeviceProgress, RolloutHeader};
 use fleetd_proto::fleetd::rollout::v1 as api;
 use fleetd_proto::fleetd::rollout::v1::RolloutDeviceState;
@@ -47,6 +47,11 @@ impl Standing {
         let progress = machine.devices().map(|(device, progress)| (device, progress.clone())).collect();
         let planned = saved.0.devices.iter().enumerate().map(|(index, device)| (device.local, index)).collect();
         Ok(Self { header, revision, progress, revisions, saved, planned })
+    }
+
+    /// The plan that it carries out.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.saved.0
     }
 
     /// What keeps it from going on, if it has not ended.
