@@ -30,6 +30,7 @@ pub mod rollout;
 pub mod selector;
 pub mod spawn;
 pub mod targeting;
+pub mod window;
 pub mod workload;
 
 #[cfg(feature = "shell")]

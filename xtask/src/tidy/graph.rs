@@ -42,7 +42,7 @@ const BELOW_NODES: &[&str] =
 /// it must do no IO, read no clock, draw no randomness and iterate no map in an order of its own.
 const PURE: [(&str, &[&str]); 2] = [
     ("fleetd-sync-core", &["automerge", "blake3", "data-encoding", "ed25519-dalek", "thiserror"]),
-    ("fleetd-actors", &["blake3", "cel", "thiserror", "winnow"]),
+    ("fleetd-actors", &["blake3", "cel", "croner", "jiff", "thiserror", "winnow"]),
 ];
 
 /// What a pure crate may use for its tests besides.
