@@ -31,7 +31,7 @@ use fleetd_sync_core::time::{ClockFloor, ClockQuality, Monotonic, Now};
 use fleetd_sync_core::trust::{RootChain, RootRecord, Roster};
 
 use crate::report::{self, WorkloadReport};
-use crate::workload::{Assignment, RunWish, Target};
+use crate::workload::{AssignedTerms, Assignment, RunWish, Target};
 use linked::Linked;
 use record::{AgentRecord, TrustFloor};
 use status::Shown;
@@ -444,18 +444,18 @@ impl Agent {
 fn assignment_of(workload: &WorkloadName, resolved: &Resolved) -> Assignment {
     let held = resolved.holds(workload);
     let Some(desired) = resolved.workloads.get(workload) else { return Assignment { held, ..Assignment::default() } };
-    let (target, remove) = match &desired.assignment {
-        Some(resolve::Assignment::Install { version, manifest, rollout, attempt }) => {
+    let (target, terms, remove) = match &desired.assignment {
+        Some(resolve::Assignment::Install { version, manifest, rollout, attempt, terms }) => {
             let target = Target {
                 version: version.clone(),
                 manifest: *manifest,
                 rollout: *rollout,
                 attempt: u32::try_from(*attempt).unwrap_or(u32::MAX),
             };
-            (Some(target), false)
+            (Some(target), terms.as_deref().map(AssignedTerms::of), false)
         }
-        Some(resolve::Assignment::Remove) => (None, true),
-        None => (None, false),
+        Some(resolve::Assignment::Remove) => (None, None, true),
+        None => (None, None, false),
     };
     Assignment {
         target,
@@ -467,6 +467,7 @@ fn assignment_of(workload: &WorkloadName, resolved: &Resolved) -> Assignment {
         held: held || desired.held,
         conflict: desired.conflict,
         remove,
+        terms,
         desired_head: desired.head.map(|head| head.hash),
     }
 }

@@ -632,7 +632,13 @@ fn describe(workload: &WorkloadName, report: &WorkloadReport) -> (&'static str, 
         Phase::Restored => format!("{workload}@{release} was restored{cause}"),
         Phase::Failed => format!("{workload} failed{cause}"),
         Phase::Removed => format!("{workload} was removed"),
-        Phase::Pending | Phase::Download | Phase::Verify | Phase::Stage | Phase::Switch | Phase::Watch => {
+        Phase::Pending
+        | Phase::Download
+        | Phase::Verify
+        | Phase::Stage
+        | Phase::Wait
+        | Phase::Switch
+        | Phase::Watch => {
             format!("{workload} is in phase {phase}{cause}")
         }
     };

@@ -13,11 +13,14 @@
 //! | `workload/NAME/restarts` | integer | how often it was started again by itself since it was installed |
 //! | `workload/NAME/previous` | text | the version that would be restored |
 //! | `workload/NAME/exit` | text | how the program last ended by itself: `code 1`, `signal 9`, `lost` |
+//! | `workload/NAME/waits` | text | what a release that is laid out waits for, as a [`Waits`] writes it |
 //! | `workload/NAME/local` | text | `stopped`, when somebody at the device stopped it |
 //! | `fact/NAME` | text | a fact about the device |
 //!
 //! A path that is not there means "none" or 0. Words that a version does not know are read as if their path were
 //! not there, but a fault's word is kept.
+
+mod waits;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +29,8 @@ use fleetd_sync_core::envelope::{Op, Path, Value};
 use fleetd_sync_core::id::{ArtifactDigest, EnvelopeHash, RolloutId};
 use fleetd_sync_core::limit;
 use fleetd_sync_core::name::{Version, WorkloadName};
+
+pub use waits::Waits;
 
 const WORKLOAD: &str = "workload";
 const FACT: &str = "fact";
@@ -75,6 +80,8 @@ define_words!(
         Verify = "verify",
         /// It is laid out beside the release that runs.
         Stage = "stage",
+        /// It is laid out, and waits for a time at which it may be made the current one.
+        Wait = "wait",
         /// It is made the current one.
         Switch = "switch",
         /// It is started, and has yet to prove itself.
@@ -298,6 +305,8 @@ pub struct WorkloadReport {
     pub exit: Option<Exit>,
     /// Whether somebody at the device stopped it.
     pub stopped_locally: bool,
+    /// What keeps a release that is laid out from being made the current one.
+    pub waits: Option<Waits>,
 }
 
 impl WorkloadReport {
@@ -309,7 +318,7 @@ impl WorkloadReport {
 
     /// What it says, each field under its name in the document; `None` for a field that says nothing.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, Option<Value>); 12] {
+    pub fn fields(&self) -> [(&'static str, Option<Value>); 13] {
         let text = |text: &dyn fmt::Display| Value::Text(text.to_string());
         let count = |count: u32| (count > 0).then_some(Value::Integer(i64::from(count)));
         [
@@ -325,6 +334,7 @@ impl WorkloadReport {
             ("previous", self.previous.as_ref().map(|previous| text(previous))),
             ("exit", self.exit.map(|exit| text(&exit))),
             ("local", self.stopped_locally.then(|| Value::Text(STOPPED.to_owned()))),
+            ("waits", self.waits.as_ref().map(|waits| text(waits))),
         ]
     }
 
@@ -343,6 +353,7 @@ impl WorkloadReport {
             ("previous", Value::Text(text)) => self.previous = text.parse().ok(),
             ("exit", Value::Text(text)) => self.exit = Exit::from_text(text),
             ("local", Value::Text(word)) => self.stopped_locally = word == STOPPED,
+            ("waits", Value::Text(text)) => self.waits = Waits::from_text(text),
             _ => {}
         }
     }
@@ -446,9 +457,10 @@ mod tests {
             Just(Exit::Lost)
         ]);
         let first = (version(), phase, rollout, 0..3_u32, digest, desired);
-        (first, (run, error, 0..3_u32, version(), exit, any::<bool>())).prop_map(|(first, second)| {
+        let waits = proptest::option::of(waits::any_waits());
+        (first, (run, error, 0..3_u32, version(), exit, any::<bool>(), waits)).prop_map(|(first, second)| {
             let (release, phase, rollout, attempt, digest, desired) = first;
-            let (run, error, restarts, previous, exit, stopped_locally) = second;
+            let (run, error, restarts, previous, exit, stopped_locally, waits) = second;
             let error = error.filter(|error: &Fault| !error.detail.is_empty() || !error.kind.as_str().is_empty());
             WorkloadReport {
                 release,
@@ -463,6 +475,7 @@ mod tests {
                 previous,
                 exit,
                 stopped_locally,
+                waits,
             }
         })
     }

@@ -20,6 +20,7 @@
 //! | `gate` | from one wave to the next, and to the end |
 //! | `stop` | pause, halt, resume, abort |
 //! | `queue` | who begins next where few may be at work at once |
+//! | [`timing`] | windows: by whose clock, and what they mean for deadlines |
 //! | `run` | what is known of the devices, and what is owed to them |
 //! | [`why`] | why it stands where it stands, for people |
 
@@ -34,6 +35,7 @@ mod stop;
 pub mod strategy;
 #[cfg(test)]
 mod tests;
+pub mod timing;
 pub mod why;
 
 use std::collections::BTreeMap;
@@ -47,7 +49,7 @@ use fleetd_sync_core::time::{Monotonic, Now, Wall};
 
 use crate::device::wanted::RolloutAssignment;
 use crate::orders::Standstill;
-use crate::report::{FaultKind, Phase, RunState, WorkloadReport};
+use crate::report::{FaultKind, Phase, RunState, Waits, WorkloadReport};
 use plan::{Plan, Verdict};
 use run::RolloutRun;
 use run::give_place_up;
@@ -457,12 +459,7 @@ impl Rollout {
             turn.effect(Effect::Answer { operation, result: Err(refusal) });
             return;
         }
-        let wave = WaveStanding {
-            number: 0,
-            stage: Stage::Rolling,
-            since: now.wall,
-            timer: StageTimer::Until(now.wall + plan.strategy.deadline),
-        };
+        let wave = WaveStanding { number: 0, stage: Stage::Rolling, since: now.wall, timer: StageTimer::Unbounded };
         let header = RolloutHeader {
             rollout: self.id,
             plan: plan.id,
@@ -478,8 +475,9 @@ impl Rollout {
             ordered: None,
             failures_accepted: 0,
         };
-        turn.persist(Record::Started { header: Box::new(header.clone()), plan: Arc::clone(&plan) });
-        let mut run = RolloutRun::new(header, plan);
+        let mut run = RolloutRun::new(header, Arc::clone(&plan));
+        run.header.wave.timer = StageTimer::Until(now.wall + run.wave_time(0, now.wall));
+        turn.persist(Record::Started { header: Box::new(run.header.clone()), plan });
         run.owe_again();
         turn.effect(Effect::Answer { operation, result: Ok(()) });
         run.tell(turn);
@@ -760,6 +758,7 @@ fn status_of(report: &WorkloadReport) -> Option<DeviceStatus> {
         (Phase::Watch, None) if report.run == Some(RunState::Stopped) => DeviceStatus::Skipped(Skip::Stopped),
         (Phase::Pending, _) => DeviceStatus::Acknowledged,
         (Phase::Watch, _) if is_planted(Bug::HealthAssumed) => DeviceStatus::Healthy,
+        (Phase::Wait, _) => DeviceStatus::Waits(report.waits.clone().unwrap_or(Waits::Window { opens: None })),
         (phase, _) => DeviceStatus::Installing(phase),
     })
 }

@@ -29,6 +29,15 @@ pub const BLACKOUTS_MAX: usize = 24;
 /// How far ahead an opening is looked for: who waits longer than a year has written something else than was meant.
 pub const OPENS_WITHIN: Duration = Duration::from_hours(366 * 24);
 
+/// A time that passes, as people write it: `1h30m`.
+#[must_use]
+pub fn spell(length: Duration) -> String {
+    match length.as_secs() {
+        seconds if seconds % 60 != 0 => format!("{seconds}s"),
+        _ => cron::show_length(length),
+    }
+}
+
 /// When windows are open in one zone. Without a window it is always, but on blackout days.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calendar {
@@ -41,6 +50,12 @@ pub struct Calendar {
 }
 
 impl Calendar {
+    /// Says whether there are times at which none is open.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        !(self.windows.is_empty() && self.blackouts.is_empty())
+    }
+
     /// Says whether a window is open. None is at a date that no calendar has.
     #[must_use]
     pub fn is_open(&self, at: Wall) -> bool {

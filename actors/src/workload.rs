@@ -1,14 +1,15 @@
 //! One workload on a device: which release it should have, how that gets there, and whether it is well.
 //!
-//! The machine brings a release in (`Pending → Download → Verify → Stage → Switch → Watch`), keeps exactly one run of
+//! The machine brings a release in (`Pending → Download → Verify → Stage → Wait → Switch → Watch`), keeps exactly one run of
 //! the current release alive, and ends each install as `Healthy` or `Restored`: at once, and without asking anybody.
 //! It decides alone and offline. What documents say reaches it as [`Input::Assigned`], and until that has come after
 //! a restart it installs nothing: it only keeps alive what ran, and ends what it had begun to switch.
 //!
-//! `install` holds the way in, [`child`] the run, `judge` the one gate through which a release becomes a program.
+//! `install` holds the way in, `gate` the last step before a release is switched to, [`child`] the run, `judge` the one gate through which a release becomes a program.
 
 pub mod child;
 mod floor;
+mod gate;
 mod install;
 mod judge;
 mod record;
@@ -31,10 +32,11 @@ use fleetd_sync_core::trust::Roster;
 use crate::report::{Fault, FaultKind, Phase, RunState, WorkloadReport};
 pub use child::{Child, Vigil};
 pub use floor::WorkloadFloor;
+pub use gate::{AssignedTerms, Gate, Look};
 pub use install::Work;
 pub use record::{
-    Assignment, Command, Failed, FetchError, Fetched, Found, Install, LoadReleaseError, Program, Release, Removal, Run,
-    RunEvent, RunWish, Slot, StageError, Step, SwitchError, Target, Verdict, Wanted, WorkloadRecord,
+    Assignment, Command, Deferral, Failed, FetchError, Fetched, Found, Install, LoadReleaseError, Program, Release,
+    Removal, Run, RunEvent, RunWish, Slot, StageError, Step, SwitchError, Target, Verdict, Wanted, WorkloadRecord,
 };
 pub use snapshot::Snapshot;
 
@@ -51,6 +53,9 @@ pub struct Workload {
     assignment: Option<Assignment>,
     roster: Option<Arc<Roster>>,
     work: Work,
+    gate: Gate,
+    /// What was seen at the device, until it is judged by in the same turn.
+    look: Option<Look>,
     child: Child,
     vigil: Vigil,
     restart_asked: bool,
@@ -114,6 +119,13 @@ pub enum Input {
         /// What was seen.
         outcome: Result<(), String>,
     },
+    /// Answers [`Effect::Look`].
+    Looked {
+        /// The operation.
+        operation: OperationId,
+        /// What is there.
+        look: Look,
+    },
     /// Somebody at the device asks for something.
     Command {
         /// Answered by [`Effect::Done`].
@@ -148,6 +160,11 @@ pub enum Effect {
         operation: OperationId,
         /// The release.
         release: Release,
+    },
+    /// Look for the workload's lock, and how far the date can be trusted.
+    Look {
+        /// The operation.
+        operation: OperationId,
     },
     /// Make a slot the current one.
     Switch {
@@ -212,6 +229,10 @@ pub struct WorkloadStatus {
     pub next: Option<Version>,
     /// A hold keeps it as it is.
     pub held: bool,
+    /// What somebody at the device puts its next switch off by.
+    pub deferral: Option<Deferral>,
+    /// How long its rollout lets it be put off in all, while one is at work on it.
+    pub veto_limit: Option<Duration>,
     /// The program's process.
     pub pid: Option<u32>,
 }
@@ -230,6 +251,8 @@ impl Workload {
             assignment: None,
             roster: None,
             work: Work::default(),
+            gate: Gate::default(),
+            look: None,
             child: Child::Unknown,
             vigil: Vigil::default(),
             restart_asked: false,
@@ -279,7 +302,8 @@ impl Machine for Workload {
             Input::Attached { operation, found } => self.on_attached(now, operation, found, turn),
             Input::Run { run, event } => self.on_run(now, run, event, turn),
             Input::Probed { operation, outcome } => self.on_probed(now, operation, outcome, turn),
-            Input::Command { operation, command } => self.on_command(operation, command, turn),
+            Input::Looked { operation, look } => self.on_looked(operation, look),
+            Input::Command { operation, command } => self.on_command(now, operation, command, turn),
             Input::Reset => self.on_reset(),
         }
         self.settle(now, turn);
@@ -291,7 +315,7 @@ impl Machine for Workload {
     }
 
     fn poll_timeout(&self) -> Option<Monotonic> {
-        [self.work.retry_at, self.child.wakes_at(), self.vigil.deadline, self.vigil.probe_at]
+        [self.work.retry_at, self.gate.deferred_until, self.child.wakes_at(), self.vigil.deadline, self.vigil.probe_at]
             .into_iter()
             .flatten()
             .min()
@@ -303,6 +327,7 @@ impl Machine for Workload {
             Some(Step::Download(_)) => "download",
             Some(Step::Verify(_)) => "verify",
             Some(Step::Stage(_)) => "stage",
+            Some(Step::Wait(_)) => "wait",
             Some(Step::Switch(_)) => "switch",
             Some(Step::Watch { .. }) => "watch",
             Some(Step::Restore { .. }) => "restore",
@@ -322,6 +347,7 @@ impl Workload {
             self.restart_asked = true;
         }
         self.assignment = Some(assignment);
+        self.look_again();
     }
 
     fn on_trust(&mut self, roster: Arc<Roster>) {
@@ -331,7 +357,7 @@ impl Workload {
         self.roster = Some(roster);
     }
 
-    fn on_command(&mut self, operation: OperationId, command: Command, turn: &mut WorkloadTurn) {
+    fn on_command(&mut self, now: Now, operation: OperationId, command: Command, turn: &mut WorkloadTurn) {
         match command {
             Command::Stop => self.record.stopped_locally = true,
             Command::Start => {
@@ -342,6 +368,10 @@ impl Workload {
                 self.record.stopped_locally = false;
                 self.restart_asked = true;
             }
+            Command::Defer { length, reason } => {
+                self.on_defer(now, Deferral { length, until: now.wall + length, reason });
+            }
+            Command::Allow => self.on_allow(),
         }
         turn.effect(Effect::Done { operation });
     }
@@ -353,9 +383,11 @@ impl Workload {
 
     /// Goes as far as it can, then persists and tells what changed.
     fn settle(&mut self, now: Now, turn: &mut WorkloadTurn) {
+        self.tend_deferral(now);
         while self.consider(turn) || self.step_install(now, turn) {}
         self.tend_child(now, turn);
         self.step_removal(now, turn);
+        self.close_gate();
         self.assert_invariants();
         let is_dropped = is_planted(Bug::RecordDropped) && self.record.run != self.persisted.run;
         if self.record != self.persisted && !is_dropped {
@@ -383,6 +415,8 @@ impl Workload {
         WorkloadStatus {
             next: self.record.install.as_ref().map(|install| install.target.version.clone()),
             held: self.assignment.as_ref().is_some_and(|assignment| assignment.held),
+            deferral: self.record.deferral.clone(),
+            veto_limit: self.record.install.as_ref().and_then(|_| self.veto_limit()),
             pid: self.child.pid(),
             report: self.report(),
         }
@@ -400,6 +434,7 @@ impl Workload {
             previous: record.previous.as_ref().map(|previous| previous.manifest.version.clone()),
             exit: record.exit,
             stopped_locally: record.stopped_locally,
+            waits: self.gate.waits.clone(),
             ..WorkloadReport::default()
         };
         let (phase, target, error) = self.progress();
@@ -438,7 +473,9 @@ impl Workload {
                 Step::Pending => (Phase::Pending, self.work.fault.clone()),
                 Step::Download(_) => (Phase::Download, self.work.fault.clone()),
                 Step::Verify(_) => (Phase::Verify, None),
-                Step::Stage(_) => (Phase::Stage, None),
+                // What may be switched to at once never shows as waiting.
+                Step::Wait(_) if self.gate.waits.is_some() => (Phase::Wait, None),
+                Step::Stage(_) | Step::Wait(_) => (Phase::Stage, None),
                 Step::Switch(_) => (Phase::Switch, None),
                 Step::Watch { .. } => (Phase::Watch, None),
                 Step::Restore { fault, .. } => (Phase::Watch, Some(fault.clone())),

@@ -9,6 +9,7 @@ mod doctor;
 mod run;
 mod status;
 mod support_bundle;
+mod update;
 mod workload;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::config::{Config, ConfigArguments, process_environment};
 use crate::local_api::{AskAgentError, LocalClient};
 use crate::shim::{self, ShimArguments};
 pub use answer::CommandError;
+pub use update::UpdateCommand;
 
 /// What there is to do.
 #[derive(Debug, Subcommand)]
@@ -84,6 +86,9 @@ Examples:
         /// Which workload
         workload: WorkloadName,
     },
+    /// Put updates off: not now, or now again
+    #[command(subcommand)]
+    Update(UpdateCommand),
     /// The configuration, and where each value comes from
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -173,6 +178,7 @@ pub fn run(command: Command, invocation: &Invocation) -> ExitCode {
         Command::Start { config, workload } => workload::start(&config, &workload, invocation),
         Command::Stop { config, workload } => workload::stop(&config, &workload, invocation),
         Command::Restart { config, workload } => workload::restart(&config, &workload, invocation),
+        Command::Update(command) => update::run(command, invocation),
         Command::Config(ConfigCommand::Show { config, origin }) => config::show(&config, origin, invocation),
         Command::Doctor { config } => doctor::run(&config, invocation),
         Command::SupportBundle { config, out } => support_bundle::run(&config, out.as_deref(), invocation),

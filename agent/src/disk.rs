@@ -79,6 +79,12 @@ pub trait Disk: Send + Sync + 'static {
     /// See [`Disk`].
     fn read_at(&self, path: &Path, offset: u64, length: usize) -> Result<Vec<u8>, DiskError>;
 
+    /// Says whether something has this name: a file, a directory, or a link, whatever that leads to.
+    ///
+    /// # Errors
+    /// See [`Disk`].
+    fn is_there(&self, path: &Path) -> Result<bool, DiskError>;
+
     /// Returns a file's length in bytes, or `None` when there is none.
     ///
     /// # Errors

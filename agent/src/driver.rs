@@ -47,9 +47,14 @@ impl Surroundings {
         self.clock_floor_ms.store(floor.0.0, Ordering::Relaxed);
     }
 
+    /// The date that is known to have passed.
+    pub(crate) fn clock_floor(&self) -> ClockFloor {
+        ClockFloor(Wall(self.clock_floor_ms.load(Ordering::Relaxed)))
+    }
+
     /// A driver's time with no more trust in its date than the floor leaves.
     pub(crate) fn judge(&self, now: Now) -> Now {
-        ClockFloor(Wall(self.clock_floor_ms.load(Ordering::Relaxed))).judge(now)
+        self.clock_floor().judge(now)
     }
 
     /// The other actors, while the node lives.

@@ -39,6 +39,8 @@ pub const AGENT_VERSION: &str = "agent_version";
 pub const HOSTNAME: &str = "hostname";
 /// This start of the operating system.
 pub const BOOT: &str = "boot";
+/// The time zone that its clocks show, by its IANA name.
+pub const TIMEZONE: &str = "timezone";
 /// For which artifacts the device asks.
 pub const PLATFORM: &str = "platform";
 
@@ -58,6 +60,7 @@ impl Facts {
         facts.set(PLATFORM, platform());
         facts.set(AGENT_VERSION, env!("CARGO_PKG_VERSION"));
         facts.set_if(BOOT, boot_id());
+        facts.set_if(TIMEZONE, timezone());
         facts.read_system();
         facts.read_disk(data_directory);
         facts
@@ -185,6 +188,12 @@ fn parse_boot_id(text: &str) -> Option<BootId> {
         .filter_map(|pair| u8::try_from(pair.iter().fold(0, |byte, digit| byte * 16 + digit)).ok())
         .collect();
     BootId::from_slice(&bytes)
+}
+
+/// The zone that the system's clocks show: what TZ says, or else what /etc/localtime is.
+fn timezone() -> Option<String> {
+    let zone = jiff::tz::TimeZone::system();
+    zone.iana_name().filter(|name| *name != "Etc/Unknown").map(ToOwned::to_owned)
 }
 
 #[cfg(test)]

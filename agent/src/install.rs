@@ -206,6 +206,21 @@ pub trait Installer: Send + Sync + 'static {
     /// When the disk fails.
     fn collect_garbage(&self, workload: &WorkloadName, keep: &[Slot]) -> Result<Vec<String>, DiskError>;
 
+    /// Where a workload puts the file by which it asks not to be updated, among its data.
+    fn update_lock(&self, workload: &WorkloadName) -> PathBuf;
+
+    /// Says whether that file is there.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn is_update_locked(&self, workload: &WorkloadName) -> Result<bool, DiskError>;
+
+    /// Removes that file: what made it has ended.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn remove_update_lock(&self, workload: &WorkloadName) -> Result<(), DiskError>;
+
     /// Removes a workload's folder with its releases and its data: only ever on an explicit remove.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod client;
 mod serve;
 mod status;
+mod update;
 
 pub use client::{
     AskAgentError, LocalClient, RecordedFlight, ShownConfiguration, ShownFailure, ShownMoment, ShownStatus,

@@ -177,6 +177,14 @@ pub mod agent {
             generated!("agent.support.v1.rs");
         }
     }
+
+    /// Whether a workload may be updated now.
+    pub mod update {
+        /// Version 1.
+        pub mod v1 {
+            generated!("agent.update.v1.rs");
+        }
+    }
 }
 
 /// The public protocols of gRPC that fleetd serves.

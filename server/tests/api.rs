@@ -15,4 +15,5 @@ mod rollout;
 mod trust;
 mod walk;
 mod wave;
+mod window;
 pub(crate) mod world;

@@ -10,6 +10,7 @@ use fleetd_sync_core::trust::{Rank, Role, RootChain, RootRecord, Roster, Sites};
 
 use super::record::{DeviceRecord, Membership};
 use super::*;
+use crate::window::DeviceTerms;
 
 mod recovery;
 mod standing;
@@ -103,6 +104,7 @@ impl World {
             workload: "coffee".parse().unwrap(),
             version: version.parse().unwrap(),
             manifest: ArtifactDigest::of(version.as_bytes()),
+            terms: DeviceTerms::default(),
         }
     }
 }

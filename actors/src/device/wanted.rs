@@ -11,6 +11,8 @@ use fleetd_sync_core::id::{ArtifactDigest, HoldId, RolloutId};
 use fleetd_sync_core::name::{Version, WorkloadName};
 use fleetd_sync_core::resolve::{self, Assignment, Run};
 
+use crate::window::DeviceTerms;
+
 /// What a rollout assigns to one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutAssignment {
@@ -24,6 +26,8 @@ pub struct RolloutAssignment {
     pub version: Version,
     /// The digest of the signed manifest.
     pub manifest: ArtifactDigest,
+    /// When the device may switch to it.
+    pub terms: DeviceTerms,
 }
 
 /// The rows of one device.
@@ -44,6 +48,8 @@ pub fn assign(wanted: &mut Wanted, assignment: &RolloutAssignment) {
         manifest: assignment.manifest,
         rollout: Some(assignment.rollout),
         attempt: u64::from(assignment.attempt),
+        // What every device asks for anyhow needs no room in its document.
+        terms: (assignment.terms != DeviceTerms::default()).then(|| assignment.terms.to_string()),
     };
     resolve::assign(&assignment.workload, &install).into_iter().for_each(|op| apply(wanted, op));
 }
@@ -53,7 +59,7 @@ pub fn withdraw(wanted: &mut Wanted, rollout: RolloutId, workload: &WorkloadName
     if assigned_rollout(wanted, workload) != Some(rollout) {
         return false;
     }
-    for field in ["release", "manifest", "rollout", "attempt"] {
+    for field in ["release", "manifest", "rollout", "attempt", "terms"] {
         wanted.remove(&resolve::workload_path(workload, field));
     }
     true
@@ -82,6 +88,12 @@ pub fn assigned_release(wanted: &Wanted, workload: &WorkloadName) -> Option<(Ver
     let attempt =
         integer(wanted, &resolve::workload_path(workload, "attempt")).and_then(|attempt| u32::try_from(attempt).ok());
     Some((version, attempt.unwrap_or(0)))
+}
+
+/// When the device may switch to the release that stands in the rows; `None` when they do not say.
+#[must_use]
+pub fn assigned_terms(wanted: &Wanted, workload: &WorkloadName) -> Option<DeviceTerms> {
+    text(wanted, workload, "terms")?.parse().ok()
 }
 
 /// Says whether the rows want a workload stopped.
@@ -165,6 +177,7 @@ mod tests {
             workload: "coffee".parse().unwrap(),
             version: version.parse().unwrap(),
             manifest: ArtifactDigest::of(version.as_bytes()),
+            terms: "veto 60s; zone Asia/Tokyo; window 0 2 * * * 3h".parse().unwrap(),
         }
     }
 

@@ -62,7 +62,12 @@ impl RolloutRun {
     /// Says whether the newest wave's devices have ended, as far as they can be reached.
     pub(super) fn is_wave_done(&self) -> bool {
         let newest = usize::try_from(self.header.wave.number).ok().and_then(|newest| self.waves.get(newest));
-        newest.is_none_or(|wave| wave.counts.under_way() == 0)
+        newest.is_none_or(|wave| self.holds_up(&wave.counts) == 0)
+    }
+
+    /// How many devices somebody waits for: those that wait themselves only as long as the wave has time.
+    fn holds_up(&self, counts: &RolloutCounts) -> usize {
+        counts.under_way() - if self.is_wave_overdue() { counts.waits } else { 0 }
     }
 
     /// Says whether a device has proven the release: waves of which nobody was reached prove nothing.
@@ -95,7 +100,7 @@ impl RolloutRun {
     /// Begins the next wave. Each of its devices gets its assignment, at once or as places become free.
     pub(super) fn begin_next(&mut self, now: Now, turn: &mut RolloutTurn) {
         let number = self.header.wave.number.saturating_add(1);
-        self.enter(now, number, Stage::Rolling, Some(self.plan.strategy.deadline), turn);
+        self.enter(now, number, Stage::Rolling, Some(self.wave_time(number, now.wall)), turn);
         let devices = usize::try_from(number).ok().and_then(|number| self.waves.get(number));
         for device in devices.map(|wave| wave.devices.clone()).unwrap_or_default() {
             let Some(mut progress) = self.devices.get(&device).cloned() else { continue };
@@ -131,7 +136,9 @@ impl RolloutRun {
         {
             let whole = match self.header.wave.stage {
                 Stage::Baking => self.plan.strategy.bake,
-                Stage::Rolling | Stage::AwaitingApproval => self.plan.strategy.deadline,
+                Stage::Rolling | Stage::AwaitingApproval => {
+                    self.wave_time(self.header.wave.number, self.header.wave.since)
+                }
             };
             self.stage_due = Some(now.monotonic + (until - now.wall).min(whole));
         }
@@ -171,6 +178,10 @@ impl RolloutRun {
                 DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => {
                     progress.status = DeviceStatus::Failed(Failure::Deadline);
                 }
+                // Its window has opened since, and nobody has heard of it.
+                DeviceStatus::Waits(_) if progress.is_offline() => {
+                    progress.status = DeviceStatus::Failed(Failure::Silent);
+                }
                 _ => {}
             });
         }
@@ -182,14 +193,14 @@ impl RolloutRun {
     fn end_if_done(&mut self, now: Now, turn: &mut RolloutTurn) {
         let counts = self.counts;
         let is_over = match self.header.phase {
-            RolloutPhase::Running => self.is_last_wave() && counts.under_way() == 0,
+            RolloutPhase::Running => self.is_last_wave() && self.holds_up(&counts) == 0,
             RolloutPhase::Paused | RolloutPhase::Halted => counts.remaining() == 0,
             RolloutPhase::Succeeded | RolloutPhase::Failed | RolloutPhase::Aborted => false,
         };
         if !is_over {
             return;
         }
-        let some_follow = counts.offline + counts.passing > 0;
+        let some_follow = counts.offline + counts.passing + counts.waits > 0;
         let (phase, reason) = match (self.excess(), counts.succeeded()) {
             (None, 0) if some_follow => return,
             (None, 0) => (RolloutPhase::Failed, "no device took the release".to_owned()),

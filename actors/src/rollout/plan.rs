@@ -17,7 +17,9 @@ use fleetd_sync_core::release::{Artifact, Manifest};
 use fleetd_sync_core::time::Wall;
 
 use super::strategy::{Place, Strategy, StrategyError};
+use super::timing::Zones;
 use crate::targeting::{Answer, Chosen, DeviceRow, Group, Matcher, Targets, UndecidedDevices, note_undecided};
+use crate::window::{Terms, Zone};
 pub use text::ReadPlanError;
 
 /// Storage that an install leaves free on a device: its logs and records go on growing.
@@ -173,6 +175,8 @@ pub struct PlannedDevice {
     pub artifact: Option<(ArtifactDigest, u64)>,
     /// Since when it could not be reached then.
     pub offline_since: Option<Wall>,
+    /// Its time zone, where windows open by it and it is known.
+    pub zone: Option<Zone>,
     /// The revision of the record that was looked at.
     pub revision: Revision,
 }
@@ -190,7 +194,7 @@ impl PlannedDevice {
             (Verdict::Blocked { by, .. }, Verdict::Blocked { by: other, .. }) => by == other,
             (verdict, other) => verdict == other,
         };
-        is_same && self.artifact == other.artifact
+        is_same && self.artifact == other.artifact && (self.zone == other.zone || !self.is_assigned())
     }
 }
 
@@ -323,9 +327,10 @@ pub fn plan(
     }
     let matcher = Matcher::new(&targets);
     let (mut devices, mut undecided) = (Vec::new(), BTreeMap::<String, UndecidedDevices>::new());
+    let mut zones = Zones::default();
     for row in rows {
         match matcher.answer(row) {
-            Answer::Holds => devices.push(plan_device(&release, row)),
+            Answer::Holds => devices.push(plan_device(&release, &strategy.terms, row, &mut zones)),
             Answer::Fails => {}
             Answer::Undecided(why) => note_undecided(&mut undecided, why.to_string(), row.name.as_str()),
         }
@@ -348,7 +353,7 @@ fn canaries(strategy: &Strategy, rows: &[DeviceRow]) -> BTreeSet<LocalId> {
     rows.iter().filter(|row| matcher.matches(*row)).map(|row| row.local).collect()
 }
 
-fn plan_device(release: &PlannedRelease, row: &DeviceRow) -> PlannedDevice {
+fn plan_device(release: &PlannedRelease, terms: &Terms, row: &DeviceRow, zones: &mut Zones) -> PlannedDevice {
     let (verdict, artifact) = match judge(release, row) {
         Ok((verdict, artifact)) => (verdict, artifact),
         Err((by, reason)) => (Verdict::Blocked { by, reason }, None),
@@ -362,6 +367,7 @@ fn plan_device(release: &PlannedRelease, row: &DeviceRow) -> PlannedDevice {
         place: None,
         artifact,
         offline_since: row.offline_since,
+        zone: zones.of(terms, row),
         revision: row.revision,
     }
 }
@@ -489,6 +495,16 @@ pub enum StaleReason {
         /// Its name.
         name: DeviceName,
     },
+    /// A device's windows open by another clock.
+    #[error("{name}: its time zone was {planned}, now it is {now}")]
+    ZoneChanged {
+        /// Its name.
+        name: DeviceName,
+        /// Its zone then.
+        planned: String,
+        /// Its zone now.
+        now: String,
+    },
     /// Something else would happen to a device.
     #[error("{name}: planned was {planned}, now it is {now}")]
     Changed {
@@ -501,6 +517,10 @@ pub enum StaleReason {
     },
 }
 
+fn zone_name(zone: Option<&Zone>) -> String {
+    zone.map_or_else(|| "unknown".to_owned(), ToString::to_string)
+}
+
 /// Compares a saved plan with today's devices. A record that was merely written again, with nothing in it that a plan
 /// looks at, leaves the plan as good as it was.
 ///
@@ -510,22 +530,29 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
     let matcher = Matcher::new(&plan.targets);
     let now: BTreeMap<_, _> = rows.iter().filter(|row| matcher.matches(*row)).map(|row| (row.local, row)).collect();
     let planned: BTreeMap<_, _> = plan.devices.iter().map(|device| (device.local, device)).collect();
+    let (terms, mut zones) = (&plan.strategy.terms, Zones::default());
     let locals: BTreeSet<_> = now.keys().chain(planned.keys()).copied().collect();
     let reasons: Vec<_> = locals
         .into_iter()
         .filter_map(|local| match (planned.get(&local), now.get(&local)) {
             // The revision alone does not tell: which rollouts are at work on a device stands in no record of its own.
             (Some(planned), Some(row)) => {
-                let again = plan_device(&plan.release, row);
-                (!again.comes_to_the_same(planned)).then(|| StaleReason::Changed {
-                    name: again.name,
-                    planned: planned.verdict.clone(),
-                    now: again.verdict,
+                let again = plan_device(&plan.release, terms, row, &mut zones);
+                let is_zone_alone = again.verdict == planned.verdict && again.zone != planned.zone;
+                (!again.comes_to_the_same(planned)).then(|| match is_zone_alone {
+                    true => StaleReason::ZoneChanged {
+                        name: again.name,
+                        planned: zone_name(planned.zone.as_ref()),
+                        now: zone_name(again.zone.as_ref()),
+                    },
+                    false => {
+                        StaleReason::Changed { name: again.name, planned: planned.verdict.clone(), now: again.verdict }
+                    }
                 })
             }
             (Some(planned), None) => planned.is_assigned().then(|| StaleReason::Gone { name: planned.name.clone() }),
             (None, Some(row)) => {
-                let again = plan_device(&plan.release, row);
+                let again = plan_device(&plan.release, terms, row, &mut zones);
                 let name = again.name.clone();
                 again.is_assigned().then_some(StaleReason::Appeared { name, verdict: again.verdict })
             }
@@ -555,12 +582,14 @@ impl Plan {
         let matcher = Matcher::new(&self.targets);
         let rows: BTreeMap<_, _> =
             rows.iter().filter(|row| matcher.matches(*row)).map(|row| (row.local, row)).collect();
-        let again = |planned: &PlannedDevice| {
-            let again = plan_device(&self.release, rows.get(&planned.local)?);
+        let mut zones = Zones::default();
+        let mut again = |planned: &PlannedDevice| {
+            let row = rows.get(&planned.local)?;
+            let again = plan_device(&self.release, &self.strategy.terms, row, &mut zones);
             // Its wave is the one that was planned.
             again.comes_to_the_same(planned).then_some(PlannedDevice { place: planned.place, ..again })
         };
-        let devices: Vec<_> = self.devices.iter().filter_map(again).collect();
+        let devices: Vec<_> = self.devices.iter().filter_map(&mut again).collect();
         let named = devices.iter().map(|device| device.local.to_string()).collect();
         let targets = Targets::Some(Chosen { devices: named, ..Chosen::default() });
         let id = self.id_of_what_is_left();

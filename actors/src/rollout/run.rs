@@ -16,6 +16,7 @@ use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, 
 use super::strategy::Place;
 use super::{Effect, Record, RolloutTurn};
 use crate::device::wanted::RolloutAssignment;
+use crate::window::Zone;
 
 /// Assignments that one turn sends: a batch that a commit bears, and an operator's abort does not wait behind.
 pub(super) const SENT_PER_TURN: usize = 256;
@@ -48,6 +49,8 @@ pub(super) struct RolloutRun {
     pub(super) plan: Arc<Plan>,
     pub(super) devices: BTreeMap<LocalId, DeviceProgress>,
     pub(super) counts: RolloutCounts,
+    /// The time zones of devices, where windows open by them and they are known.
+    pub(super) zones: BTreeMap<LocalId, Zone>,
     /// When the turn of each device comes that gets the release.
     places: BTreeMap<LocalId, Place>,
     pub(super) waves: Vec<Wave>,
@@ -77,6 +80,7 @@ impl RolloutRun {
             counts: RolloutCounts::default(),
             waves: waves(&plan),
             queue: Queue::new(&plan),
+            zones: plan.devices.iter().filter_map(|device| Some((device.local, device.zone.clone()?))).collect(),
             places,
             unsent: BTreeSet::new(),
             unasked: BTreeSet::new(),
@@ -207,7 +211,13 @@ impl RolloutRun {
             DeviceStatus::Acknowledged | DeviceStatus::Installing(_)
                 if !self.is_timed(device) && !self.header.phase.is_stopped() =>
             {
-                Some(self.plan.strategy.deadline)
+                Some(self.device_time(device, now.wall))
+            }
+            // Who waits may be silent until its window opens, and may then take its time.
+            DeviceStatus::Waits(_)
+                if progress.is_offline() && !self.is_timed(device) && !self.header.phase.is_stopped() =>
+            {
+                Some(self.device_time(device, now.wall))
             }
             _ => None,
         };
@@ -253,7 +263,7 @@ impl RolloutRun {
                     progress.is_late = true;
                     give_place_up(progress, is_capped);
                 }
-                DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => {
+                DeviceStatus::Acknowledged | DeviceStatus::Installing(_) | DeviceStatus::Waits(_) => {
                     let failure = if progress.is_offline() { Failure::Silent } else { Failure::Deadline };
                     progress.status = DeviceStatus::Failed(failure);
                 }
@@ -324,6 +334,7 @@ impl RolloutRun {
                     workload,
                     version: release.version.clone(),
                     manifest: release.manifest,
+                    terms: self.terms_of(device),
                 },
             },
             Owed::Withdraw => Effect::Withdraw { device, rollout, workload },

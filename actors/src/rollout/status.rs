@@ -8,7 +8,8 @@ use fleetd_sync_core::time::Wall;
 
 use super::plan::{PlannedDevice, Verdict};
 use crate::orders::Standstill;
-use crate::report::{Fault, Phase};
+use crate::report::{Fault, Phase, Waits};
+use crate::window::Zone;
 
 /// Where a rollout stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -223,6 +224,8 @@ pub enum DeviceStatus {
     Acknowledged,
     /// The device is at work on it, in this phase.
     Installing(Phase),
+    /// The release is laid out there, and waits for a time at which the device may switch to it.
+    Waits(Waits),
     /// The release has proven itself there.
     Healthy,
     /// The release failed there, and the one before it runs again.
@@ -248,7 +251,7 @@ impl DeviceStatus {
 
     /// Says whether the device is at work, as far as is known: its next word is awaited.
     pub(super) const fn is_at_work(&self) -> bool {
-        matches!(self, Self::Acknowledged | Self::Installing(_) | Self::Skipped(Skip::AbortedAtWork))
+        matches!(self, Self::Acknowledged | Self::Installing(_) | Self::Waits(_) | Self::Skipped(Skip::AbortedAtWork))
     }
 
     pub(super) const fn is_passing(&self) -> bool {
@@ -262,6 +265,7 @@ impl DeviceStatus {
             Self::Restored(fault) => fault.as_ref().map(ToString::to_string),
             Self::Failed(failure) => Some(failure.to_string()),
             Self::Skipped(skip) => Some(skip.to_string()),
+            Self::Waits(waits) => Some(waits.sentence(&Zone::default())),
             Self::Pending
             | Self::Assigned
             | Self::Acknowledged
@@ -279,6 +283,7 @@ impl fmt::Display for DeviceStatus {
             Self::Assigned => f.write_str("assigned"),
             Self::Acknowledged => f.write_str("acknowledged"),
             Self::Installing(phase) => phase.fmt(f),
+            Self::Waits(_) => f.write_str("waits"),
             Self::Healthy => f.write_str("healthy"),
             Self::Restored(_) => f.write_str("restored"),
             Self::Failed(_) => f.write_str("failed"),
@@ -347,7 +352,10 @@ impl DeviceProgress {
     pub fn has_slot(&self) -> bool {
         match &self.status {
             DeviceStatus::Pending => self.owed != Owed::Nothing || self.is_held,
-            DeviceStatus::Assigned | DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => true,
+            DeviceStatus::Assigned
+            | DeviceStatus::Acknowledged
+            | DeviceStatus::Installing(_)
+            | DeviceStatus::Waits(_) => true,
             DeviceStatus::Skipped(Skip::Held) => self.is_held,
             _ => false,
         }
@@ -360,6 +368,7 @@ impl DeviceProgress {
             DeviceStatus::Assigned
             | DeviceStatus::Acknowledged
             | DeviceStatus::Installing(_)
+            | DeviceStatus::Waits(_)
             | DeviceStatus::Failed(Failure::Silent | Failure::Deadline)
             | DeviceStatus::Skipped(Skip::Held | Skip::Conflict | Skip::Stopped) => true,
             _ => false,
@@ -388,6 +397,8 @@ pub struct RolloutCounts {
     pub acknowledged: usize,
     /// At work on it.
     pub installing: usize,
+    /// They have it laid out, and wait for a time at which they may switch.
+    pub waits: usize,
     /// They have the release.
     pub healthy: usize,
     /// They have the one before it again.
@@ -443,6 +454,7 @@ impl RolloutCounts {
             DeviceStatus::Assigned => &mut self.assigned,
             DeviceStatus::Acknowledged => &mut self.acknowledged,
             DeviceStatus::Installing(_) => &mut self.installing,
+            DeviceStatus::Waits(_) => &mut self.waits,
             DeviceStatus::Healthy => &mut self.healthy,
             DeviceStatus::Restored(_) => &mut self.restored,
             DeviceStatus::Failed(_) => &mut self.failed,
@@ -454,19 +466,19 @@ impl RolloutCounts {
     /// All devices of the plan.
     #[must_use]
     pub const fn total(&self) -> usize {
-        self.pending + self.assigned + self.acknowledged + self.installing + self.ended()
+        self.pending + self.assigned + self.acknowledged + self.installing + self.waits + self.ended()
     }
 
     /// Those that can be reached and have not ended.
     #[must_use]
     pub const fn under_way(&self) -> usize {
-        self.pending + self.assigned + self.acknowledged + self.installing - self.offline
+        self.pending + self.assigned + self.acknowledged + self.installing + self.waits - self.offline
     }
 
     /// Those that have to end yet, or may: nothing more comes of the others.
     #[must_use]
     pub const fn remaining(&self) -> usize {
-        self.pending + self.assigned + self.acknowledged + self.installing + self.passing
+        self.pending + self.assigned + self.acknowledged + self.installing + self.waits + self.passing
     }
 
     /// Those that failed, in the sense of a failure budget.

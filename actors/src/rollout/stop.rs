@@ -162,9 +162,10 @@ fn call_back(progress: &mut DeviceProgress) {
             Some(Skip::Aborted)
         }
         // What was stopped was switched to already, and proves itself once it is started.
-        DeviceStatus::Acknowledged | DeviceStatus::Installing(_) | DeviceStatus::Skipped(Skip::Stopped) => {
-            Some(Skip::AbortedAtWork)
-        }
+        DeviceStatus::Acknowledged
+        | DeviceStatus::Installing(_)
+        | DeviceStatus::Waits(_)
+        | DeviceStatus::Skipped(Skip::Stopped) => Some(Skip::AbortedAtWork),
         // That it failed, or that the workload is gone, stays true; the assignment goes all the same.
         DeviceStatus::Failed(Failure::Silent | Failure::Deadline) | DeviceStatus::Skipped(Skip::Removed) => None,
     };

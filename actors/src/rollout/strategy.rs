@@ -14,6 +14,7 @@ use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId};
 
 use super::plan::PlannedDevice;
 use crate::selector::Selector;
+use crate::window::{Terms, TermsError};
 
 /// Waves of one plan: a person approves, or at least watches, each of them.
 pub const WAVES_MAX: usize = 100;
@@ -136,6 +137,8 @@ pub struct Strategy {
     pub unavailable_max: Option<u32>,
     /// How many of one site may be; devices without a site are one.
     pub unavailable_per_site_max: Option<u32>,
+    /// When its devices may switch, and how long each may put that off.
+    pub terms: Terms,
 }
 
 impl Default for Strategy {
@@ -149,6 +152,7 @@ impl Default for Strategy {
             budget: FailureBudget::NONE,
             unavailable_max: None,
             unavailable_per_site_max: None,
+            terms: Terms::default(),
         }
     }
 }
@@ -211,6 +215,9 @@ pub enum StrategyError {
     /// A time is longer than anybody waits.
     #[error("a bake or a deadline is longer than ten years")]
     Span,
+    /// When devices may switch makes no sense.
+    #[error(transparent)]
+    Terms(#[from] TermsError),
     /// No device of the plan is a canary.
     #[error("the canary {selector} matches none of the {} that the plan assigns", Counted(*devices, "device"))]
     NoCanary {
@@ -264,7 +271,7 @@ impl Strategy {
             (_, Some(0), _) | (.., Some(0)) => Err(StrategyError::NoneAtOnce),
             _ if self.deadline.is_zero() => Err(StrategyError::NoTime),
             _ if self.deadline > SPAN_MAX || self.bake > SPAN_MAX => Err(StrategyError::Span),
-            _ => Ok(()),
+            _ => Ok(self.terms.check()?),
         }
     }
 

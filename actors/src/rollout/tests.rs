@@ -3,6 +3,7 @@
 mod orders;
 mod stops;
 mod waves;
+mod windows;
 
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ fn planned(index: u8, verdict: Verdict, offline_since: Option<Wall>) -> PlannedD
         verdict,
         artifact: None,
         offline_since,
+        zone: None,
         revision: Revision(1),
     }
 }

@@ -121,10 +121,11 @@ fn running(header: &RolloutHeader, plan: &Plan, waves: &[RolloutCounts], now: Wa
     };
     match header.wave.stage {
         Stage::Rolling => {
-            let at_work = counts.under_way().saturating_sub(counts.queued);
+            let at_work = counts.under_way().saturating_sub(counts.queued + counts.waits);
             let all = Counted(counts.total(), "device");
             let ended = counts.ended();
             said.push(format!("Wave {number} of {last} is rolling: {ended} of its {all} have ended, {at_work} at work."));
+            wait_for_windows(plan, &counts, header.wave.number, now, said);
             if counts.queued > 0 {
                 said.push(format!("{} waiting for a place at work.", are(counts.queued)));
             }
@@ -136,7 +137,8 @@ fn running(header: &RolloutHeader, plan: &Plan, waves: &[RolloutCounts], now: Wa
                 ));
             } else if let Some(left) = left {
                 let left = span(left);
-                said.push(format!("Whoever acknowledged and has not ended in {left} has failed."));
+                let but = if plan.strategy.terms.is_bounded() { ", unless it says that it waits" } else { "" };
+                said.push(format!("Whoever acknowledged and has not ended in {left} has failed{but}."));
             }
         }
         Stage::Baking => {
@@ -148,6 +150,27 @@ fn running(header: &RolloutHeader, plan: &Plan, waves: &[RolloutCounts], now: Wa
             number + 1
         )),
     }
+}
+
+/// Says of a wave's devices that they wait for a time at which they may switch, and when that comes.
+fn wait_for_windows(plan: &Plan, counts: &RolloutCounts, wave: u32, now: Wall, said: &mut Vec<String>) {
+    if counts.waits == 0 {
+        return;
+    }
+    let mut sentence = format!("{} waiting for a time at which to switch", are(counts.waits));
+    let openings = plan.openings(Some(wave), now).unwrap_or_default();
+    if let Some(first) = openings.first() {
+        let is_open = first.opens <= now;
+        sentence += &if is_open {
+            "; a window is open now".to_owned()
+        } else {
+            format!("; the next window opens {}", first.shown)
+        };
+    }
+    if let (Some(last), true) = (openings.last(), openings.len() > 1) {
+        sentence += &format!(", the last {}", last.shown);
+    }
+    said.push(sentence + ".");
 }
 
 fn are(devices: usize) -> String {

@@ -87,7 +87,10 @@ impl FromStr for Window {
             ParseWindowError::Syntax { text, column, cause }
         };
         if let Some(long) = text.chars().nth(WINDOW_CHARS_MAX) {
-            return Err(wrong(WINDOW_CHARS_MAX, format!("a window has at most {WINDOW_CHARS_MAX} signs before {long:?}")));
+            return Err(wrong(
+                WINDOW_CHARS_MAX,
+                format!("a window has at most {WINDOW_CHARS_MAX} signs before {long:?}"),
+            ));
         }
         for ((column, word), (field, range)) in words.iter().zip(FIELDS) {
             if !is_field(word) {
@@ -205,7 +208,8 @@ fn read_length(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn show_length(length: Duration) -> String {
+/// A length as it is written in a window, in whole minutes.
+pub(super) fn show_length(length: Duration) -> String {
     let minutes = length.as_secs() / 60;
     match (minutes / 60, minutes % 60) {
         (0, minutes) => format!("{minutes}m"),
@@ -240,9 +244,8 @@ impl FromStr for Blackout {
     type Err = ParseBlackoutError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = |column, cause| {
-            ParseBlackoutError { text: text.chars().take(WINDOW_CHARS_MAX).collect(), column, cause }
-        };
+        let wrong =
+            |column, cause| ParseBlackoutError { text: text.chars().take(WINDOW_CHARS_MAX).collect(), column, cause };
         let (first, last) = text.split_once("..").unwrap_or((text, text));
         let day = |day: &str, column| {
             let is_day = day.len() == 10 && day.chars().all(|sign| sign.is_ascii_digit() || sign == '-');

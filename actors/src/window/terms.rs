@@ -174,16 +174,16 @@ impl fmt::Display for DeviceTerms {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseTermsError {
     /// A window cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Window(#[from] ParseWindowError),
     /// A blackout cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Blackout(#[from] ParseBlackoutError),
     /// The zone is not known.
-    #[error("{0}")]
+    #[error(transparent)]
     Zone(#[from] UnknownZoneError),
     /// They are more than there may be.
-    #[error("{0}")]
+    #[error(transparent)]
     Terms(#[from] TermsError),
     /// A part is none that there is.
     #[error("{part:?} is no part of terms")]

@@ -39,6 +39,7 @@ fn a_time_that_the_clocks_skip_is_the_moment_at_which_they_skip_it() {
     // On 2027-03-28 the clocks of Berlin go from 02:00 to 03:00, at 01:00 UTC.
     let half_past = calendar("Europe/Berlin", &["30 2 * * * 1h"], &[]);
     check_opens(&half_past, "2027-03-27T23:00:00Z", "2027-03-28 03:00 CEST");
+    check_opens(&calendar("Europe/Berlin", &["0 2 * * * 1h"], &[]), "2027-03-27T23:00:00Z", "2027-03-28 03:00 CEST");
     assert!(half_past.is_open(utc("2027-03-28T01:59:59Z")));
     assert!(!half_past.is_open(utc("2027-03-28T02:00:00Z")), "its length is time that passes");
 }
@@ -77,7 +78,10 @@ fn what_opens_too_late_never_opens() {
 fn what_is_no_window_is_refused_with_its_column() {
     for (text, reason) in [
         ("", "column 1 of \"\": five fields of a cron expression and a length are expected, found 0"),
-        ("0 2 * * *", "column 10 of \"0 2 * * *\": five fields of a cron expression and a length are expected, found 5"),
+        (
+            "0 2 * * *",
+            "column 10 of \"0 2 * * *\": five fields of a cron expression and a length are expected, found 5",
+        ),
         (
             "0 2 * * * 3h 4",
             "column 14 of \"0 2 * * * 3h 4\": five fields of a cron expression and a length are expected, found 7",

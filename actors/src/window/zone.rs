@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use fleetd_sync_core::time::Wall;
-use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
+use jiff::{SignedDuration, Timestamp};
 
 /// The longest name of a zone.
 const NAME_CHARS_MAX: usize = 64;
@@ -21,13 +22,13 @@ pub struct UnknownZoneError {
 /// A time zone by its IANA name.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Zone {
-    name: String,
+    name: Arc<str>,
     rules: TimeZone,
 }
 
 impl Default for Zone {
     fn default() -> Self {
-        Self { name: "UTC".to_owned(), rules: TimeZone::UTC }
+        Self { name: "UTC".into(), rules: TimeZone::UTC }
     }
 }
 
@@ -54,7 +55,7 @@ impl FromStr for Zone {
         let is_name = name.len() <= NAME_CHARS_MAX && name.chars().all(|sign| sign.is_ascii_graphic());
         let found = is_name.then(|| TimeZoneDatabase::bundled().get(name).ok()).flatten();
         let rules = found.ok_or_else(|| UnknownZoneError { name: shown() })?;
-        let name = rules.iana_name().unwrap_or(name).to_owned();
+        let name = rules.iana_name().unwrap_or(name).into();
         Ok(Self { name, rules })
     }
 }
@@ -71,7 +72,9 @@ impl Zone {
         let ambiguous = self.rules.to_ambiguous_timestamp(shown);
         let is_skipped = matches!(ambiguous.offset(), AmbiguousOffset::Gap { .. });
         let found = ambiguous.compatible().ok()?;
-        let skip = || self.rules.preceding(found).next().map(|transition| transition.timestamp());
+        // What precedes a moment is strictly before it, and the skipped time may be the very first one.
+        let behind = found.checked_add(SignedDuration::from_millis(1)).ok()?;
+        let skip = || self.rules.preceding(behind).next().map(|transition| transition.timestamp());
         let first = if is_skipped { skip().unwrap_or(found) } else { found };
         Some(Wall(first.as_millisecond()))
     }

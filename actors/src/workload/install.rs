@@ -97,7 +97,7 @@ impl Workload {
         }
         let Some(Install { target, step: Step::Stage(release) }) = self.record.install.clone() else { return };
         match result {
-            Ok(()) => self.enter(target, Step::Switch(release)),
+            Ok(()) => self.enter(target, Step::Wait(release)),
             Err(error @ StageError::NoArtifact) => {
                 // Asked for at once it would be an endless loop when the disk loses what it is given.
                 self.record.install = Some(Install { target, step: Step::Download(release) });
@@ -233,13 +233,19 @@ impl Workload {
             }
             _ => {
                 self.record.removal = Removal::None;
+                self.record.veto_used = Duration::ZERO;
                 // What ran before lies on the disk, verified: there is nothing to fetch.
                 let previous = self.record.previous.as_ref().filter(|previous| {
                     previous.digest == target.manifest
                         && previous.manifest.version == target.version
                         && previous.verdict == Verdict::Good
                 });
-                let step = previous.map_or(Step::Pending, |previous| Step::Switch(previous.clone()));
+                let step = match previous {
+                    Some(previous) if self.has_windows() => Step::Wait(previous.clone()),
+                    // Nobody at the device puts a way back off.
+                    Some(previous) => Step::Switch(previous.clone()),
+                    None => Step::Pending,
+                };
                 self.enter(target, step);
             }
         }
@@ -314,6 +320,27 @@ impl Workload {
             Step::Stage(release) => {
                 let operation = self.begin_work();
                 turn.effect(Effect::Stage { operation, release });
+            }
+            Step::Wait(release) => {
+                if !self.may_switch(now, turn) {
+                    return false;
+                }
+                // It may have waited for weeks: its signature is judged once more.
+                let Some(roster) = self.roster.clone() else { return false };
+                // What ran before is judged by what it may be restored by, each time that trust changes.
+                let previous = self.record.previous.as_ref();
+                let is_way_back = previous.is_some_and(|previous| {
+                    previous.digest == release.digest && previous.verdict == Verdict::Good
+                });
+                let judged = match is_way_back {
+                    true => Ok(release),
+                    false => judge::judge_manifest(&release.signed, &target, &self.name, &self.platform, &roster),
+                };
+                match judged {
+                    Ok(release) => self.enter(target, Step::Switch(release)),
+                    Err(fault) => self.fail(fault, turn),
+                }
+                return true;
             }
             Step::Switch(release) => {
                 let operation = self.begin_work();
@@ -416,7 +443,7 @@ impl Workload {
         turn.effect(Effect::Fetch { operation, digest, wanted });
     }
 
-    fn begin_work(&mut self) -> OperationId {
+    pub(super) fn begin_work(&mut self) -> OperationId {
         let operation = self.operation();
         self.work.operation = Some(operation);
         operation

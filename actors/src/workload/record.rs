@@ -6,7 +6,9 @@ use std::time::Duration;
 use fleetd_sync_core::id::{ArtifactDigest, EnvelopeHash, OperationId, RolloutId};
 use fleetd_sync_core::name::Version;
 use fleetd_sync_core::release::{Manifest, ReadReleaseError, SignedManifest};
+use fleetd_sync_core::time::Wall;
 
+use super::gate::AssignedTerms;
 use crate::report::{Exit, Fault};
 
 /// A release that a device should have, as one try of one rollout.
@@ -46,6 +48,8 @@ pub struct Assignment {
     pub conflict: bool,
     /// It should be taken off the device, with its data.
     pub remove: bool,
+    /// When the device may switch to the release; without them whenever it can.
+    pub terms: Option<AssignedTerms>,
     /// The desired lane's head that said so. Hand over a new head only when something else of this value changed:
     /// it is reported, and each report is a signed change.
     pub desired_head: Option<EnvelopeHash>,
@@ -168,6 +172,8 @@ pub enum Step {
     Verify(Release),
     /// It is laid out beside the release that runs.
     Stage(Release),
+    /// It is laid out, and waits for a time at which it may be made the current one.
+    Wait(Release),
     /// It is made the current one.
     Switch(Release),
     /// It is the current one, and has yet to prove itself.
@@ -186,14 +192,16 @@ pub enum Step {
 
 impl Step {
     pub(super) const fn is_reversible(&self) -> bool {
-        matches!(self, Self::Pending | Self::Download(_) | Self::Verify(_) | Self::Stage(_))
+        matches!(self, Self::Pending | Self::Download(_) | Self::Verify(_) | Self::Stage(_) | Self::Wait(_))
     }
 
     pub(super) const fn release(&self) -> Option<&Release> {
         match self {
-            Self::Download(release) | Self::Verify(release) | Self::Stage(release) | Self::Switch(release) => {
-                Some(release)
-            }
+            Self::Download(release)
+            | Self::Verify(release)
+            | Self::Stage(release)
+            | Self::Wait(release)
+            | Self::Switch(release) => Some(release),
             Self::Pending | Self::Watch { .. } | Self::Restore { .. } => None,
         }
     }
@@ -235,6 +243,17 @@ pub struct Run {
     pub stopping: bool,
 }
 
+/// Somebody at the device does not want its release to change for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deferral {
+    /// For how long, from when it was said.
+    pub length: Duration,
+    /// Until when that is, by the device's clock then; for people.
+    pub until: Wall,
+    /// Why.
+    pub reason: String,
+}
+
 /// How far a removal has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Removal {
@@ -274,6 +293,10 @@ pub struct WorkloadRecord {
     pub exit: Option<Exit>,
     /// Whether it is being taken off the device, or has been.
     pub removal: Removal,
+    /// What somebody at the device puts the next switch off by.
+    pub deferral: Option<Deferral>,
+    /// How much of its rollout's limit a release has used up by being put off.
+    pub veto_used: Duration,
 }
 
 /// A program to start: the artifact in its slot, started as its manifest says.
@@ -409,7 +432,7 @@ pub enum RunEvent {
 }
 
 /// What somebody at the device asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Takes a local stop back, and starts at once.
     Start,
@@ -417,4 +440,13 @@ pub enum Command {
     Stop,
     /// Starts it anew.
     Restart,
+    /// Leaves it at its release for a while, as long as its rollout lets it.
+    Defer {
+        /// For how long.
+        length: Duration,
+        /// Why.
+        reason: String,
+    },
+    /// Takes that back.
+    Allow,
 }

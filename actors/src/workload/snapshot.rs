@@ -8,7 +8,7 @@ use fleetd_sync_core::trust::Roster;
 
 use crate::flight::Recorded;
 
-use super::{Assignment, Child, Vigil, Work, Workload, WorkloadRecord};
+use super::{Assignment, Child, Gate, Vigil, Work, Workload, WorkloadRecord};
 
 /// A workload's whole state between two turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub roster: Option<Arc<Roster>>,
     /// What an install waits for.
     pub work: Work,
+    /// What a release that is laid out waits for.
+    pub gate: Gate,
     /// What its program does.
     pub child: Child,
     /// How that is watched.
@@ -56,6 +58,7 @@ impl Recorded for Workload {
             assignment: self.assignment.clone(),
             roster: self.roster.clone(),
             work: self.work.clone(),
+            gate: self.gate.clone(),
             child: self.child.clone(),
             vigil: self.vigil.clone(),
             restart_asked: self.restart_asked,
@@ -71,6 +74,7 @@ impl Recorded for Workload {
         machine.assignment = snapshot.assignment;
         machine.roster = snapshot.roster;
         machine.work = snapshot.work;
+        machine.gate = snapshot.gate;
         machine.child = snapshot.child;
         machine.vigil = snapshot.vigil;
         machine.restart_asked = snapshot.restart_asked;

@@ -3,6 +3,7 @@
 mod at_random;
 mod bench;
 mod lost;
+mod timing;
 
 use std::time::Duration;
 

@@ -94,6 +94,9 @@ fn row(workload: &ShownWorkload) -> Vec<String> {
     if workload.held {
         notes.push("held".to_owned());
     }
+    if let (Some(until), true) = (&workload.deferred_until, workload.reason.is_empty()) {
+        notes.push(format!("not updated until {until}"));
+    }
     notes.extend(Some(workload.reason.clone()).filter(|reason| !reason.is_empty()));
     vec![
         workload.name.clone(),

@@ -8,6 +8,7 @@ use fleetd_sync_transport::clock::system_entropy;
 use super::answer::{CommandError, answer};
 use super::{Invocation, ask_error, block_on, connect, read_config};
 use crate::config::ConfigArguments;
+use crate::local_api::ShownWorkload;
 
 pub(super) fn start(
     arguments: &ConfigArguments,
@@ -39,19 +40,28 @@ fn give(
     command: Command,
     invocation: &Invocation,
 ) -> Result<(), CommandError> {
+    let verb = match command {
+        Command::Stop => "is stopped, and stays so until it is started again",
+        Command::Restart => "is restarted",
+        _ => "is started",
+    };
+    let json = serde_json::json!({ "workload": ask(arguments, workload, command, invocation)? });
+    answer(invocation.json, &json, &format!("{workload} {verb}"))
+}
+
+/// Gives the agent that runs a command for a workload.
+pub(super) fn ask(
+    arguments: &ConfigArguments,
+    workload: &WorkloadName,
+    command: Command,
+    invocation: &Invocation,
+) -> Result<Option<ShownWorkload>, CommandError> {
     let config = read_config(arguments, invocation)?;
     let entropy = system_entropy();
     let mut entropy = entropy.map_err(|error| CommandError::new("agent.process", "no request id").caused_by(&error))?;
     let request = RequestId::random(&mut entropy);
-    let shown = block_on(async {
+    block_on(async {
         let mut client = connect(&config, invocation).await?;
         client.command(request, workload, command).await.map_err(|error| ask_error(&error, invocation))
-    })?;
-    let verb = match command {
-        Command::Start => "is started",
-        Command::Stop => "is stopped, and stays so until it is started again",
-        Command::Restart => "is restarted",
-    };
-    let json = serde_json::json!({ "workload": shown });
-    answer(invocation.json, &json, &format!("{workload} {verb}"))
+    })
 }

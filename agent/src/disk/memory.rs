@@ -449,6 +449,13 @@ impl Disk for MemoryDisk {
         })
     }
 
+    fn is_there(&self, path: &Path) -> Result<bool, DiskError> {
+        self.look("look at", path, |state| match state.find(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            found => found.map(|_inode| true),
+        })
+    }
+
     fn length(&self, path: &Path) -> Result<Option<u64>, DiskError> {
         self.look("read", path, |state| match state.find(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -80,6 +80,11 @@ impl Disk for OsDisk {
         read().map_err(failed("read", path))
     }
 
+    fn is_there(&self, path: &Path) -> Result<bool, DiskError> {
+        // Not through a link: whoever made it may not look at what it leads to.
+        Ok(found(fs::symlink_metadata(path)).map_err(failed("look at", path))?.is_some())
+    }
+
     fn length(&self, path: &Path) -> Result<Option<u64>, DiskError> {
         Ok(found(fs::metadata(path)).map_err(failed("look at", path))?.map(|metadata| metadata.len()))
     }

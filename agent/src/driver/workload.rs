@@ -11,7 +11,7 @@ use fleetd_actors::driver::Driver;
 use fleetd_actors::flight::Recorded as _;
 use fleetd_actors::spawn::LoadActorError;
 use fleetd_actors::workload::{
-    Effect, Input, Release, Slot, StageError, Step, SwitchError, Workload, WorkloadFloor, WorkloadRecord,
+    Effect, Input, Look, Release, Slot, StageError, Step, SwitchError, Workload, WorkloadFloor, WorkloadRecord,
 };
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::id::ArtifactDigest;
@@ -168,6 +168,10 @@ impl Driver<Workload> for WorkloadDriver {
                 operation,
                 result: stage(surroundings, name, &release),
             }),
+            Effect::Look { operation } => self.run_blocking(move |surroundings, name| Input::Looked {
+                operation,
+                look: Look { is_locked: is_locked(surroundings, name), clock_floor: surroundings.clock_floor() },
+            }),
             Effect::Switch { operation, to } => self.run_blocking(move |surroundings, name| Input::Switched {
                 operation,
                 result: switch(surroundings, name, to),
@@ -236,6 +240,14 @@ fn stage(surroundings: &Surroundings, workload: &WorkloadName, release: &Release
         }
         Err(error) => Err(disk(&error)),
     }
+}
+
+/// Says whether the workload asks not to be updated. What cannot be looked at holds nobody up.
+fn is_locked(surroundings: &Surroundings, workload: &WorkloadName) -> bool {
+    surroundings.seams.installer.is_update_locked(workload).unwrap_or_else(|error| {
+        tracing::warn!(%workload, error = cause_of(&error), "the workload's update lock cannot be looked at");
+        false
+    })
 }
 
 fn switch(surroundings: &Surroundings, workload: &WorkloadName, to: Slot) -> Result<(), SwitchError> {

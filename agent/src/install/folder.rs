@@ -19,6 +19,8 @@ const VERDICT: &str = "verdict";
 const RELEASES: &str = "releases";
 const CURRENT: &str = "current";
 const PREVIOUS: &str = "previous";
+/// The file in a workload's data by which it asks not to be updated.
+const UPDATE_LOCK: &str = "update-lock";
 /// Starts the name of whatever is not yet, or no longer, part of a folder: it may go at any time.
 const UNFINISHED: &str = ".unfinished-";
 
@@ -258,6 +260,19 @@ impl<D: Disk> Installer for FolderInstaller<D> {
             self.disk.remove_directory(&workloads.join(folder))?;
         }
         Ok(gone)
+    }
+
+    fn update_lock(&self, workload: &WorkloadName) -> PathBuf {
+        self.data(workload).join(UPDATE_LOCK)
+    }
+
+    fn is_update_locked(&self, workload: &WorkloadName) -> Result<bool, DiskError> {
+        self.disk.is_there(&self.update_lock(workload))
+    }
+
+    fn remove_update_lock(&self, workload: &WorkloadName) -> Result<(), DiskError> {
+        let lock = self.update_lock(workload);
+        if self.disk.is_there(&lock)? { self.disk.remove_file(&lock) } else { Ok(()) }
     }
 
     fn remove(&self, workload: &WorkloadName) -> Result<(), DiskError> {

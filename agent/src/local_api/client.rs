@@ -8,6 +8,7 @@ use api::lifecycle_service_client::LifecycleServiceClient;
 use fleetd_actors::workload::Command;
 use fleetd_proto::agent::lifecycle::v1 as api;
 use fleetd_proto::agent::support::v1 as support;
+use fleetd_proto::agent::update::v1 as update;
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_sync_core::id::RequestId;
 use fleetd_sync_core::name::WorkloadName;
@@ -17,6 +18,7 @@ use support::support_service_client::SupportServiceClient;
 use tokio::net::UnixStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use update::update_service_client::UpdateServiceClient;
 
 /// Bytes of one workload's recording: some hundred steps, of which some bring a manifest.
 const RECORDING_BYTES_MAX: usize = 16 << 20;
@@ -174,6 +176,15 @@ pub struct ShownWorkload {
     /// How it last ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_status: Option<i32>,
+    /// Until when somebody at the device puts its next switch off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deferred_until: Option<ShownMoment>,
+    /// Why.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub deferral_reason: String,
+    /// How long the rollout that is at work on it lets it be put off in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub veto_limit_seconds: Option<u64>,
 }
 
 /// One value of the configuration, as it is shown.
@@ -202,6 +213,7 @@ pub struct RecordedFlight {
 pub struct LocalClient {
     service: LifecycleServiceClient<Channel>,
     support: SupportServiceClient<Channel>,
+    update: UpdateServiceClient<Channel>,
 }
 
 impl LocalClient {
@@ -227,7 +239,8 @@ impl LocalClient {
         let endpoint = Endpoint::try_from("http://agent").map_err(failed)?;
         let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
         let support = SupportServiceClient::new(channel.clone()).max_decoding_message_size(RECORDING_BYTES_MAX);
-        Ok(Self { service: LifecycleServiceClient::new(channel), support })
+        let update = UpdateServiceClient::new(channel.clone());
+        Ok(Self { service: LifecycleServiceClient::new(channel), support, update })
     }
 
     /// Asks for the status.
@@ -278,6 +291,15 @@ impl LocalClient {
             Command::Restart => {
                 let request = api::RestartWorkloadRequest { request_id, workload };
                 self.service.restart_workload(request).await?.into_inner().workload
+            }
+            Command::Defer { length, reason } => {
+                let length = prost_types::Duration::try_from(length).ok();
+                let request = update::DeferUpdateRequest { request_id, workload, length, reason };
+                self.update.defer_update(request).await?.into_inner().workload
+            }
+            Command::Allow => {
+                let request = update::AllowUpdateRequest { request_id, workload };
+                self.update.allow_update(request).await?.into_inner().workload
             }
         };
         Ok(answer.map(shown_workload))
@@ -346,6 +368,9 @@ fn shown_workload(status: api::WorkloadStatus) -> ShownWorkload {
         pid: Some(status.pid).filter(|pid| *pid != 0),
         restarts: status.restarts,
         exit_status: status.exit_status,
+        deferred_until: status.deferred_until.map(ShownMoment),
+        deferral_reason: status.deferral_reason,
+        veto_limit_seconds: status.veto_limit.and_then(|limit| u64::try_from(limit.seconds).ok()),
     }
 }
 

@@ -13,6 +13,7 @@ use api::lifecycle_service_server::{LifecycleService, LifecycleServiceServer};
 use fleetd_actors::workload::Command;
 use fleetd_proto::agent::lifecycle::v1 as api;
 use fleetd_proto::agent::support::v1 as support;
+use fleetd_proto::agent::update::v1::update_service_server::UpdateServiceServer;
 use fleetd_proto::fleetd::common::v1::Error as ErrorDetail;
 use fleetd_proto::google;
 use fleetd_sync_core::name::WorkloadName;
@@ -116,15 +117,27 @@ impl LocalApi {
         Self { answers: Arc::new(Answers { node, settings, changes, requests: Mutex::default() }) }
     }
 
+    /// Gives a workload a command and waits until it is durable.
+    pub(super) async fn command(
+        &self,
+        request_id: &str,
+        workload: &str,
+        command: Command,
+    ) -> Result<Option<api::WorkloadStatus>, Status> {
+        self.answers.command(request_id, workload, command).await
+    }
+
     /// Answers on a socket until the task is ended.
     ///
     /// # Errors
     /// [`ServeLocalApiError::Ended`] when the socket fails.
     pub async fn serve(self, listener: UnixListener) -> Result<(), ServeLocalApiError> {
         let lifecycle = LifecycleServiceServer::with_interceptor(self.clone(), check_peer);
+        let update = UpdateServiceServer::with_interceptor(self.clone(), check_peer);
         let support = SupportServiceServer::with_interceptor(self, check_peer);
         let incoming = UnixListenerStream::new(listener);
-        let server = tonic::transport::Server::builder().add_service(lifecycle).add_service(support);
+        let server =
+            tonic::transport::Server::builder().add_service(lifecycle).add_service(support).add_service(update);
         Ok(server.serve_with_incoming(incoming).await?)
     }
 }
@@ -192,7 +205,7 @@ fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
     }
 }
 
-fn refusal(code: Code, name: &'static str, message: impl Into<String>) -> Status {
+pub(super) fn refusal(code: Code, name: &'static str, message: impl Into<String>) -> Status {
     let message = message.into();
     let detail = ErrorDetail { code: name.to_owned(), message: message.clone(), ..ErrorDetail::default() };
     let details = prost_types::Any::from_msg(&detail).into_iter().collect();

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use fleetd_actors::agent::{AgentStatus, LinkFailure};
-use fleetd_actors::report::{Exit, Phase, RunState};
+use fleetd_actors::report::{Exit, Phase, RunState, WorkloadReport};
+use fleetd_actors::window::Zone;
 use fleetd_actors::workload::WorkloadStatus;
 use fleetd_proto::agent::lifecycle::v1 as api;
 use fleetd_proto::fleetd::common::v1 as common;
@@ -86,7 +87,7 @@ pub(super) fn workload_status(name: &WorkloadName, status: &WorkloadStatus) -> a
         next_version: status.next.as_ref().map(ToString::to_string).unwrap_or_default(),
         phase: report.phase.map_or(common::WorkloadPhase::Unspecified, phase).into(),
         run_state: report.run.map_or(common::RunState::Unspecified, run_state).into(),
-        reason: report.error.as_ref().map(ToString::to_string).unwrap_or_default(),
+        reason: reason(report).unwrap_or_default(),
         stopped_locally: report.stopped_locally,
         held: status.held,
         pid: status.pid.unwrap_or_default(),
@@ -96,8 +97,17 @@ pub(super) fn workload_status(name: &WorkloadName, status: &WorkloadStatus) -> a
             Some(Exit::Signal(signal)) => Some(SIGNAL_STATUS.saturating_add(signal)),
             Some(Exit::Lost) | None => None,
         },
+        deferred_until: status.deferral.as_ref().map(|deferral| timestamp(deferral.until)),
+        deferral_reason: status.deferral.as_ref().map(|deferral| deferral.reason.clone()).unwrap_or_default(),
+        veto_limit: status.veto_limit.and_then(|limit| limit.try_into().ok()),
         ..api::WorkloadStatus::default()
     }
+}
+
+/// Why a workload is not what was asked for. Dates are as everybody reads them: a device may have no zone.
+fn reason(report: &WorkloadReport) -> Option<String> {
+    let waits = || report.waits.as_ref().map(|waits| waits.sentence(&Zone::default()));
+    report.error.as_ref().map(ToString::to_string).or_else(waits)
 }
 
 const fn phase(phase: Phase) -> common::WorkloadPhase {
@@ -106,6 +116,7 @@ const fn phase(phase: Phase) -> common::WorkloadPhase {
         Phase::Download => common::WorkloadPhase::Download,
         Phase::Verify => common::WorkloadPhase::Verify,
         Phase::Stage => common::WorkloadPhase::Stage,
+        Phase::Wait => common::WorkloadPhase::Wait,
         Phase::Switch => common::WorkloadPhase::Switch,
         Phase::Watch => common::WorkloadPhase::Watch,
         Phase::Healthy => common::WorkloadPhase::Healthy,

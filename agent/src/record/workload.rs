@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use fleetd_actors::report::{Exit, Fault, FaultKind};
 use fleetd_actors::workload::{
-    Failed, Install, Release, Removal, Run, Step, Target, Verdict, WorkloadFloor, WorkloadRecord,
+    Deferral, Failed, Install, Release, Removal, Run, Step, Target, Verdict, WorkloadFloor, WorkloadRecord,
 };
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_sync_core::id::{ArtifactDigest, OperationId, RolloutId};
+use fleetd_sync_core::time::Wall;
 use prost::Message as _;
 
 use super::{DecodeRecordError, fixed, named, optional, required};
@@ -37,6 +38,8 @@ pub(super) fn workload(record: &WorkloadRecord) -> stored::WorkloadRecord {
         exit: record.exit.map(exit),
         run: record.run.as_ref().map(run),
         removal: removal.into(),
+        deferral: record.deferral.as_ref().map(deferral),
+        veto_used: Some(record.veto_used).filter(|used| !used.is_zero()).and_then(|used| used.try_into().ok()),
     }
 }
 
@@ -56,6 +59,19 @@ pub fn encode_workload_floor(floor: &WorkloadFloor) -> Vec<u8> {
         restarts_done: floor.restarts_done,
     };
     message.encode_to_vec()
+}
+
+fn deferral(deferral: &Deferral) -> stored::DeferralRecord {
+    stored::DeferralRecord {
+        length: prost_types::Duration::try_from(deferral.length).ok(),
+        until_ms: deferral.until.0,
+        reason: deferral.reason.clone(),
+    }
+}
+
+fn read_deferral(message: stored::DeferralRecord) -> Deferral {
+    let length = message.length.and_then(|length| length.try_into().ok()).unwrap_or(Duration::ZERO);
+    Deferral { length, until: Wall(message.until_ms), reason: message.reason }
 }
 
 fn failed(failed: &Failed) -> stored::FailedReleaseRecord {
@@ -103,6 +119,7 @@ fn install(install: &Install) -> stored::InstallRecord {
         Step::Download(release) => (stored::InstallStep::Download, Some(release)),
         Step::Verify(release) => (stored::InstallStep::Verify, Some(release)),
         Step::Stage(release) => (stored::InstallStep::Stage, Some(release)),
+        Step::Wait(release) => (stored::InstallStep::Wait, Some(release)),
         Step::Switch(release) => (stored::InstallStep::Switch, Some(release)),
         Step::Watch { reboots } => {
             message.reboots = *reboots;
@@ -172,6 +189,8 @@ pub(super) fn read_workload(message: stored::WorkloadRecord) -> Result<WorkloadR
         crashes: message.crashes,
         exit: message.exit.map(read_exit).transpose()?,
         removal,
+        deferral: message.deferral.map(read_deferral),
+        veto_used: message.veto_used.and_then(|used| used.try_into().ok()).unwrap_or(Duration::ZERO),
     })
 }
 
@@ -222,6 +241,7 @@ fn read_install(message: stored::InstallRecord) -> Result<Install, DecodeRecordE
         stored::InstallStep::Download => Step::Download(of()?),
         stored::InstallStep::Verify => Step::Verify(of()?),
         stored::InstallStep::Stage => Step::Stage(of()?),
+        stored::InstallStep::Wait => Step::Wait(of()?),
         stored::InstallStep::Switch => Step::Switch(of()?),
         stored::InstallStep::Watch => Step::Watch { reboots: message.reboots },
         stored::InstallStep::Restore => Step::Restore {
@@ -318,6 +338,7 @@ mod tests {
             Step::Download(next.clone()),
             Step::Verify(next.clone()),
             Step::Stage(next.clone()),
+            Step::Wait(next.clone()),
             Step::Switch(next.clone()),
             Step::Watch { reboots: 2 },
             Step::Restore { fault: fault.clone(), switched: false },
@@ -355,6 +376,12 @@ mod tests {
             crashes: 10,
             exit: exits[at % 5],
             removal: removals[at % 3],
+            deferral: (at.is_multiple_of(2)).then(|| Deferral {
+                length: Duration::from_millis(2500),
+                until: Wall(-7),
+                reason: "brewing".to_owned(),
+            }),
+            veto_used: Duration::from_secs(3 * u64::try_from(at).unwrap()),
         };
         let full = installs.into_iter().enumerate().map(|(at, install)| full(install, at));
         std::iter::once(WorkloadRecord::default()).chain(full).collect()

@@ -30,7 +30,7 @@ use crate::output::Moment;
 #[derive(Debug, Subcommand)]
 pub enum Rollout {
     /// Show what a rollout would do, and save that as a plan
-    Plan(Plan),
+    Plan(Box<Plan>),
     /// Rehearse a plan on a copy of the fleet, before it is started
     Rehearse(rehearse::Rehearse),
     /// Start what was planned
@@ -64,6 +64,7 @@ Examples:
   fleetd rollout plan coffee@1.8.0 -l shop=7
   fleetd rollout plan coffee@1.8.0 -l 'channel in (stable, beta)' --out p.json
   fleetd rollout plan coffee@1.8.0 --all --canary channel=canary --wave 12 --wave 10% --wave rest --bake 30m
+  fleetd rollout plan coffee@1.8.0 --all --window '0 2 * * * 3h' --blackout 2026-12-24..2026-12-26 --veto-limit 2h
   fleetd rollout plan coffee@1.8.0 --all --max-failed 2% --max-unavailable-per-site 1
   fleetd rollout plan coffee@1.8.0 -l channel=stable --where 'facts.memory_bytes >= 536870912'
   fleetd rollout plan coffee@1.8.0 --group canaries --device brisk-otter

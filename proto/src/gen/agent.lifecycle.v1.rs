@@ -138,6 +138,15 @@ pub struct WorkloadStatus {
     /// That artifact's size.
     #[prost(uint64, tag = "32")]
     pub size_bytes: u64,
+    /// Until when somebody at the device puts its next switch off, by the device's clock; absent when nobody does.
+    #[prost(message, optional, tag = "41")]
+    pub deferred_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why.
+    #[prost(string, tag = "42")]
+    pub deferral_reason: ::prost::alloc::string::String,
+    /// How long the rollout that is at work on it lets it be put off in all; absent when none is.
+    #[prost(message, optional, tag = "43")]
+    pub veto_limit: ::core::option::Option<::prost_types::Duration>,
 }
 impl ::prost::Name for WorkloadStatus {
     const NAME: &'static str = "WorkloadStatus";

@@ -63,6 +63,8 @@ pub enum WorkloadPhase {
     Verify = 30,
     /// The artifact is being laid out beside the release that runs.
     Stage = 40,
+    /// It is laid out, and waits for its window, or was put off at the device.
+    Wait = 45,
     /// The running release is being exchanged for the new one.
     Switch = 50,
     /// The new release runs and has yet to prove itself.
@@ -88,6 +90,7 @@ impl WorkloadPhase {
             Self::Download => "WORKLOAD_PHASE_DOWNLOAD",
             Self::Verify => "WORKLOAD_PHASE_VERIFY",
             Self::Stage => "WORKLOAD_PHASE_STAGE",
+            Self::Wait => "WORKLOAD_PHASE_WAIT",
             Self::Switch => "WORKLOAD_PHASE_SWITCH",
             Self::Watch => "WORKLOAD_PHASE_WATCH",
             Self::Healthy => "WORKLOAD_PHASE_HEALTHY",
@@ -104,6 +107,7 @@ impl WorkloadPhase {
             "WORKLOAD_PHASE_DOWNLOAD" => Some(Self::Download),
             "WORKLOAD_PHASE_VERIFY" => Some(Self::Verify),
             "WORKLOAD_PHASE_STAGE" => Some(Self::Stage),
+            "WORKLOAD_PHASE_WAIT" => Some(Self::Wait),
             "WORKLOAD_PHASE_SWITCH" => Some(Self::Switch),
             "WORKLOAD_PHASE_WATCH" => Some(Self::Watch),
             "WORKLOAD_PHASE_HEALTHY" => Some(Self::Healthy),

@@ -283,6 +283,12 @@ pub struct WorkloadRecord {
     /// Whether it is being taken off the device, or has been.
     #[prost(enumeration = "Removal", tag = "41")]
     pub removal: i32,
+    /// What somebody at the device puts its next switch off by; absent when nobody does.
+    #[prost(message, optional, tag = "51")]
+    pub deferral: ::core::option::Option<DeferralRecord>,
+    /// How much of its rollout's limit a release has used up by being put off.
+    #[prost(message, optional, tag = "52")]
+    pub veto_used: ::core::option::Option<::prost_types::Duration>,
 }
 impl ::prost::Name for WorkloadRecord {
     const NAME: &'static str = "WorkloadRecord";
@@ -292,6 +298,29 @@ impl ::prost::Name for WorkloadRecord {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.WorkloadRecord".into()
+    }
+}
+/// Somebody at a device does not want its release to change for a while.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeferralRecord {
+    /// For how long, from when it was said.
+    #[prost(message, optional, tag = "1")]
+    pub length: ::core::option::Option<::prost_types::Duration>,
+    /// Until when that is, by the device's clock then, in milliseconds since 1970.
+    #[prost(sfixed64, tag = "2")]
+    pub until_ms: i64,
+    /// Why.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for DeferralRecord {
+    const NAME: &'static str = "DeferralRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.DeferralRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.DeferralRecord".into()
     }
 }
 /// A release on a device.
@@ -668,6 +697,8 @@ pub enum InstallStep {
     Verify = 20,
     /// It is laid out beside the release that runs.
     Stage = 30,
+    /// It is laid out, and waits for a time at which it may be made the current one.
+    Wait = 35,
     /// It is made the current one.
     Switch = 40,
     /// It is the current one, and has yet to prove itself.
@@ -686,6 +717,7 @@ impl InstallStep {
             Self::Download => "INSTALL_STEP_DOWNLOAD",
             Self::Verify => "INSTALL_STEP_VERIFY",
             Self::Stage => "INSTALL_STEP_STAGE",
+            Self::Wait => "INSTALL_STEP_WAIT",
             Self::Switch => "INSTALL_STEP_SWITCH",
             Self::Watch => "INSTALL_STEP_WATCH",
             Self::Restore => "INSTALL_STEP_RESTORE",
@@ -698,6 +730,7 @@ impl InstallStep {
             "INSTALL_STEP_DOWNLOAD" => Some(Self::Download),
             "INSTALL_STEP_VERIFY" => Some(Self::Verify),
             "INSTALL_STEP_STAGE" => Some(Self::Stage),
+            "INSTALL_STEP_WAIT" => Some(Self::Wait),
             "INSTALL_STEP_SWITCH" => Some(Self::Switch),
             "INSTALL_STEP_WATCH" => Some(Self::Watch),
             "INSTALL_STEP_RESTORE" => Some(Self::Restore),
@@ -944,6 +977,15 @@ pub struct WorkloadState {
     /// Bytes that were drawn of it.
     #[prost(uint64, tag = "22")]
     pub entropy_drawn_bytes: u64,
+    /// What a release that is laid out waits for, as the device's document says it; empty for nothing.
+    #[prost(string, tag = "31")]
+    pub waits: ::prost::alloc::string::String,
+    /// When what put a switch off ends, in nanoseconds on the clock for timers.
+    #[prost(fixed64, optional, tag = "32")]
+    pub deferred_until_ns: ::core::option::Option<u64>,
+    /// Until when the time lasts that was taken of a rollout's limit, in nanoseconds on the clock for timers.
+    #[prost(fixed64, optional, tag = "33")]
+    pub veto_until_ns: ::core::option::Option<u64>,
 }
 impl ::prost::Name for WorkloadState {
     const NAME: &'static str = "WorkloadState";
@@ -979,6 +1021,9 @@ pub struct AssignmentState {
     /// The desired lane's head that said so, 16 bytes; empty when none did.
     #[prost(bytes = "vec", tag = "7")]
     pub desired_head: ::prost::alloc::vec::Vec<u8>,
+    /// When the device may switch, as its document says it; absent when it says nothing.
+    #[prost(string, optional, tag = "8")]
+    pub terms: ::core::option::Option<::prost::alloc::string::String>,
 }
 impl ::prost::Name for AssignmentState {
     const NAME: &'static str = "AssignmentState";
@@ -1084,7 +1129,10 @@ impl ::prost::Name for VigilState {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadInput {
     /// What.
-    #[prost(oneof = "workload_input::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(
+        oneof = "workload_input::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    )]
     pub kind: ::core::option::Option<workload_input::Kind>,
 }
 /// Nested message and enum types in `WorkloadInput`.
@@ -1125,6 +1173,9 @@ pub mod workload_input {
         /// Failures are forgotten.
         #[prost(message, tag = "11")]
         Reset(super::ResetInput),
+        /// It was looked whether a switch is wanted now.
+        #[prost(message, tag = "12")]
+        Looked(super::LookedInput),
     }
 }
 impl ::prost::Name for WorkloadInput {
@@ -1332,6 +1383,12 @@ pub struct CommandInput {
     /// What.
     #[prost(enumeration = "WorkloadCommand", tag = "2")]
     pub command: i32,
+    /// For how long, for DEFER.
+    #[prost(message, optional, tag = "3")]
+    pub length: ::core::option::Option<::prost_types::Duration>,
+    /// Why, for DEFER.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
 }
 impl ::prost::Name for CommandInput {
     const NAME: &'static str = "CommandInput";
@@ -1341,6 +1398,29 @@ impl ::prost::Name for CommandInput {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.CommandInput".into()
+    }
+}
+/// What was seen at a device before it switches.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LookedInput {
+    /// The operation, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// Whether the workload's lock is there.
+    #[prost(bool, tag = "2")]
+    pub locked: bool,
+    /// A date that has passed for certain, in milliseconds since 1970.
+    #[prost(sfixed64, tag = "3")]
+    pub clock_floor_ms: i64,
+}
+impl ::prost::Name for LookedInput {
+    const NAME: &'static str = "LookedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.LookedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.LookedInput".into()
     }
 }
 /// Failures are forgotten.
@@ -1641,6 +1721,10 @@ pub enum WorkloadCommand {
     Stop = 20,
     /// Start it anew.
     Restart = 30,
+    /// Leave it at its release for a while.
+    Defer = 40,
+    /// Let it be switched again.
+    Allow = 50,
 }
 impl WorkloadCommand {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1653,6 +1737,8 @@ impl WorkloadCommand {
             Self::Start => "WORKLOAD_COMMAND_START",
             Self::Stop => "WORKLOAD_COMMAND_STOP",
             Self::Restart => "WORKLOAD_COMMAND_RESTART",
+            Self::Defer => "WORKLOAD_COMMAND_DEFER",
+            Self::Allow => "WORKLOAD_COMMAND_ALLOW",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1662,6 +1748,8 @@ impl WorkloadCommand {
             "WORKLOAD_COMMAND_START" => Some(Self::Start),
             "WORKLOAD_COMMAND_STOP" => Some(Self::Stop),
             "WORKLOAD_COMMAND_RESTART" => Some(Self::Restart),
+            "WORKLOAD_COMMAND_DEFER" => Some(Self::Defer),
+            "WORKLOAD_COMMAND_ALLOW" => Some(Self::Allow),
             _ => None,
         }
     }

@@ -30,6 +30,20 @@ pub struct Strategy {
     /// How many of one site may; 0 for all.
     #[prost(uint32, tag = "24")]
     pub unavailable_per_site_max: u32,
+    /// Times in which devices may switch: a cron expression of five fields and a length (`0 2 * * * 3h`). Several are a
+    /// union; without one it is always.
+    #[prost(string, repeated, tag = "31")]
+    pub windows: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// By which clock they open: `device` for each device's own, which is also meant when it is empty, or a zone's name
+    /// (`Europe/Berlin`, `utc`).
+    #[prost(string, tag = "32")]
+    pub window_zone: ::prost::alloc::string::String,
+    /// Days on which no window is open, of the same zone: one (`2026-12-24`), or a range (`2026-12-24..2026-12-26`).
+    #[prost(string, repeated, tag = "33")]
+    pub blackouts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long a device may put its switch off in all, once a window is open; 24 hours when absent, and 0 for not at all.
+    #[prost(message, optional, tag = "34")]
+    pub veto_limit: ::core::option::Option<::prost_types::Duration>,
 }
 impl ::prost::Name for Strategy {
     const NAME: &'static str = "Strategy";
@@ -206,6 +220,9 @@ pub struct RolloutCounts {
     /// Among the waiting: those that cannot be reached.
     #[prost(uint32, tag = "11")]
     pub offline: u32,
+    /// Among those that are installing: those that have it laid out, and wait for a time at which they may switch.
+    #[prost(uint32, tag = "12")]
+    pub at_gate: u32,
 }
 impl ::prost::Name for RolloutCounts {
     const NAME: &'static str = "RolloutCounts";
@@ -492,7 +509,10 @@ pub struct Plan {
     /// Its waves, in order.
     #[prost(message, repeated, tag = "32")]
     pub waves: ::prost::alloc::vec::Vec<PlanWave>,
-    /// 33 to 60 are kept for windows and what else may come.
+    /// When the devices of each time zone may begin, the first ones first; none where they may at any time.
+    #[prost(message, repeated, tag = "33")]
+    pub openings: ::prost::alloc::vec::Vec<PlanOpening>,
+    /// 34 to 60 are kept for what else may come.
     /// The rollout that it takes back (`rol_…`); empty when it is no way back.
     #[prost(string, tag = "62")]
     pub rollback_of: ::prost::alloc::string::String,
@@ -507,8 +527,34 @@ impl ::prost::Name for Plan {
         "/fleetd.rollout.v1.Plan".into()
     }
 }
+/// When the devices of one time zone may begin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanOpening {
+    /// The zone (`Europe/Berlin`); empty for devices whose zone is not known, which have UTC.
+    #[prost(string, tag = "1")]
+    pub zone: ::prost::alloc::string::String,
+    /// How many devices these are.
+    #[prost(uint32, tag = "2")]
+    pub devices: u32,
+    /// When their next window opens.
+    #[prost(message, optional, tag = "11")]
+    pub opens_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The same, as the clocks there show it (`2026-12-24 02:00 CET`).
+    #[prost(string, tag = "12")]
+    pub opens_local: ::prost::alloc::string::String,
+}
+impl ::prost::Name for PlanOpening {
+    const NAME: &'static str = "PlanOpening";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.PlanOpening".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.PlanOpening".into()
+    }
+}
 /// One wave of a plan.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PlanWave {
     /// Which, from 1.
     #[prost(uint32, tag = "1")]
@@ -519,6 +565,12 @@ pub struct PlanWave {
     /// What will be sent to them.
     #[prost(uint64, tag = "3")]
     pub traffic_bytes: u64,
+    /// When the first of them may begin; absent where they may at any time.
+    #[prost(message, optional, tag = "11")]
+    pub opens_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The same, as the clocks there show it (`2026-12-24 02:00 CET`).
+    #[prost(string, tag = "12")]
+    pub opens_local: ::prost::alloc::string::String,
 }
 impl ::prost::Name for PlanWave {
     const NAME: &'static str = "PlanWave";
@@ -650,6 +702,9 @@ pub struct PlannedDevice {
     /// Its place in the wave, from 1.
     #[prost(uint32, tag = "32")]
     pub place: u32,
+    /// Its time zone, where windows open by it and it is known.
+    #[prost(string, tag = "41")]
+    pub zone: ::prost::alloc::string::String,
 }
 impl ::prost::Name for PlannedDevice {
     const NAME: &'static str = "PlannedDevice";

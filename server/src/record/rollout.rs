@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fleetd_actors::orders::Standstill;
-use fleetd_actors::report::{Fault, Phase};
+use fleetd_actors::report::{Fault, Phase, Waits};
 use fleetd_actors::rollout::Record;
 use fleetd_actors::rollout::plan::Plan;
 use fleetd_actors::rollout::status::{
@@ -302,6 +302,7 @@ fn words(status: &DeviceStatus) -> (&'static str, String) {
         DeviceStatus::Assigned => ("assigned", String::new()),
         DeviceStatus::Acknowledged => ("acknowledged", String::new()),
         DeviceStatus::Installing(phase) => ("installing", phase.to_string()),
+        DeviceStatus::Waits(waits) => ("waits", waits.to_string()),
         DeviceStatus::Healthy => ("healthy", String::new()),
         DeviceStatus::Restored(cause) => ("restored", fault(cause)),
         DeviceStatus::Failed(Failure::Reported(cause)) => ("failed", fault(cause)),
@@ -333,6 +334,7 @@ fn status(word: &str, detail: &str) -> Option<DeviceStatus> {
         "assigned" => DeviceStatus::Assigned,
         "acknowledged" => DeviceStatus::Acknowledged,
         "installing" => DeviceStatus::Installing(Phase::from_word(detail)?),
+        "waits" => DeviceStatus::Waits(Waits::from_text(detail)?),
         "healthy" => DeviceStatus::Healthy,
         "restored" => DeviceStatus::Restored(fault()),
         "failed" => DeviceStatus::Failed(Failure::Reported(fault())),
@@ -419,6 +421,13 @@ mod tests {
             DeviceStatus::Pending,
             DeviceStatus::Assigned,
             DeviceStatus::Acknowledged,
+            DeviceStatus::Waits(Waits::Clock),
+            DeviceStatus::Waits(Waits::Window { opens: Some(Wall(-5)) }),
+            DeviceStatus::Waits(Waits::Deferred {
+                until: Wall(7),
+                limit: Duration::from_secs(3),
+                reason: "brewing a pot".to_owned(),
+            }),
             DeviceStatus::Healthy,
             DeviceStatus::Restored(None),
             DeviceStatus::Restored(Some(fault.clone())),

@@ -11,6 +11,7 @@ use fleetd_actors::rollout::plan::{PlanError, ReadPlanError, StaleReason};
 use fleetd_actors::rollout::strategy::StrategyError;
 use fleetd_actors::selector::ParseSelectorError;
 use fleetd_actors::targeting::ParseConditionError;
+use fleetd_actors::window::ParseTermsError;
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_sync_core::commit::CommitError;
 use fleetd_sync_core::id::{AccessId, PlanId, RolloutId};
@@ -45,6 +46,8 @@ pub(crate) enum CallError {
     Selector(#[from] ParseSelectorError),
     #[error("the condition cannot be read")]
     Condition(#[from] ParseConditionError),
+    #[error("the windows cannot be read")]
+    Window(#[from] ParseTermsError),
     #[error("there is no group {group}")]
     UnknownGroup { group: GroupName },
     #[error("there is a group {group} already")]
@@ -148,6 +151,7 @@ impl CallError {
             }
             Self::Selector(_) => row(Code::InvalidArgument, "selector.invalid", "fleetd device list --help"),
             Self::Condition(error) => condition_row(error),
+            Self::Window(_) => row(Code::InvalidArgument, "rollout.window_invalid", WINDOW_HELP),
             Self::UnknownGroup { .. } => row(Code::NotFound, "group.unknown", "fleetd group list"),
             Self::GroupTaken { group } => group_row(Code::AlreadyExists, "group.taken", group),
             Self::DynamicGroup { group } => group_row(Code::FailedPrecondition, "group.dynamic", group),
@@ -329,6 +333,9 @@ fn release_row(error: &VerifyReleaseError) -> Row {
     Row(code, name, next.to_owned())
 }
 
+/// How windows are written.
+const WINDOW_HELP: &str = "fleetd rollout plan … --window '0 2 * * * 3h' --blackout 2026-12-24..2026-12-26";
+
 fn plan_row(error: &PlanError) -> Row {
     let (code, name) = match error {
         PlanError::NoTargets => (Code::InvalidArgument, "rollout.no_targets"),
@@ -336,8 +343,12 @@ fn plan_row(error: &PlanError) -> Row {
         PlanError::NoMatch { .. } => (Code::FailedPrecondition, "rollout.no_match"),
         PlanError::Strategy(StrategyError::Uncovered { .. }) => (Code::InvalidArgument, "rollout.waves_uncovered"),
         PlanError::Strategy(StrategyError::NoCanary { .. }) => (Code::FailedPrecondition, "rollout.no_canary"),
+        PlanError::Strategy(StrategyError::Terms(_)) => (Code::InvalidArgument, "rollout.window_invalid"),
         PlanError::Strategy(_) => (Code::InvalidArgument, "rollout.waves_invalid"),
     };
+    if matches!(error, PlanError::Strategy(StrategyError::Terms(_))) {
+        return Row(code, name, WINDOW_HELP.to_owned());
+    }
     if matches!(error, PlanError::Strategy(_)) {
         return Row(code, name, "fleetd rollout plan … --wave 1 --wave 10% --wave rest".to_owned());
     }

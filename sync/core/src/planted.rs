@@ -47,11 +47,13 @@ pub enum Bug {
     HoldOvertaken,
     /// A restarted rollout does not know by when its wave, or its bake, has to end.
     WaveDeadlineLost,
+    /// A device reads its windows as if they were of another time zone.
+    WindowZone,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::RecordDropped,
         Self::EffectBeforeRecord,
         Self::AckBeforeAppend,
@@ -72,6 +74,7 @@ impl Bug {
         Self::WaveTwice,
         Self::HoldOvertaken,
         Self::WaveDeadlineLost,
+        Self::WindowZone,
     ];
 
     /// What it is called.
@@ -98,6 +101,7 @@ impl Bug {
             Self::WaveTwice => "wave_twice",
             Self::HoldOvertaken => "hold_overtaken",
             Self::WaveDeadlineLost => "wave_deadline_lost",
+            Self::WindowZone => "window_zone",
         }
     }
 }

@@ -4,7 +4,7 @@
 //! between them, and it reads all of them:
 //!
 //! - Any hold that is not lifted stops the workloads that it names.
-//! - The assignment of a workload (`release`, `manifest`, `rollout`, `attempt`, `remove`) is one authority's as a
+//! - The assignment of a workload (`release`, `manifest`, `rollout`, `attempt`, `terms`, `remove`) is one authority's as a
 //!   whole, that of the highest rank that says anything of it: parts of two never mix. `run` is decided likewise.
 //! - Two authorities of one rank that say different things are a [`Conflict`]: what runs, goes on.
 //! - What is absent, or cannot be read, removes nothing. Only `remove` does.
@@ -15,6 +15,7 @@
 //! | `workload/NAME/manifest` | bytes: the digest of the signed release |
 //! | `workload/NAME/rollout` | text: the rollout's id; may be absent |
 //! | `workload/NAME/attempt` | integer: rises to try again what has failed; absent is 0 |
+//! | `workload/NAME/terms` | text: when the device may switch, and how long it may put that off; may be absent |
 //! | `workload/NAME/remove` | true |
 //! | `workload/NAME/run` | text: `running` or `stopped`; absent leaves that as it is |
 //! | `workload/NAME/restarts` | integer: rises with each wish to start it anew |
@@ -33,7 +34,7 @@ use crate::id::{ArtifactDigest, HoldId, KeyId, RolloutId};
 use crate::name::{Version, WorkloadName};
 use crate::planted::{Bug, is_planted};
 use crate::trust::Rank;
-use path::{ATTEMPT, HOLD, LIFT, MANIFEST, RELEASE, REMOVE, RESTARTS, ROLLOUT, RUN, RUNNING, STOPPED, WORKLOAD};
+use path::{ATTEMPT, HOLD, LIFT, MANIFEST, RELEASE, REMOVE, RESTARTS, ROLLOUT, RUN, RUNNING, STOPPED, TERMS, WORKLOAD};
 
 /// One lane of a desired document: one that counts.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub enum Assignment {
         rollout: Option<RolloutId>,
         /// Rises to try again what has failed.
         attempt: u64,
+        /// When the device may switch to it; without it whenever it can. What it says is read by who acts on it.
+        terms: Option<String>,
     },
     /// It should not be on the device at all.
     Remove,
@@ -247,7 +250,7 @@ fn assignment_of(
     unreadable: &mut Vec<(KeyId, Path)>,
 ) -> Option<Said<Assignment>> {
     let entry = |field| lane.entries.get(&workload_path(name, field)).copied();
-    let fields = [RELEASE, MANIFEST, ROLLOUT, ATTEMPT, REMOVE];
+    let fields = [RELEASE, MANIFEST, ROLLOUT, ATTEMPT, TERMS, REMOVE];
     if fields.iter().all(|field| entry(field).is_none()) {
         return None;
     }
@@ -273,7 +276,12 @@ fn assignment_of(
         Some(Value::Integer(number)) if *number >= 0 => number.unsigned_abs(),
         Some(_) => return bad(ATTEMPT),
     };
-    Some(Ok(Assignment::Install { version, manifest, rollout, attempt }))
+    let terms = match entry(TERMS) {
+        None => None,
+        Some(Value::Text(terms)) => Some(terms.clone()),
+        Some(_) => return bad(TERMS),
+    };
+    Some(Ok(Assignment::Install { version, manifest, rollout, attempt, terms }))
 }
 
 fn text(value: Option<&Value>) -> Option<&str> {

@@ -9,7 +9,10 @@ use proptest::prelude::{
 use super::super::strategy::{FailureBudget, Strategy as PlanStrategy, WaveSize};
 use super::*;
 use crate::targeting::tests::row;
-use crate::targeting::{Chosen, Group, Members, PresentRelease};
+use crate::targeting::{Chosen, PresentRelease};
+#[cfg(feature = "cel")]
+use crate::targeting::{Group, Members};
+use crate::window::Terms;
 use fleetd_sync_core::id::RolloutId;
 
 fn coffee() -> WorkloadName {
@@ -348,6 +351,53 @@ fn what_is_left_of_a_stale_plan_is_the_planned_devices_that_it_still_fits() {
     assert_eq!(plan.only_planned(4, &rows), None);
 }
 
+fn terms(kind: u64, veto_limit_s: u64) -> Terms {
+    let windows = || vec!["0 2 * * MON-FRI 3h".parse().unwrap(), "0 12 * * 6 90m".parse().unwrap()];
+    let blackouts = vec!["2026-12-24..2026-12-26".parse().unwrap()];
+    match kind {
+        0 => Terms::default(),
+        1 => Terms { windows: windows(), zone: "Asia/Tokyo".parse().unwrap(), ..Terms::default() },
+        _ => {
+            let veto_limit = std::time::Duration::from_secs(veto_limit_s);
+            Terms { windows: windows(), blackouts, veto_limit, ..Terms::default() }
+        }
+    }
+}
+
+#[test]
+fn a_device_has_its_windows_by_the_zone_that_its_operator_or_else_it_itself_says() {
+    let mut rows: Vec<_> = (1..=4).map(row).collect();
+    rows[0].facts.insert("timezone".to_owned(), "Europe/Berlin".to_owned());
+    rows[1].facts.insert("timezone".to_owned(), "Europe/Berlin".to_owned());
+    rows[1].labels.insert("timezone".parse().unwrap(), "America.New_York".parse().unwrap());
+    rows[2].facts.insert("timezone".to_owned(), "Europe/Atlantis".to_owned());
+    let nights = Terms { windows: vec!["0 2 * * * 3h".parse().unwrap()], ..Terms::default() };
+    let plan = wave_plan(PlanStrategy { terms: nights.clone(), ..PlanStrategy::default() }, &rows).unwrap();
+    let noon = Wall(1_796_126_400_000); // 2026-12-01T12:00:00Z
+    let openings: Vec<_> = plan.openings(None, noon).unwrap().iter().map(|o| (o.devices, o.shown.clone())).collect();
+    let at = |devices, shown: &str| (devices, shown.to_owned());
+    let expected = [at(1, "2026-12-02 02:00 CET"), at(2, "2026-12-02 02:00 UTC"), at(1, "2026-12-02 02:00 EST")];
+    assert_eq!(openings, expected);
+    assert_eq!(Plan::from_text(&plan.to_text()).as_ref(), Ok(&plan));
+
+    rows[0].facts.insert("timezone".to_owned(), "Asia/Tokyo".to_owned());
+    let reasons: Vec<_> = check_fence(&plan, &rows).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(reasons, ["otter-1: its time zone was Europe/Berlin, now it is Asia/Tokyo"]);
+
+    let fixed = Terms { zone: "Asia/Tokyo".parse().unwrap(), ..nights };
+    let plan = wave_plan(PlanStrategy { terms: fixed, ..PlanStrategy::default() }, &rows).unwrap();
+    let openings = plan.openings(None, noon).unwrap();
+    assert_eq!((openings.len(), openings[0].shown.as_str()), (1, "2026-12-02 02:00 JST"));
+}
+
+#[test]
+fn windows_of_which_none_opens_within_a_year_are_refused_by_the_zone() {
+    let terms = Terms { blackouts: vec!["2026-01-01..2029-12-31".parse().unwrap()], ..Terms::default() };
+    let plan = wave_plan(PlanStrategy { terms, ..PlanStrategy::default() }, &[row(1)]).unwrap();
+    let refused = plan.openings(None, Wall(1_796_126_400_000)).unwrap_err();
+    assert_eq!(refused.to_string(), "no window opens in UTC within the next 366 days");
+}
+
 fn strategies() -> impl Strategy<Value = PlanStrategy> {
     let number = || prop::option::of(1..9_u32);
     let waves = prop::collection::vec(
@@ -367,6 +417,7 @@ fn strategies() -> impl Strategy<Value = PlanStrategy> {
                 budget: FailureBudget { count, percent },
                 unavailable_max,
                 unavailable_per_site_max,
+                terms: terms(bake % 3, deadline % 100_000),
             }
         },
     )

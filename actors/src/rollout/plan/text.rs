@@ -9,9 +9,11 @@ use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::time::Wall;
 
 use super::super::strategy::{FailureBudget, Place, Strategy, WAVES_MAX, WaveSize};
+use super::super::timing::Zones;
 use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Rollback, Verdict};
 use crate::selector::Selector;
 use crate::targeting::{Chosen, Condition, Group, Members, Targets, UndecidedDevices};
+use crate::window::Terms;
 
 const HEADER: &str = "fleetd plan ";
 const LAYOUT: &str = "2";
@@ -78,6 +80,9 @@ impl Plan {
         }
         for device in &self.devices {
             text += &device_line(device);
+            if let Some(zone) = &device.zone {
+                text += &format!("zone {zone}\n");
+            }
         }
         let digest = ArtifactDigest::of(text.as_bytes());
         text + &format!("{DIGEST}{digest}\n")
@@ -150,7 +155,18 @@ fn strategy_lines(strategy: &Strategy) -> String {
         number(strategy.budget.percent),
         number(strategy.unavailable_max),
         number(strategy.unavailable_per_site_max),
-    )
+    ) + &terms_lines(&strategy.terms)
+}
+
+/// What is said of windows; nothing where a plan has no terms of its own, so that those of before are written alike.
+fn terms_lines(terms: &Terms) -> String {
+    if *terms == Terms::default() {
+        return String::new();
+    }
+    let mut text = format!("window-zone {}\n", terms.zone);
+    terms.windows.iter().for_each(|window| text += &format!("window {window}\n"));
+    terms.blackouts.iter().for_each(|blackout| text += &format!("blackout {blackout}\n"));
+    text + &format!("veto-limit-ms {}\n", terms.veto_limit.as_millis())
 }
 
 fn device_line(device: &PlannedDevice) -> String {
@@ -230,9 +246,14 @@ impl<'a> Lines<'a> {
         }
         let targets = self.targets()?;
         let undecided = self.undecided()?;
-        let mut devices = Vec::new();
+        let (mut devices, mut zones) = (Vec::new(), Zones::default());
         while let Some(rest) = self.take("device") {
-            devices.push(self.device(rest)?);
+            let device = self.device(rest)?;
+            let zone = match self.take("zone") {
+                Some(name) => Some(zones.named(name).ok_or_else(|| self.unreadable("a time zone", name))?),
+                None => None,
+            };
+            devices.push(PlannedDevice { zone, ..device });
         }
         if !self.has_waves {
             // All of them were one wave, in their order.
@@ -266,10 +287,24 @@ impl<'a> Lines<'a> {
             budget: FailureBudget { count: self.number("failed-max")?, percent: self.number("failed-percent")? },
             unavailable_max: self.number("unavailable-max")?,
             unavailable_per_site_max: self.number("unavailable-per-site-max")?,
+            terms: self.terms()?,
         };
         let line = self.lines.get(self.next).copied().unwrap_or("the end");
         strategy.check().map_err(|_| self.unreadable("waves that make sense", line))?;
         Ok(strategy)
+    }
+
+    fn terms(&mut self) -> Result<Terms, ReadPlanError> {
+        let Some(zone) = self.take("window-zone") else { return Ok(Terms::default()) };
+        let mut terms = Terms { zone: self.parse(zone, "a time zone")?, ..Terms::default() };
+        while let Some(text) = self.take("window") {
+            terms.windows.push(self.parse(text, "a window")?);
+        }
+        while let Some(text) = self.take("blackout") {
+            terms.blackouts.push(self.parse(text, "days")?);
+        }
+        terms.veto_limit = Duration::from_millis(self.value("veto-limit-ms")?);
+        Ok(terms)
     }
 
     fn strategy_without_waves(&mut self) -> Result<Strategy, ReadPlanError> {
@@ -360,6 +395,7 @@ impl<'a> Lines<'a> {
             place,
             artifact,
             offline_since,
+            zone: None,
             revision: Revision(self.parse(revision, "a revision")?),
         })
     }

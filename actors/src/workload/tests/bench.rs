@@ -7,6 +7,7 @@ use fleetd_sync_core::envelope::{Path, Value};
 use fleetd_sync_core::id::{EnvelopeHash, RolloutId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::release::{Artifact, Manifest, Probe, SignedManifest};
+use fleetd_sync_core::time::ClockFloor;
 use fleetd_sync_core::trust::{
     Change, Rank, Revocation, Role, RootChain, RootRecord, Roster, Sites, Statement, deny_path, revoke_path,
 };
@@ -129,6 +130,9 @@ pub(super) struct Bench {
     story: String,
     loads: u32,
     platform: Platform,
+    /// Whether the workload's lock is there.
+    pub(super) is_locked: bool,
+    pub(super) clock_floor: ClockFloor,
     /// Turns before which the machine's state could be told.
     pub(super) snapshots: u32,
 }
@@ -156,6 +160,8 @@ impl Bench {
             story: String::new(),
             loads: 0,
             platform,
+            is_locked: false,
+            clock_floor: ClockFloor::default(),
             snapshots: 0,
         };
         for version in ["1.0", "2.0", "3.0", "4.0"] {
@@ -250,6 +256,7 @@ impl Bench {
                 self.report = Some(report);
             }
             Effect::Show(_) | Effect::Done { .. } => {}
+            effect @ Effect::Look { .. } => self.pending.push(effect),
             Effect::Cancel { operation } => {
                 self.tell("cancel");
                 self.pending.retain(|pending| operation_of(pending) != Some(operation));
@@ -310,6 +317,9 @@ impl Bench {
             Effect::Stage { operation, release } => {
                 self.staged.insert(release.manifest.version.to_string());
                 Input::Staged { operation, result: Ok(()) }
+            }
+            Effect::Look { operation } => {
+                Input::Looked { operation, look: Look { is_locked: self.is_locked, clock_floor: self.clock_floor } }
             }
             Effect::Switch { operation, to } => Input::Switched { operation, result: self.switch(&to) },
             Effect::Remove { operation } => {
@@ -500,6 +510,7 @@ pub(super) fn operation_of(effect: &Effect) -> Option<OperationId> {
         Effect::Fetch { operation, .. }
         | Effect::Cancel { operation }
         | Effect::Stage { operation, .. }
+        | Effect::Look { operation }
         | Effect::Switch { operation, .. }
         | Effect::Start { operation, .. }
         | Effect::Attach { operation }

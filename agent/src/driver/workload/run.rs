@@ -47,6 +47,11 @@ fn run_spec(surroundings: &Surroundings, workload: &WorkloadName, program: &Prog
     let releases = [installed.current, installed.previous];
     let staged = releases.into_iter().flatten().find(|staged| staged.slot == wanted);
     let staged = staged.ok_or_else(|| format!("there is no whole release in {}", wanted.folder_name()))?;
+    // A program that has just begun has nothing to protect, and may not know of a lock that another one left.
+    if let Err(error) = surroundings.seams.installer.remove_update_lock(workload) {
+        tracing::warn!(%workload, error = cause_of(&error), "an update lock of before was not removed");
+    }
+    let update_lock = surroundings.seams.installer.update_lock(workload);
     let manifest = &program.manifest;
     let configured = surroundings.options.environments.get(workload);
     let (filled, remarks) = environment::fill(&manifest.environment, configured.unwrap_or(&BTreeMap::new()));
@@ -57,6 +62,7 @@ fn run_spec(surroundings: &Surroundings, workload: &WorkloadName, program: &Prog
         ("FLEETD_WORKLOAD", workload.to_string()),
         ("FLEETD_VERSION", manifest.version.to_string()),
         ("FLEETD_DEVICE", surroundings.options.identity.local_id().to_string()),
+        ("FLEETD_UPDATE_LOCK", update_lock.display().to_string()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
     Ok(RunSpec {

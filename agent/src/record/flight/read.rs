@@ -1,11 +1,13 @@
 //! Reading a recording, which anybody may have written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetd_actors::flight::{LEGS_MAX, Leg, Mark, STEPS_MAX, Start, Step};
+use fleetd_actors::report::Waits;
 use fleetd_actors::workload::{
-    Assignment, Child, Command, FetchError, Fetched, Found, Input, RunEvent, RunWish, Snapshot, StageError,
-    SwitchError, Vigil, Work,
+    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Gate, Input, Look, RunEvent, RunWish,
+    Snapshot, StageError, SwitchError, Vigil, Work,
 };
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_proto::fleetd::record::v1 as stored;
@@ -13,7 +15,7 @@ use fleetd_sync_core::entropy::EntropyPosition;
 use fleetd_sync_core::id::{ArtifactDigest, EnvelopeHash, FleetId, KeyId, OperationId};
 use fleetd_sync_core::key::PublicKey;
 use fleetd_sync_core::name::{Platform, WorkloadName};
-use fleetd_sync_core::time::{ClockQuality, Monotonic, Now, Wall};
+use fleetd_sync_core::time::{ClockFloor, ClockQuality, Monotonic, Now, Wall};
 use fleetd_sync_core::trust::{Authority, Rank, ReleaseKey, Revocation, Roster, RosterParts, Sites};
 use prost::Message as _;
 
@@ -76,6 +78,11 @@ impl Frame {
             child: child(&required("state.child", state.child)?)?,
             vigil: vigil(required("state.vigil", state.vigil)?)?,
             restart_asked: state.restart_asked,
+            gate: Gate {
+                waits: Waits::from_text(&state.waits),
+                deferred_until: state.deferred_until_ns.map(Monotonic),
+                veto_until: state.veto_until_ns.map(Monotonic),
+            },
             is_reported: state.reported,
             is_shown: state.shown,
             entropy: EntropyPosition {
@@ -149,20 +156,30 @@ impl Frame {
                 operation: id("probed.operation_id", &probed.operation_id)?,
                 outcome: probed.bad.map_or(Ok(()), Err),
             },
-            Kind::Command(command) => Input::Command {
-                operation: id("command.operation_id", &command.operation_id)?,
-                command: match command.command() {
-                    stored::WorkloadCommand::Unspecified => {
-                        return Err(DecodeRecordError::Missing { field: "command.command" });
-                    }
-                    stored::WorkloadCommand::Start => Command::Start,
-                    stored::WorkloadCommand::Stop => Command::Stop,
-                    stored::WorkloadCommand::Restart => Command::Restart,
-                },
+            Kind::Looked(looked) => Input::Looked {
+                operation: id("looked.operation_id", &looked.operation_id)?,
+                look: Look { is_locked: looked.locked, clock_floor: ClockFloor(Wall(looked.clock_floor_ms)) },
             },
+            Kind::Command(command) => read_command(command)?,
             Kind::Reset(stored::ResetInput {}) => Input::Reset,
         })
     }
+}
+
+fn read_command(message: stored::CommandInput) -> Result<Input, DecodeRecordError> {
+    let operation = id("command.operation_id", &message.operation_id)?;
+    let command = match message.command() {
+        stored::WorkloadCommand::Unspecified => return Err(DecodeRecordError::Missing { field: "command.command" }),
+        stored::WorkloadCommand::Start => Command::Start,
+        stored::WorkloadCommand::Stop => Command::Stop,
+        stored::WorkloadCommand::Restart => Command::Restart,
+        stored::WorkloadCommand::Defer => {
+            let length = message.length.and_then(|length| length.try_into().ok()).unwrap_or(Duration::ZERO);
+            Command::Defer { length, reason: message.reason }
+        }
+        stored::WorkloadCommand::Allow => Command::Allow,
+    };
+    Ok(Input::Command { operation, command })
 }
 
 fn mark(mark: stored::FlightMark) -> Mark {
@@ -196,6 +213,7 @@ fn assignment(message: stored::AssignmentState) -> Result<Assignment, DecodeReco
         conflict: message.conflict,
         remove: message.remove,
         desired_head: optional("assignment.desired_head", &message.desired_head)?.map(EnvelopeHash::from_bytes),
+        terms: message.terms.as_deref().map(AssignedTerms::of),
     })
 }
 

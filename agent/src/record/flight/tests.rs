@@ -1,18 +1,19 @@
 //! What is written is what is read.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use fleetd_actors::flight::{LEGS_MAX, Mark, STEPS_MAX, Start, Step};
-use fleetd_actors::report::{Exit, Fault, FaultKind};
+use fleetd_actors::report::{Exit, Fault, FaultKind, Waits};
 use fleetd_actors::workload::{
-    Assignment, Child, Command, FetchError, Fetched, Found, RunEvent, RunWish, StageError, SwitchError, Target, Vigil,
-    Work, WorkloadRecord,
+    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Gate, Look, RunEvent, RunWish, StageError,
+    SwitchError, Target, Vigil, Work, WorkloadRecord,
 };
 use fleetd_sync_core::entropy::{Entropy, EntropyPosition};
 use fleetd_sync_core::envelope::Value;
 use fleetd_sync_core::id::{ArtifactDigest, EnvelopeHash, OperationId, RolloutId};
 use fleetd_sync_core::key::SecretKey;
-use fleetd_sync_core::time::{ClockQuality, Monotonic, Now, Wall};
+use fleetd_sync_core::time::{ClockFloor, ClockQuality, Monotonic, Now, Wall};
 use fleetd_sync_core::trust::{Change, Rank, Role, RootChain, RootRecord, Sites, Statement, deny_path, revoke_path};
 
 use super::*;
@@ -65,6 +66,7 @@ fn assignment() -> Assignment {
         conflict: true,
         remove: true,
         desired_head: Some(EnvelopeHash::from_bytes([5; 16])),
+        terms: Some(AssignedTerms::of("veto 60s; zone Asia/Tokyo; window 0 2 * * * 3h")),
     }
 }
 
@@ -109,6 +111,9 @@ fn inputs() -> Vec<Input> {
         Input::Removed { operation, result: Err("EIO".to_owned()) },
         Input::Probed { operation, outcome: Ok(()) },
         Input::Probed { operation, outcome: Err(String::new()) },
+        Input::Assigned(Assignment { terms: Some(AssignedTerms::of("tide high")), ..assignment() }),
+        Input::Looked { operation, look: Look::default() },
+        Input::Looked { operation, look: Look { is_locked: true, clock_floor: ClockFloor(Wall(-3)) } },
         Input::Reset,
     ];
     inputs.extend(fetched.map(|result| Input::Fetched { operation, result }));
@@ -116,7 +121,8 @@ fn inputs() -> Vec<Input> {
     inputs.extend(switched.map(|result| Input::Switched { operation, result }));
     inputs.extend(found.map(|found| Input::Attached { operation, found }));
     inputs.extend(events.map(|event| Input::Run { run: operation, event }));
-    let commands = [Command::Start, Command::Stop, Command::Restart];
+    let defer = Command::Defer { length: Duration::from_millis(1500), reason: "brewing".to_owned() };
+    let commands = [Command::Start, Command::Stop, Command::Restart, defer, Command::Allow];
     inputs.extend(commands.map(|command| Input::Command { operation, command }));
     inputs
 }
@@ -144,6 +150,11 @@ fn states() -> Vec<Snapshot> {
             failures: 3,
             fault: Some(Fault::new(FaultKind::Fetch, "gone")),
         },
+        gate: Gate {
+            waits: Some(Waits::Window { opens: Some(Wall(-4)) }),
+            deferred_until: Some(Monotonic(0)),
+            veto_until: Some(Monotonic(7)),
+        },
         child,
         vigil: Vigil {
             deadline: Some(Monotonic(0)),
@@ -159,7 +170,8 @@ fn states() -> Vec<Snapshot> {
         entropy: EntropyPosition { seed: [3; 32], drawn_bytes: 99 },
     };
     let mut states: Vec<_> = children.map(state).into();
-    let bare = Snapshot { roster: None, assignment: None, work: Work::default(), ..state(Child::Down) };
+    let bare =
+        Snapshot { roster: None, assignment: None, work: Work::default(), gate: Gate::default(), ..state(Child::Down) };
     states.push(Snapshot { vigil: Vigil::default(), is_reported: false, ..bare });
     states
 }

@@ -2,8 +2,8 @@
 
 use fleetd_actors::flight::{Leg, Mark, Start, Step};
 use fleetd_actors::workload::{
-    Assignment, Child, Command, FetchError, Fetched, Found, Input, RunEvent, RunWish, Snapshot, StageError,
-    SwitchError, Vigil, Work,
+    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Input, RunEvent, RunWish, Snapshot,
+    StageError, SwitchError, Vigil, Work,
 };
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_proto::fleetd::record::v1 as stored;
@@ -93,6 +93,9 @@ fn state(state: &Snapshot, rosters: &mut Rosters) -> stored::WorkloadState {
         shown: state.is_shown,
         entropy_seed: state.entropy.seed.to_vec(),
         entropy_drawn_bytes: state.entropy.drawn_bytes,
+        waits: state.gate.waits.as_ref().map(ToString::to_string).unwrap_or_default(),
+        deferred_until_ns: nanoseconds(state.gate.deferred_until),
+        veto_until_ns: nanoseconds(state.gate.veto_until),
     }
 }
 
@@ -110,6 +113,7 @@ fn assignment(assignment: &Assignment) -> stored::AssignmentState {
         conflict: assignment.conflict,
         remove: assignment.remove,
         desired_head: assignment.desired_head.map(|head| head.as_bytes().to_vec()).unwrap_or_default(),
+        terms: assignment.terms.as_ref().map(AssignedTerms::text),
     }
 }
 
@@ -191,13 +195,23 @@ fn input(input: &Input, rosters: &mut Rosters) -> stored::workload_input::Kind {
             Kind::Probed(stored::ProbedInput { operation_id: id(*operation), bad: outcome.as_ref().err().cloned() })
         }
         Input::Command { operation, command } => {
-            let command = match command {
-                Command::Start => stored::WorkloadCommand::Start,
-                Command::Stop => stored::WorkloadCommand::Stop,
-                Command::Restart => stored::WorkloadCommand::Restart,
+            let (word, length, reason) = match command {
+                Command::Start => (stored::WorkloadCommand::Start, None, ""),
+                Command::Stop => (stored::WorkloadCommand::Stop, None, ""),
+                Command::Restart => (stored::WorkloadCommand::Restart, None, ""),
+                Command::Defer { length, reason } => {
+                    (stored::WorkloadCommand::Defer, (*length).try_into().ok(), reason.as_str())
+                }
+                Command::Allow => (stored::WorkloadCommand::Allow, None, ""),
             };
-            Kind::Command(stored::CommandInput { operation_id: id(*operation), command: command.into() })
+            let (operation_id, reason) = (id(*operation), reason.to_owned());
+            Kind::Command(stored::CommandInput { operation_id, command: word.into(), length, reason })
         }
+        Input::Looked { operation, look } => Kind::Looked(stored::LookedInput {
+            operation_id: id(*operation),
+            locked: look.is_locked,
+            clock_floor_ms: look.clock_floor.0.0,
+        }),
         Input::Reset => Kind::Reset(stored::ResetInput {}),
     }
 }

@@ -33,6 +33,20 @@ pub struct StrategyArgs {
     /// How many devices of one site may be
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_unavailable_per_site: Option<u32>,
+    /// A time in which devices may switch: five fields of a cron expression and a length ('0 2 * * * 3h'); said once for
+    /// each
+    #[arg(long = "window", value_name = "CRON LENGTH")]
+    pub windows: Vec<String>,
+    /// By whose clock windows open and days are counted: each device's own, utc, or a zone's (Europe/Berlin)
+    /// [default: device]
+    #[arg(long, value_name = "device|utc|ZONE")]
+    pub window_zone: Option<String>,
+    /// Days on which no device switches (2026-12-24, or 2026-12-24..2026-12-26); said once for each range
+    #[arg(long = "blackout", value_name = "DAY[..DAY]")]
+    pub blackouts: Vec<String>,
+    /// How long a device may put its switch off in all, once it could; 0s for not at all [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub veto_limit: Option<Duration>,
     /// Have somebody approve each wave but the first
     #[arg(long)]
     pub approve_waves: bool,
@@ -94,6 +108,10 @@ impl From<StrategyArgs> for api::Strategy {
             failed_percent_max: percents.min(),
             unavailable_max: asked.max_unavailable.unwrap_or(0),
             unavailable_per_site_max: asked.max_unavailable_per_site.unwrap_or(0),
+            windows: asked.windows,
+            window_zone: asked.window_zone.unwrap_or_default(),
+            blackouts: asked.blackouts,
+            veto_limit: span(asked.veto_limit),
         }
     }
 }

@@ -31,6 +31,7 @@ pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
         }
     }
     text.push_str(&waves(plan, devices));
+    text.push_str(&windows(plan));
     let is = |verdict: Verdict| move |device: &&PlannedDevice| device.verdict == i32::from(verdict);
     section(
         &mut text,
@@ -114,6 +115,33 @@ fn plan_counts(counts: &PlanCounts) -> String {
     )
 }
 
+/// Draws when devices may switch, by whose clock, and when those of each zone may begin.
+fn windows(plan: &Plan) -> String {
+    let strategy = plan.strategy.clone().unwrap_or_default();
+    if plan.openings.is_empty() {
+        return String::new();
+    }
+    let zone = match strategy.window_zone.as_str() {
+        "device" => "each device's own time".to_owned(),
+        zone => format!("the time of {zone}"),
+    };
+    let mut text = format!("windows, in {zone}\n");
+    if strategy.windows.is_empty() {
+        text.push_str("  always\n");
+    }
+    strategy.windows.iter().for_each(|window| text.push_str(&format!("  {window}\n")));
+    strategy.blackouts.iter().for_each(|days| text.push_str(&format!("  not on {days}\n")));
+    for opening in &plan.openings {
+        let zone = match opening.zone.as_str() {
+            "" => "zone unknown, UTC",
+            zone => zone,
+        };
+        let devices = devices_of(opening.devices);
+        text.push_str(&format!("  {zone:<20} {devices:<12} from {}\n", opening.opens_local));
+    }
+    text
+}
+
 /// Devices of a wave that are named: who goes first.
 const FIRST_NAMED: usize = 5;
 
@@ -134,8 +162,12 @@ fn waves(plan: &Plan, devices: &[PlannedDevice]) -> String {
         }
         let offline = if counts.offline > 0 { format!(" ({} offline)", counts.offline) } else { String::new() };
         let size = format!("{}{offline}", devices_of(counts.matched));
+        let opens = match wave.opens_local.as_str() {
+            "" => String::new(),
+            opens => format!(" from {opens}"),
+        };
         text.push_str(&format!(
-            "  {:<3} {size:<24} {:<10} {}\n",
+            "  {:<3} {size:<24} {:<10} {}{opens}\n",
             wave.number,
             bytes(wave.traffic_bytes),
             named.join(", ")

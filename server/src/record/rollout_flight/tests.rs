@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use fleetd_actors::flight::{Extent, LEGS_MAX, Recorded as _};
-use fleetd_actors::report::{Exit, Fault, FaultKind, Phase, RunState};
+use fleetd_actors::report::{Exit, Fault, FaultKind, Phase, RunState, Waits};
 use fleetd_actors::rollout::Rollout;
 use fleetd_actors::rollout::plan::{PlannedDevice, PlannedRelease, Verdict};
 use fleetd_actors::rollout::strategy::{Place, Strategy};
@@ -20,6 +20,7 @@ fn device(index: u8) -> LocalId {
 
 fn plan(devices: u8) -> Plan {
     let planned = |index: u8| PlannedDevice {
+        zone: None,
         local: device(index),
         device: DeviceId::from_bytes([index; 10]),
         name: format!("otter-{index}").parse().unwrap(),
@@ -62,6 +63,7 @@ fn report(phase: Phase) -> WorkloadReport {
         previous: Some("1.6.0".parse().unwrap()),
         exit: Some(Exit::Code(3)),
         stopped_locally: true,
+        waits: Some(Waits::Window { opens: Some(Wall(7)) }),
     }
 }
 

@@ -155,6 +155,7 @@ pub(crate) const fn phase(phase: Option<Phase>) -> common::WorkloadPhase {
         Some(Phase::Download) => common::WorkloadPhase::Download,
         Some(Phase::Verify) => common::WorkloadPhase::Verify,
         Some(Phase::Stage) => common::WorkloadPhase::Stage,
+        Some(Phase::Wait) => common::WorkloadPhase::Wait,
         Some(Phase::Switch) => common::WorkloadPhase::Switch,
         Some(Phase::Watch) => common::WorkloadPhase::Watch,
         Some(Phase::Healthy) => common::WorkloadPhase::Healthy,

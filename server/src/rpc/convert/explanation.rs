@@ -5,6 +5,7 @@ use fleetd_actors::device::standing::{StandingHold, standing_holds};
 use fleetd_actors::device::wanted;
 use fleetd_actors::orders::Orders;
 use fleetd_actors::report::{FaultKind, Phase, RunState, WorkloadReport};
+use fleetd_actors::window::Zone;
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_proto::fleetd::device::v1::{self as device, Reason, ReasonKind};
 use fleetd_sync_core::name::WorkloadName;
@@ -172,12 +173,24 @@ impl Looked<'_> {
         let is_about = report.rollout == rollout && report.attempt == attempt;
         match report.phase {
             Some(phase) if is_about && phase.is_final() => None,
+            Some(Phase::Wait) if is_about => {
+                let waits = report.waits.as_ref().map(|waits| waits.sentence(&self.zone_of(name)));
+                let waits = waits.unwrap_or_else(|| "it waits for a time at which to switch".to_owned());
+                Some(format!("{name}@{version} is laid out; {waits}"))
+            }
             Some(phase) if is_about => Some(format!("{name}@{version} is in phase {phase}")),
             _ if self.connection.is_some() => {
                 Some(format!("{name}@{version} is assigned; the device has yet to begin"))
             }
             _ => Some(format!("{name}@{version} is assigned, and waits for the device")),
         }
+    }
+
+    /// The zone by which the device has its windows, or else that in which it says that it is.
+    fn zone_of(&self, name: &WorkloadName) -> Zone {
+        let terms = wanted::assigned_terms(&self.record.wanted, name).filter(|terms| terms.calendar.is_bounded());
+        let own = || self.record.facts.get("timezone").and_then(|zone| zone.parse().ok());
+        terms.map(|terms| terms.calendar.zone).or_else(own).unwrap_or_default()
     }
 
     fn since(&self, workload: Option<&WorkloadName>, kinds: &[&str]) -> Option<Wall> {

@@ -1,9 +1,11 @@
 //! Plans.
 
 use fleetd_actors::rollout::plan::{self, Blocked};
+use fleetd_actors::rollout::timing::ZoneOpening;
 use fleetd_actors::targeting::UndecidedDevices;
 use fleetd_proto::fleetd::rollout::v1::{self as rollout, BlockedReason, Verdict};
 use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::time::Wall;
 
 use super::{count, strategy, targets};
 use crate::record::rollout::SavedPlan;
@@ -41,9 +43,35 @@ pub(crate) fn plan((plan, created_at, created_by): &SavedPlan, document: Artifac
                 number,
                 counts: Some(counts(&of_wave)),
                 traffic_bytes: of_wave.traffic_bytes,
+                ..opening_of(plan, number, *created_at)
             })
             .collect(),
+        openings: openings(plan, None, *created_at).iter().map(opening).collect(),
         undecided: plan.undecided.iter().map(undecided).collect(),
+    }
+}
+
+/// When the devices of each zone may begin, as seen when the plan was made.
+fn openings(plan: &plan::Plan, wave: Option<u32>, at: Wall) -> Vec<ZoneOpening> {
+    plan.openings(wave, at).unwrap_or_default()
+}
+
+/// A wave, with nothing but when its first devices may begin.
+fn opening_of(plan: &plan::Plan, number: u32, at: Wall) -> rollout::PlanWave {
+    let first = openings(plan, Some(number.saturating_sub(1)), at).into_iter().next();
+    rollout::PlanWave {
+        opens_at: first.as_ref().map(|first| timestamp(first.opens)),
+        opens_local: first.map(|first| first.shown).unwrap_or_default(),
+        ..rollout::PlanWave::default()
+    }
+}
+
+fn opening(opening: &ZoneOpening) -> rollout::PlanOpening {
+    rollout::PlanOpening {
+        zone: opening.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+        devices: count(opening.devices),
+        opens_at: Some(timestamp(opening.opens)),
+        opens_local: opening.shown.clone(),
     }
 }
 
@@ -117,6 +145,7 @@ fn device(device: &plan::PlannedDevice) -> rollout::PlannedDevice {
         offline_since: device.offline_since.map(timestamp),
         wave: device.place.map_or(0, |place| place.wave.saturating_add(1)),
         place: device.place.map_or(0, |place| place.order.saturating_add(1)),
+        zone: device.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

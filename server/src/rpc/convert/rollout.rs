@@ -93,6 +93,7 @@ pub(crate) fn counts<'a>(devices: impl IntoIterator<Item = &'a DeviceProgress>) 
                 counts.offline += u32::from(progress.is_offline());
             }
             DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => counts.installing += 1,
+            DeviceStatus::Waits(_) => (counts.installing, counts.at_gate) = (counts.installing + 1, counts.at_gate + 1),
             // One that had the release already runs it, and has proven it.
             DeviceStatus::Healthy | DeviceStatus::Unchanged => counts.healthy += 1,
             DeviceStatus::Restored(_) => counts.restored += 1,
@@ -109,6 +110,7 @@ pub(crate) fn device(planned: &PlannedDevice, progress: &DeviceProgress) -> roll
         DeviceStatus::Pending | DeviceStatus::Assigned => (RolloutDeviceState::Waiting, None),
         DeviceStatus::Acknowledged => (RolloutDeviceState::Installing, Some(Phase::Pending)),
         DeviceStatus::Installing(phase) => (RolloutDeviceState::Installing, Some(*phase)),
+        DeviceStatus::Waits(_) => (RolloutDeviceState::Installing, Some(Phase::Wait)),
         DeviceStatus::Healthy | DeviceStatus::Unchanged => (RolloutDeviceState::Healthy, Some(Phase::Healthy)),
         DeviceStatus::Restored(_) => (RolloutDeviceState::Restored, Some(Phase::Restored)),
         DeviceStatus::Failed(_) => (RolloutDeviceState::Failed, Some(Phase::Failed)),
@@ -117,11 +119,20 @@ pub(crate) fn device(planned: &PlannedDevice, progress: &DeviceProgress) -> roll
     // How far a download has come is not reported: its size is shown once all of it is there.
     let is_fetched = matches!(
         reached,
-        Some(Phase::Verify | Phase::Stage | Phase::Switch | Phase::Watch | Phase::Healthy | Phase::Restored)
+        Some(
+            Phase::Verify
+                | Phase::Stage
+                | Phase::Wait
+                | Phase::Switch
+                | Phase::Watch
+                | Phase::Healthy
+                | Phase::Restored
+        )
     );
     let size_bytes = planned.artifact.filter(|_| is_fetched).map_or(0, |(_, size_bytes)| size_bytes);
     let reason = match &progress.status {
         DeviceStatus::Unchanged => Some("it had the release already".to_owned()),
+        DeviceStatus::Waits(waits) => Some(waits.sentence(&planned.zone.clone().unwrap_or_default())),
         status => status.reason(),
     };
     rollout::RolloutDevice {

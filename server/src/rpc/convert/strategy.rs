@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fleetd_actors::rollout::strategy::{FailureBudget, Strategy, WaveSize};
+use fleetd_actors::window::{Blackout, ParseTermsError, Terms, Window};
 use fleetd_proto::fleetd::rollout::v1 as rollout;
 use fleetd_proto::fleetd::rollout::v1::wave_size::Size;
 
@@ -25,6 +26,25 @@ pub(crate) fn read(strategy: Option<&rollout::Strategy>) -> Result<Strategy, Cal
         budget: if is_budgeted { budget } else { default.budget },
         unavailable_max: limit(asked.unavailable_max),
         unavailable_per_site_max: limit(asked.unavailable_per_site_max),
+        terms: terms(asked)?,
+    })
+}
+
+/// Reads when devices are to switch.
+fn terms(asked: &rollout::Strategy) -> Result<Terms, CallError> {
+    let default = Terms::default();
+    let zone = match asked.window_zone.as_str() {
+        "" => default.zone,
+        zone => zone.parse().map_err(ParseTermsError::Zone)?,
+    };
+    let windows = asked.windows.iter().map(|window| window.parse::<Window>());
+    let windows: Result<Vec<_>, _> = windows.collect();
+    let blackouts: Result<Vec<_>, _> = asked.blackouts.iter().map(|days| days.parse::<Blackout>()).collect();
+    Ok(Terms {
+        zone,
+        windows: windows.map_err(ParseTermsError::Window)?,
+        blackouts: blackouts.map_err(ParseTermsError::Blackout)?,
+        veto_limit: span(asked.veto_limit.as_ref(), "veto_limit")?.unwrap_or(default.veto_limit),
     })
 }
 
@@ -63,5 +83,9 @@ pub(crate) fn show(strategy: &Strategy) -> rollout::Strategy {
         failed_percent_max: strategy.budget.percent,
         unavailable_max: strategy.unavailable_max.unwrap_or(0),
         unavailable_per_site_max: strategy.unavailable_per_site_max.unwrap_or(0),
+        windows: strategy.terms.windows.iter().map(ToString::to_string).collect(),
+        window_zone: if strategy.terms.is_bounded() { strategy.terms.zone.to_string() } else { String::new() },
+        blackouts: strategy.terms.blackouts.iter().map(ToString::to_string).collect(),
+        veto_limit: prost_types::Duration::try_from(strategy.terms.veto_limit).ok(),
     }
 }

@@ -78,6 +78,7 @@ pub(super) async fn compose(
         planned => planned?,
     };
     (plan.undecided, plan.rollback) = (undecided, rollback);
+    plan.openings(None, backend.now()).map_err(|error| PlanError::Strategy(error.into()))?;
     Ok(plan)
 }
 
@@ -334,7 +335,7 @@ fn busy(backend: &Backend) -> Result<Busy, CallError> {
             let is_at_work = match progress.status {
                 // What has not begun would take the place of whatever comes now.
                 DeviceStatus::Pending | DeviceStatus::Assigned => progress.is_queued() || !progress.is_offline(),
-                DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => true,
+                DeviceStatus::Acknowledged | DeviceStatus::Installing(_) | DeviceStatus::Waits(_) => true,
                 DeviceStatus::Healthy
                 | DeviceStatus::Restored(_)
                 | DeviceStatus::Failed(_)

@@ -14,6 +14,7 @@ pub(super) const RELEASE: &str = "release";
 pub(super) const MANIFEST: &str = "manifest";
 pub(super) const ROLLOUT: &str = "rollout";
 pub(super) const ATTEMPT: &str = "attempt";
+pub(super) const TERMS: &str = "terms";
 pub(super) const REMOVE: &str = "remove";
 pub(super) const RESTARTS: &str = "restarts";
 pub(super) const RUN: &str = "run";
@@ -70,16 +71,22 @@ pub fn lift_path(id: HoldId) -> Path {
 #[must_use]
 pub fn assign(name: &WorkloadName, assignment: &Assignment) -> Vec<Op> {
     let values = match assignment {
-        Assignment::Install { version, manifest, rollout, attempt } => [
+        Assignment::Install { version, manifest, rollout, attempt, terms } => [
             (RELEASE, Some(Value::Text(version.to_string()))),
             (MANIFEST, Some(Value::Bytes(manifest.as_bytes().to_vec()))),
             (ROLLOUT, rollout.map(|rollout| Value::Text(rollout.to_string()))),
             (ATTEMPT, Some(Value::Integer(i64::try_from(*attempt).unwrap_or(i64::MAX)))),
+            (TERMS, terms.clone().map(Value::Text)),
             (REMOVE, None),
         ],
-        Assignment::Remove => {
-            [(RELEASE, None), (MANIFEST, None), (ROLLOUT, None), (ATTEMPT, None), (REMOVE, Some(Value::Boolean(true)))]
-        }
+        Assignment::Remove => [
+            (RELEASE, None),
+            (MANIFEST, None),
+            (ROLLOUT, None),
+            (ATTEMPT, None),
+            (TERMS, None),
+            (REMOVE, Some(Value::Boolean(true))),
+        ],
     };
     let op = |(field, value)| match (workload_path(name, field), value) {
         (path, Some(value)) => Op::Set { path, value },

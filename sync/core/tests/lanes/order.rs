@@ -66,6 +66,7 @@ fn ops(writer: usize, what: u8, version: u8) -> Vec<Op> {
                 manifest: ArtifactDigest::of(&[version]),
                 rollout: None,
                 attempt: u64::from(what),
+                terms: None,
             },
         ),
         6 => assign(&name, &Assignment::Remove),

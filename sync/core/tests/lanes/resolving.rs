@@ -48,6 +48,7 @@ fn install(version: &str) -> Assignment {
         manifest: ArtifactDigest::of(version.as_bytes()),
         rollout: Some(RolloutId::random(&mut Entropy::from_seed([1; 32]))),
         attempt: 2,
+        terms: Some("veto 60s".to_owned()),
     }
 }
 
@@ -85,6 +86,7 @@ fn the_higher_rank_wins_as_a_whole() {
         manifest: ArtifactDigest::of(b"1.8.0"),
         rollout: None,
         attempt: 0,
+        terms: None,
     };
     world.central.write(desired, assign(&coffee(), &without_rollout));
     let coffee = world.coffee();
