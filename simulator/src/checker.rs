@@ -20,6 +20,7 @@ mod rollout;
 mod running;
 mod storage;
 mod wave;
+mod window;
 mod witness;
 mod word;
 
@@ -180,6 +181,7 @@ impl Checkers {
             Box::new(install::InstallChecker),
             Box::new(rollout::RolloutChecker::default()),
             Box::new(wave::WaveChecker::default()),
+            Box::new(window::WindowChecker),
             Box::new(logs::LogChecker::default()),
             Box::new(fork::ForkChecker::default()),
             Box::new(storage::StorageChecker),

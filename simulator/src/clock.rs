@@ -43,14 +43,14 @@ impl NodeClock {
     /// A clock that is right.
     #[must_use]
     pub fn right(world: World, is_synced: bool) -> Self {
-        let wall = WallClock { at: Monotonic(0), shown: new_year_2026(), drift_ppm: 0, is_synced };
+        let wall = WallClock { at: Monotonic(0), shown: world.begins(), drift_ppm: 0, is_synced };
         Self { world, wall: Arc::new(Mutex::new(wall)) }
     }
 
     /// The time that it should show.
     #[must_use]
     pub fn true_time(&self) -> Wall {
-        new_year_2026() + self.world.monotonic().since(Monotonic(0))
+        self.world.begins() + self.world.monotonic().since(Monotonic(0))
     }
 
     /// Steps the wall clock.
@@ -100,7 +100,7 @@ impl Clock for NodeClock {
     }
 }
 
-/// The date at which every scenario begins: 2026-01-01T00:00:00Z. Programs were built before it.
+/// The date at which scenarios begin that name no other: 2026-01-01T00:00:00Z. Programs were built before it.
 #[must_use]
 pub fn new_year_2026() -> Wall {
     Wall(0) + Duration::from_secs(1_767_225_600)

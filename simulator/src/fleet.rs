@@ -179,6 +179,9 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when a node does not start, or a device does not enrol.
     pub fn of(scenario: &Scenario, engine: EngineKind, world: World) -> Result<Self, ScenarioError> {
+        if let Some(begins) = scenario.begins() {
+            world.begin_at(begins);
+        }
         let mut fleet = Self::on(engine, world, Duration::ZERO)?;
         fleet.sites = usize::try_from(scenario.sites).unwrap_or(1);
         let [from, to] = scenario.latency_ms;
@@ -190,7 +193,8 @@ impl Fleet {
             let is_arm64 = hardware.below(100) < u64::from(scenario.arm64_percent);
             let has_rtc = hardware.below(100) >= u64::from(scenario.no_rtc_percent);
             let platform = if is_arm64 { arm64() } else { amd64() };
-            let facts = BTreeMap::from([("platform".to_owned(), platform.to_string())]);
+            let mut facts = BTreeMap::from([("platform".to_owned(), platform.to_string())]);
+            facts.extend(scenario.timezone_of(number).map(|zone| ("timezone".to_owned(), zone.to_owned())));
             let token = fleet.create_token(operator::token_wish())?;
             let added = fleet.add_with(NewDevice { platform, facts, token }, has_rtc)?;
             if let Some(device) = fleet.devices.get(added) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::scenario::{Program, Scenario, SwarmTargets};
+use crate::scenario::{Act, Program, Scenario, SwarmTargets};
 
 /// What ought to happen sometimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Mark {
     fails: bool,
     /// Whether programs have to write lines.
     lines: bool,
+    /// Whether rollouts have to have windows.
+    windows: bool,
     /// The kinds of faults, as scenario files call them, of which one has to be possible; none is needed when empty.
     faults: &'static [&'static str],
     /// Whom they have to hit.
@@ -35,7 +37,7 @@ enum Whom {
 
 impl Mark {
     const fn after(name: &'static str, acts: usize) -> Self {
-        Self { name, acts, fails: false, lines: false, faults: &[], on: Whom::Anybody }
+        Self { name, acts, fails: false, lines: false, windows: false, faults: &[], on: Whom::Anybody }
     }
 
     const fn failing(self) -> Self {
@@ -44,6 +46,10 @@ impl Mark {
 
     const fn with_lines(self) -> Self {
         Self { lines: true, ..self }
+    }
+
+    const fn in_windows(self) -> Self {
+        Self { windows: true, ..self }
     }
 
     const fn under(self, faults: &'static [&'static str]) -> Self {
@@ -69,7 +75,9 @@ impl Mark {
                 hits && range.per_day[1] > 0 && self.faults.contains(&kind.to_string().as_str())
             });
         let has_lines = !self.lines || scenario.lines_per_hour > 0;
-        scenario.acts.len() >= self.acts && has_program && has_fault && has_lines
+        let windows = |act: &Act| act.strategy.as_ref().is_some_and(|strategy| !strategy.windows.is_empty());
+        let has_windows = !self.windows || scenario.acts.iter().any(windows);
+        scenario.acts.len() >= self.acts && has_windows && has_program && has_fault && has_lines
     }
 }
 
@@ -81,7 +89,7 @@ const SETBACKS: &[&str] = &["store_lost", "store_old_image"];
 const ABSENCES: &[&str] = &["link_cut", "power_cut", "link_cut_one_way", "link_deaf", "site_outage", "link_flaps"];
 
 /// Every mark.
-pub const ALL: [Mark; 34] = [
+pub const ALL: [Mark; 35] = [
     Mark::after("two nodes agreed at the same heads", 1),
     Mark::after("a release proved itself", 1),
     Mark::after("a rollout succeeded", 1),
@@ -107,6 +115,7 @@ pub const ALL: [Mark; 34] = [
     Mark::after("a rollout was paused", 1).under(&["operator_pauses"]),
     Mark::after("a rollout halted before more devices failed", 1).failing().under(&["operator_pauses"]),
     Mark::after("a rollout's next wave began", 1).under(&["operator_pauses"]),
+    Mark::after("a device switched in its window", 1).in_windows(),
     Mark::after("a key was revoked", 0).under(&["operator_revokes"]),
     Mark::after("a program that ended by itself was started again", 1).under(&["program_dies"]),
     Mark::after("a device asked for a certificate in place of one that had run out", 0)

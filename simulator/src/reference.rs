@@ -7,3 +7,4 @@ pub mod lane;
 pub mod log;
 pub mod resolve;
 pub mod trust;
+pub mod window;

@@ -316,6 +316,8 @@ impl Rehearsal {
             lines_per_hour: 0,
             arm64_percent: 0,
             no_rtc_percent: 0,
+            begins: None,
+            timezones: Vec::new(),
             acts: Vec::new(),
             swarm: BTreeMap::new(),
             faults: Vec::new(),

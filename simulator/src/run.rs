@@ -23,7 +23,7 @@ use crate::fleet::{Fleet, ScenarioError, Wish};
 use crate::mark::Marks;
 use crate::rehearsal::build::{Ready, build};
 use crate::rehearsal::course::{Recorder, Rehearsed};
-use crate::scenario::Scenario;
+use crate::scenario::{Act, Scenario};
 use crate::swarm;
 use crate::watch::Watch;
 use crate::world::World;
@@ -472,6 +472,11 @@ impl Run {
         let ends: Vec<_> = self.timetable.extract_if(.., |_, entry| matches!(entry, Entry::End(_))).collect();
         for (_, entry) in ends {
             self.take(entry)?;
+        }
+        // Who does not know the date waits for it, and no fleet with windows converges before that: networks bring it.
+        let has_windows = |act: &Act| act.strategy.as_ref().is_some_and(|strategy| !strategy.windows.is_empty());
+        if self.plan.scenario.acts.iter().any(has_windows) {
+            self.fleet.devices.iter().for_each(|device| device.clock.set_right());
         }
         self.is_healed = true;
         Ok(())

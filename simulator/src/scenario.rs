@@ -6,11 +6,14 @@ mod strategy;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fleetd_actors::window::Zone;
 use fleetd_sync_core::name::{Platform, Version};
+use fleetd_sync_core::time::Wall;
 use serde::{Deserialize, Serialize};
 
 pub use self::builtin::{builtin, builtin_names};
 pub use self::strategy::ActStrategy;
+use crate::clock::new_year_2026;
 use crate::fault::{Fault, FaultKind, NUMBER_MAX, TOO_LARGE, Target};
 use crate::rehearsal::Rehearsal;
 use crate::swarm;
@@ -56,6 +59,12 @@ pub struct Scenario {
     /// How many of a hundred devices have no clock that goes on without power: theirs shows 1970 after each boot.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub no_rtc_percent: u32,
+    /// The date at which it begins, in UTC (`2026-03-28T10:00:00Z`); the first of January 2026 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins: Option<String>,
+    /// In which time zones devices are, one after the other; in none that anybody knows, when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timezones: Vec<String>,
     /// What operators do.
     #[serde(default, rename = "act", skip_serializing_if = "Vec::is_empty")]
     pub acts: Vec<Act>,
@@ -243,6 +252,21 @@ impl Scenario {
         self.refused().map_or(Ok(()), |refused| Err((refused.key, refused.problem)))
     }
 
+    /// The date at which it begins, where it names one.
+    #[must_use]
+    pub fn begins(&self) -> Option<Wall> {
+        let begins: jiff::Timestamp = self.begins.as_ref()?.parse().ok()?;
+        Some(Wall(begins.as_millisecond()))
+    }
+
+    /// The time zone of a device.
+    #[must_use]
+    pub fn timezone_of(&self, device: u32) -> Option<&str> {
+        let zones = self.timezones.len();
+        let place = usize::try_from(device).unwrap_or(0).checked_rem(zones)?;
+        self.timezones.get(place).map(String::as_str)
+    }
+
     fn refused(&self) -> Option<Refused> {
         let top = |key, problem| Refused { table: Table::Top, key, problem };
         let is_percentage = |percent: u32| percent <= 100;
@@ -261,6 +285,12 @@ impl Scenario {
             }
             () if self.latency_ms[0] > self.latency_ms[1] => Some(top("latency_ms", BACKWARDS.to_owned())),
             () if Duration::from_millis(self.latency_ms[1]) > SPAN_MAX => Some(top("latency_ms", TOO_LONG.to_owned())),
+            () if self.begins.is_some() && self.begins().is_none_or(|begins| begins < new_year_2026()) => {
+                Some(top("begins", "is no date from 2026 on, such as 2026-03-28T10:00:00Z".to_owned()))
+            }
+            () if self.timezones.iter().any(|zone| zone.parse::<Zone>().is_err()) => {
+                Some(top("timezones", "names a zone that there is not".to_owned()))
+            }
             () if !is_percentage(self.arm64_percent) => Some(top("arm64_percent", "is more than 100".to_owned())),
             () if !is_percentage(self.no_rtc_percent) => Some(top("no_rtc_percent", "is more than 100".to_owned())),
             () => {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fleetd_sync_core::entropy::Entropy;
-use fleetd_sync_core::time::Monotonic;
+use fleetd_sync_core::time::{Monotonic, Wall};
 
+use crate::clock::new_year_2026;
 use crate::coverage::Coverage;
 use crate::trace::Trace;
 use crate::watch::Watch;
@@ -46,6 +47,8 @@ impl EventName {
 
 struct Queue {
     now: Monotonic,
+    /// The date at which it begins.
+    begins: Wall,
     next: u64,
     events: BTreeMap<(Monotonic, u64), Event>,
     trace: Trace,
@@ -77,7 +80,14 @@ impl World {
     /// Such a world, some of whose events somebody watches.
     #[must_use]
     pub fn watched(seed: u64, watch: Watch) -> Self {
-        let queue = Queue { now: Monotonic(0), next: 0, events: BTreeMap::new(), trace: Trace::default(), taker: None };
+        let queue = Queue {
+            now: Monotonic(0),
+            begins: new_year_2026(),
+            next: 0,
+            events: BTreeMap::new(),
+            trace: Trace::default(),
+            taker: None,
+        };
         let mut bytes = [0; 32];
         bytes.iter_mut().zip(seed.to_le_bytes()).for_each(|(byte, seed)| *byte = seed);
         Self {
@@ -92,6 +102,17 @@ impl World {
     #[must_use]
     pub fn entropy(&self, purpose: &str) -> Entropy {
         self.entropy.stream(purpose)
+    }
+
+    /// Lets it begin at another date than a scenario's usual one; before anybody in it has looked at a clock.
+    pub fn begin_at(&self, begins: Wall) {
+        self.lock().begins = begins;
+    }
+
+    /// The date at which it begins.
+    #[must_use]
+    pub fn begins(&self) -> Wall {
+        self.lock().begins
     }
 
     /// The present.

@@ -40,7 +40,7 @@ const fn in_waves(name: &'static str, what: &'static str) -> Planted {
 }
 
 /// Every bug of `sync/core/src/planted.rs`.
-const BUGS: [Planted; 20] = [
+const BUGS: [Planted; 21] = [
     planted("record_dropped", "a workload does not remember the run that it starts"),
     planted("effect_before_record", "effects happen before their records are durable"),
     planted("ack_before_append", "log records are acknowledged before they are durable"),
@@ -61,6 +61,11 @@ const BUGS: [Planted; 20] = [
     in_waves("wave_twice", "what is assigned a second time is a new try"),
     in_waves("hold_overtaken", "a stopped rollout still sends assignments that were on their way"),
     in_waves("wave_deadline_lost", "a restarted rollout does not know when its wave or its bake ends"),
+    Planted {
+        name: "window_zone",
+        scenario: "windows",
+        what: "a device reads its windows as if they were of another time zone",
+    },
 ];
 
 /// How a bug was found, or that it was not.

@@ -54,9 +54,10 @@ impl InstallChecker {
                 (!kept).then_some("goes back to a release that never proved itself")
             }
             _ if goes_on => None,
-            (Step::Pending | Step::Download(_) | Step::Verify(_) | Step::Stage(_) | Step::Switch(_), _) => {
-                (digest(&before.current) != digest(&after.current)).then_some("changed what runs without a switch")
-            }
+            (
+                Step::Pending | Step::Download(_) | Step::Verify(_) | Step::Stage(_) | Step::Wait(_) | Step::Switch(_),
+                _,
+            ) => (digest(&before.current) != digest(&after.current)).then_some("changed what runs without a switch"),
             (Step::Watch { .. }, _) => ended_watch(before, after),
             (Step::Restore { .. }, _) => ended_restore(before, after),
         };

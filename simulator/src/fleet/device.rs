@@ -146,6 +146,12 @@ impl SimulatedDevice {
         })
     }
 
+    /// What it says about itself under a name.
+    #[must_use]
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.get(name).map(String::as_str)
+    }
+
     /// The hash of its key.
     #[must_use]
     pub fn local(&self) -> LocalId {

@@ -230,7 +230,7 @@ pub fn told(resolved: &product::Resolved) -> Wishes {
             ..Wish::default()
         };
         match &desired.assignment {
-            Some(product::Assignment::Install { version, manifest, rollout, attempt }) => {
+            Some(product::Assignment::Install { version, manifest, rollout, attempt, .. }) => {
                 let version = version.to_string();
                 wish.release = Some(Release { version, manifest: *manifest, rollout: *rollout, attempt: *attempt });
             }

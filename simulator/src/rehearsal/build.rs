@@ -16,7 +16,7 @@ use fleetd_actors::device;
 use fleetd_actors::device::command::Command;
 use fleetd_actors::device::record::Membership;
 use fleetd_actors::registration::token::TokenWish;
-use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
+use fleetd_actors::rollout::plan::{Plan, PlannedDevice, PlannedRelease, plan};
 use fleetd_actors::rollout::status::RolloutPhase;
 use fleetd_actors::rollout::strategy::{FailureBudget, Strategy};
 use fleetd_actors::targeting::{Chosen, DeviceRow, Targets};
@@ -131,12 +131,16 @@ impl Builder<'_> {
             };
             tokens.insert((site, labels), self.fleet.create_token(wish)?);
         }
+        let plan = self.rehearsal.read_plan().map_err(failed)?;
+        let zone = |device: &PlannedDevice| Some((device.name.to_string(), device.zone.as_ref()?.to_string()));
+        let zones: BTreeMap<_, _> = plan.devices.iter().filter_map(zone).collect();
         for (number, device) in self.rehearsal.devices.iter().enumerate() {
             let latency = from + self.entropy.stream(&format!("latency {}", device.name)).below(to - from + 1);
             self.fleet.network.set_latency(&format!("device-{number}"), Duration::from_millis(latency));
             let facts = [
                 ("platform", device.platform.clone()),
                 ("disk_free_bytes", device.disk_free_bytes.map(|free| free.to_string())),
+                ("timezone", zones.get(device.name.as_str()).cloned()),
             ];
             let facts = facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
             let token =

@@ -96,7 +96,7 @@ impl DeviceEnd {
     const fn of(status: &DeviceStatus) -> Self {
         match status {
             DeviceStatus::Pending | DeviceStatus::Assigned => Self::Waiting,
-            DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => Self::Working,
+            DeviceStatus::Acknowledged | DeviceStatus::Installing(_) | DeviceStatus::Waits(_) => Self::Working,
             DeviceStatus::Healthy | DeviceStatus::Unchanged => Self::Healthy,
             DeviceStatus::Restored(_) => Self::Restored,
             DeviceStatus::Failed(Failure::Silent) => Self::Silent,

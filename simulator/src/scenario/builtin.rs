@@ -2,7 +2,7 @@
 
 use super::Scenario;
 
-const BUILTIN: [(&str, &str); 18] = [
+const BUILTIN: [(&str, &str); 19] = [
     ("day", include_str!("../../scenarios/day.toml")),
     ("calm", include_str!("../../scenarios/calm.toml")),
     ("arm64-only", include_str!("../../scenarios/arm64-only.toml")),
@@ -21,6 +21,7 @@ const BUILTIN: [(&str, &str); 18] = [
     ("small", include_str!("../../scenarios/small.toml")),
     ("torn-power", include_str!("../../scenarios/torn-power.toml")),
     ("waves", include_str!("../../scenarios/waves.toml")),
+    ("windows", include_str!("../../scenarios/windows.toml")),
 ];
 
 /// A scenario that comes with the program.

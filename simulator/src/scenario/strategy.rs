@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fleetd_actors::rollout::strategy::{DEADLINE_DEFAULT, FailureBudget, Strategy, WaveSize};
+use fleetd_actors::window::{Blackout, Terms, Window};
 use serde::{Deserialize, Serialize};
 
 /// How a rollout goes about its devices, as a scenario file says it.
@@ -26,9 +27,25 @@ pub struct ActStrategy {
     /// How many may be at work at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
+    /// Times in which devices switch, by the clock of each: `0 2 * * * 3h`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<String>,
+    /// Days on which none does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blackouts: Vec<String>,
 }
 
 impl ActStrategy {
+    fn terms(&self) -> Result<Terms, String> {
+        let windows = self.windows.iter().map(|window| window.parse::<Window>().map_err(|error| error.to_string()));
+        let blackouts = self.blackouts.iter().map(|days| days.parse::<Blackout>().map_err(|error| error.to_string()));
+        Ok(Terms {
+            windows: windows.collect::<Result<_, _>>()?,
+            blackouts: blackouts.collect::<Result<_, _>>()?,
+            ..Terms::default()
+        })
+    }
+
     /// Reads it.
     ///
     /// # Errors
@@ -45,6 +62,7 @@ impl ActStrategy {
                 (count, percent) => FailureBudget { count, percent },
             },
             unavailable_max: self.max_unavailable,
+            terms: self.terms()?,
             ..default
         };
         strategy.check().map_err(|error| error.to_string())?;
