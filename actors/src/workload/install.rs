@@ -325,17 +325,7 @@ impl Workload {
                 if !self.may_switch(now, turn) {
                     return false;
                 }
-                // It may have waited for weeks: its signature is judged once more.
-                let Some(roster) = self.roster.clone() else { return false };
-                // What ran before is judged by what it may be restored by, each time that trust changes.
-                let previous = self.record.previous.as_ref();
-                let is_way_back = previous.is_some_and(|previous| {
-                    previous.digest == release.digest && previous.verdict == Verdict::Good
-                });
-                let judged = match is_way_back {
-                    true => Ok(release),
-                    false => judge::judge_manifest(&release.signed, &target, &self.name, &self.platform, &roster),
-                };
+                let Some(judged) = self.judge_again(release, &target) else { return false };
                 match judged {
                     Ok(release) => self.enter(target, Step::Switch(release)),
                     Err(fault) => self.fail(fault, turn),
@@ -367,6 +357,17 @@ impl Workload {
             }
         }
         false
+    }
+
+    /// Judges a release that has waited, perhaps for weeks; `None` until it was heard whose word counts.
+    fn judge_again(&self, release: Release, target: &Target) -> Option<Result<Release, Fault>> {
+        // What ran before is judged by what it may be restored by, each time that trust changes.
+        let is_previous = |previous: &Release| previous.digest == release.digest && previous.verdict == Verdict::Good;
+        if self.record.previous.as_ref().is_some_and(is_previous) {
+            return Some(Ok(release));
+        }
+        let roster = self.roster.clone()?;
+        Some(judge::judge_manifest(&release.signed, target, &self.name, &self.platform, &roster))
     }
 
     pub(super) fn step_removal(&mut self, now: Now, turn: &mut WorkloadTurn) {

@@ -146,10 +146,7 @@ impl CallError {
         match self {
             Self::Missing { .. } => row(Code::InvalidArgument, "request.field.missing", ""),
             Self::Invalid { .. } => row(Code::InvalidArgument, "request.field.invalid", ""),
-            Self::Selector(ParseSelectorError::Empty) => {
-                row(Code::InvalidArgument, "selector.empty", "fleetd device list")
-            }
-            Self::Selector(_) => row(Code::InvalidArgument, "selector.invalid", "fleetd device list --help"),
+            Self::Selector(error) => selector_row(error),
             Self::Condition(error) => condition_row(error),
             Self::Window(_) => row(Code::InvalidArgument, "rollout.window_invalid", WINDOW_HELP),
             Self::UnknownGroup { .. } => row(Code::NotFound, "group.unknown", "fleetd group list"),
@@ -335,6 +332,14 @@ fn release_row(error: &VerifyReleaseError) -> Row {
 
 /// How windows are written.
 const WINDOW_HELP: &str = "fleetd rollout plan … --window '0 2 * * * 3h' --blackout 2026-12-24..2026-12-26";
+
+fn selector_row(error: &ParseSelectorError) -> Row {
+    let (name, next) = match error {
+        ParseSelectorError::Empty => ("selector.empty", "fleetd device list"),
+        _ => ("selector.invalid", "fleetd device list --help"),
+    };
+    Row(Code::InvalidArgument, name, next.to_owned())
+}
 
 fn plan_row(error: &PlanError) -> Row {
     let (code, name) = match error {
