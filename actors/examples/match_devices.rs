@@ -24,7 +24,7 @@ use fleetd_sync_core::id::{DeviceId, LocalId};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const CHANNELS: [&str; 4] = ["stable", "beta", "canary", "lab"];
-const PLATFORMS: [&str; 3] = ["linux/arm64", "linux/amd64", "linux/arm/v7"];
+const PLATFORMS: [&str; 3] = ["linux/arm64", "linux/amd64", "linux/riscv64"];
 /// Devices of one site, and sites of one region.
 const PER_SITE: u64 = 200;
 

@@ -64,7 +64,7 @@ pub enum WorkloadPhase {
     /// The artifact is being laid out beside the release that runs.
     Stage = 40,
     /// It is laid out, and waits for its window, or was put off at the device.
-    Wait = 45,
+    Wait = 110,
     /// The running release is being exchanged for the new one.
     Switch = 50,
     /// The new release runs and has yet to prove itself.

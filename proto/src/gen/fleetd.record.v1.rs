@@ -698,7 +698,7 @@ pub enum InstallStep {
     /// It is laid out beside the release that runs.
     Stage = 30,
     /// It is laid out, and waits for a time at which it may be made the current one.
-    Wait = 35,
+    Wait = 70,
     /// It is made the current one.
     Switch = 40,
     /// It is the current one, and has yet to prove itself.
