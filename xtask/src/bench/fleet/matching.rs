@@ -12,7 +12,7 @@ const DEVICES: u32 = 1_000_000;
 const SELECTOR: &str = "channel in (stable,beta), region=region-7, rack!=3";
 /// Conditions that no index serves: each asks for two attributes at once, so that every device is looked at.
 const CONDITIONS: [&str; 3] = [
-    "facts.memory_bytes / 1048576 > facts.cpu_cores * 64",
+    "facts.memory_bytes * 16 > facts.disk_bytes",
     "labels.channel + '-' + labels.region == 'beta-region-7'",
     "facts.model.startsWith('model-2') || labels.owner == 'team-3'",
 ];
