@@ -255,9 +255,6 @@ impl RolloutRun {
                 self.expect(now, device);
                 continue;
             }
-            // Whose actor knows since when it is away says so.
-            let is_late = self.devices.get(&device).is_some_and(is_awaited);
-            self.unasked.extend(is_late.then_some(device));
             self.change(now, device, turn, |progress| match progress.status {
                 DeviceStatus::Pending | DeviceStatus::Assigned => {
                     progress.is_late = true;
@@ -277,12 +274,13 @@ impl RolloutRun {
         if !self.is_armed {
             self.is_armed = true;
             self.arm_stage(now);
+            let devices: Vec<_> = self.devices.keys().copied().collect();
+            devices.into_iter().for_each(|device| self.expect(now, device));
+            // After that, since nothing is expected yet of whom the assignment is still to be sent to.
             let awaited = self.unasked.iter().filter(|device| self.devices.get(device).is_some_and(is_awaited));
             for device in awaited.copied().collect::<Vec<_>>() {
                 self.due_at.set(device, now.monotonic + RETURN_WITHIN);
             }
-            let devices: Vec<_> = self.devices.keys().copied().collect();
-            devices.into_iter().for_each(|device| self.expect(now, device));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Carries out what a rollout decides.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use fleetd_actors::audit::{self, Call, action};
 use fleetd_actors::device::Input as DeviceInput;
@@ -86,8 +86,9 @@ impl Driver<Rollout> for RolloutDriver {
                 actors.devices.send(&device, DeviceInput::Ask { rollout, workload });
             }
             Effect::AskOrders { manifest } => {
-                let standstill = self.shared.orders().standstill(manifest);
-                actors.rollouts.send(&self.rollout, Input::Ordered(standstill));
+                // Held until it is sent, so that no newer order, of which the rollout is told, comes before it.
+                let orders = self.shared.orders.read().unwrap_or_else(PoisonError::into_inner);
+                actors.rollouts.send(&self.rollout, Input::Ordered(orders.standstill(manifest)));
             }
             Effect::Ended(header) => self.note(action::ROLLOUT_ENDED, header),
             Effect::Halted(header) => self.note(action::ROLLOUT_HALTED, header),

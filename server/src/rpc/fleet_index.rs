@@ -71,20 +71,23 @@ impl FleetIndex {
             });
             // What stands there now is taken once, however often it changed.
             for local in changed.collect::<BTreeSet<_>>() {
+                let found = self.store.get(Space::Device, local.as_bytes())?;
                 known.forget(local);
-                if let Some(found) = self.store.get(Space::Device, local.as_bytes())? {
+                if let Some(found) = found {
                     known.take(local, &found.value);
                 }
             }
             known.cursor = Some(feed.cursor);
         }
-        *known = Known { cursor: Some(self.store.feed_end()), ..Known::default() };
+        // What could not be read whole is nothing.
+        let mut anew = Known { cursor: Some(self.store.feed_end()), ..Known::default() };
         self.store.visit(Space::Device, KeyRange::all(), &mut |key, found| {
             if let Some(local) = LocalId::from_slice(key) {
-                known.take(local, &found.value);
+                anew.take(local, &found.value);
             }
             ControlFlow::Continue(())
         })?;
+        *known = anew;
         Ok(known)
     }
 }

@@ -70,6 +70,16 @@ fn one_that_is_away_holds_up_nobody_and_follows_under_the_decision_that_it_misse
 
 #[test]
 fn nobody_passes_a_gate_by_because_a_link_broke_or_the_server_started_again() {
+    // A server that dies before the assignments of the wave are confirmed owes them again.
+    let mut bench = Bench::in_waves(&[1, 2, 1], RolloutStrategy::default());
+    bench.confirm();
+    bench.report(1, Phase::Healthy);
+    assert_eq!(bench.stage(), (1, Stage::Rolling));
+    bench.restart();
+    bench.confirm();
+    bench.advance(RETURN_WITHIN - Duration::from_secs(1));
+    assert_eq!(bench.stage(), (1, Stage::Rolling), "nobody of it was reached yet");
+
     for is_restarted in [false, true] {
         let mut bench = Bench::in_waves(&[3, 1], RolloutStrategy::default());
         bench.confirm();
@@ -86,10 +96,8 @@ fn nobody_passes_a_gate_by_because_a_link_broke_or_the_server_started_again() {
         bench.advance(within - Duration::from_secs(1));
         assert_eq!(bench.stage(), (0, Stage::Rolling), "it may be back");
         assert_eq!(bench.machine.counts().offline, 0);
-        bench.story();
         bench.advance(Duration::from_secs(1));
         assert_eq!((bench.stage(), bench.machine.counts().offline), ((1, Stage::Rolling), 1), "it is not");
-        assert!(bench.story().contains("ask otter-3"), "since when is asked");
         bench.input(away);
         assert_eq!(bench.machine.devices().filter(|(_, progress)| progress.offline_since.is_some()).count(), 1);
     }

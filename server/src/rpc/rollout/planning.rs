@@ -64,7 +64,7 @@ pub(super) async fn compose(
         Offered::Good(release) => (release, None),
         Offered::Refused { release, by, error } => (release, Some((by, format!("{}: {error}", by.as_str())))),
     };
-    let attempt = last_attempt(backend, release.manifest)? + 1;
+    let attempt = last_attempt(backend, release.manifest)?.saturating_add(1);
     let Rows { mut rows, undecided, devices } = rows(backend, &release, &targets, rollback).await?;
     if let Some(refused) = unsigned {
         rows.iter_mut().for_each(|row| row.refused = Some(refused.clone()));
@@ -108,7 +108,7 @@ pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan
     if reasons.is_empty() {
         return Ok((plan.clone(), reasons));
     }
-    let attempt = last_attempt(backend, plan.release.manifest)? + 1;
+    let attempt = last_attempt(backend, plan.release.manifest)?.saturating_add(1);
     match today.only_planned(attempt, &rows) {
         Some(left) => Ok((left, reasons)),
         None => Err(CallError::StalePlan { plan: plan.id, reasons }),
