@@ -15,6 +15,7 @@ mod catalog;
 mod convert;
 pub mod device;
 mod device_index;
+mod device_mirror;
 pub mod enrolment;
 mod fleet_index;
 mod follower;

@@ -41,15 +41,22 @@ pub(crate) fn run(what: What, duration: &str) -> anyhow::Result<()> {
         }
         What::Rollout => {
             let end = Instant::now() + crate::fuzz::duration(duration)?;
-            let simulated = "waves::a_rollout_goes_on_at_whichever_call_the_server_dies_in_it";
-            let arguments = ["--test", "runner", "--", "--ignored"];
-            cmd!(shell, "cargo test --package fleetd-simulator {arguments...} --exact {simulated}").run()?;
+            ignored(&shell, "fleetd-simulator")?;
             while {
-                cmd!(shell, "cargo test --package fleetd-chaos-tests {arguments...} waves::").run()?;
+                ignored(&shell, "fleetd-chaos-tests")?;
                 Instant::now() < end
             } {}
         }
     }
+    Ok(())
+}
+
+/// Runs the long tests of waves of a package, of which there must be some.
+fn ignored(shell: &Shell, package: &str) -> anyhow::Result<()> {
+    let arguments = ["--package", package, "--test", "runner", "--", "--ignored"];
+    let listed = cmd!(shell, "cargo test {arguments...} --list waves::").quiet().read()?;
+    anyhow::ensure!(listed.contains(": test"), "`{package}` has no long test of waves:\n{listed}");
+    cmd!(shell, "cargo test {arguments...} waves::").run()?;
     Ok(())
 }
 

@@ -85,26 +85,14 @@ pub(super) async fn compose(
 /// Checks that a saved plan may start now: its release still counts, nobody has started it, and planning again would
 /// say the same of every device.
 pub(super) async fn check_start(backend: &Backend, plan: &Plan) -> Result<(), CallError> {
-    if let Some(rollout) = rollout_of(backend, plan)? {
-        return Err(CallError::StartedPlan { plan: plan.id, rollout });
-    }
-    require_offered(backend, plan).await?;
-    let (today, mut reasons) = look_again(backend, plan)?;
-    let Rows { rows, .. } = rows(backend, &today.release, &today.targets, today.rollback).await?;
-    reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
+    let Again { reasons, .. } = plan_again(backend, plan).await?;
     if reasons.is_empty() { Ok(()) } else { Err(CallError::StalePlan { plan: plan.id, reasons }) }
 }
 
 /// Takes what is left of a plan: the planned devices for which it still holds. That is a plan of its own, which its start
 /// saves; what has changed is said with it.
 pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan, Vec<StaleReason>), CallError> {
-    if let Some(rollout) = rollout_of(backend, plan)? {
-        return Err(CallError::StartedPlan { plan: plan.id, rollout });
-    }
-    require_offered(backend, plan).await?;
-    let (today, mut reasons) = look_again(backend, plan)?;
-    let Rows { rows, .. } = rows(backend, &today.release, &today.targets, today.rollback).await?;
-    reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
+    let Again { today, rows, reasons } = plan_again(backend, plan).await?;
     if reasons.is_empty() {
         return Ok((plan.clone(), reasons));
     }
@@ -113,6 +101,27 @@ pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan
         Some(left) => Ok((left, reasons)),
         None => Err(CallError::StalePlan { plan: plan.id, reasons }),
     }
+}
+
+/// A saved plan, and what the fleet says of it by now.
+struct Again {
+    /// The plan with its groups as they are today.
+    today: Plan,
+    rows: Vec<DeviceRow>,
+    /// What is not as it was planned.
+    reasons: Vec<StaleReason>,
+}
+
+/// Looks at the fleet again for a plan that nobody has started, and whose release still counts.
+async fn plan_again(backend: &Backend, plan: &Plan) -> Result<Again, CallError> {
+    if let Some(rollout) = rollout_of(backend, plan)? {
+        return Err(CallError::StartedPlan { plan: plan.id, rollout });
+    }
+    require_offered(backend, plan).await?;
+    let (today, mut reasons) = look_again(backend, plan)?;
+    let Rows { rows, .. } = rows(backend, &today.release, &today.targets, today.rollback).await?;
+    reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
+    Ok(Again { today, rows, reasons })
 }
 
 /// A plan with its groups as they are today, and which of them have changed. One that is deleted stays as it was.
