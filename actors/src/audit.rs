@@ -35,6 +35,8 @@ pub mod action {
     pub const OWN_TOKEN: &str = "server/create_own_token";
     /// It took a device up again whose record was lost.
     pub const RECOVER: &str = "server/recover_device";
+    /// It gave a device another certificate.
+    pub const RENEW: &str = "server/renew_certificate";
     /// A rollout has ended by itself.
     pub const ROLLOUT_ENDED: &str = "server/end_rollout";
     /// A rollout has stopped by itself.

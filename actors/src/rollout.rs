@@ -338,9 +338,9 @@ impl Rollout {
 
     /// Takes a rollout up from its records. Devices of which nothing is stored stand where the start put them.
     #[must_use]
-    pub fn load(header: RolloutHeader, plan: Plan, stored: BTreeMap<LocalId, DeviceProgress>) -> Self {
+    pub fn load(header: RolloutHeader, plan: Arc<Plan>, stored: BTreeMap<LocalId, DeviceProgress>) -> Self {
         let id = header.rollout;
-        let mut run = RolloutRun::new(header, Arc::new(plan));
+        let mut run = RolloutRun::new(header, plan);
         for (device, progress) in stored {
             run.put(device, progress);
         }

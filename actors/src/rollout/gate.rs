@@ -11,10 +11,13 @@ use super::status::{DeviceStatus, Failure, RolloutCounts, RolloutPhase, Stage, S
 use super::{Effect, Record, RolloutTurn};
 
 impl RolloutRun {
-    /// Goes as far as the gates let it: stops itself when too many failed, begins waves, and ends.
+    /// Goes as far as the gates let it: stops itself when too many failed, begins waves, and ends. The failures of a wave
+    /// that begins count before anything is sent to it: whoever came back from an old backup hears of them before that.
     pub(super) fn proceed(&mut self, now: Now, turn: &mut RolloutTurn) {
         self.halt_if_exceeded(now, turn);
-        while self.open_gate(now, turn) {}
+        while self.open_gate(now, turn) {
+            self.halt_if_exceeded(now, turn);
+        }
         self.end_if_done(now, turn);
     }
 

@@ -182,7 +182,7 @@ impl Bench {
     fn restart(&mut self) {
         self.effects.clear();
         let plan = self.plan.clone().unwrap();
-        self.machine = Rollout::load(self.header.clone().unwrap(), plan, self.stored.clone());
+        self.machine = Rollout::load(self.header.clone().unwrap(), Arc::new(plan), self.stored.clone());
         self.wake();
     }
 

@@ -1,4 +1,4 @@
-//! Saved plans, which people keep in files and may edit, and the selectors that they and every list are made of.
+//! Saved plans, which people keep in files and may edit, and what they are made of: selectors, conditions, windows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
 use fleetd_actors::rollout::strategy::{FailureBudget, Place, Strategy, WaveSize};
 use fleetd_actors::selector::Selector;
-use fleetd_actors::targeting::{Chosen, Targets};
+use fleetd_actors::targeting::{Chosen, Condition, Described, Targets};
+use fleetd_actors::window::DeviceTerms;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
 use fleetd_sync_core::limit;
@@ -38,12 +39,74 @@ fn selector(text: &str) -> bool {
     true
 }
 
+/// A device that a condition can be asked of.
+struct Otter;
+
+impl Described for Otter {
+    fn local(&self) -> LocalId {
+        LocalId::from_bytes([1; 16])
+    }
+
+    fn device(&self) -> DeviceId {
+        DeviceId::from_bytes([1; 10])
+    }
+
+    fn name(&self) -> &str {
+        "otter-1"
+    }
+
+    fn site(&self) -> &str {
+        "berlin"
+    }
+
+    fn platform(&self) -> Option<&str> {
+        Some("linux/arm64")
+    }
+
+    fn is_online(&self) -> bool {
+        true
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        (key == "rack").then_some("3")
+    }
+
+    fn fact(&self, key: &str) -> Option<&str> {
+        (key == "memory_bytes").then_some("1073741824")
+    }
+}
+
+/// Whatever is asked, the answer comes: neither a stack nor a memory is filled by it.
+fn condition(text: &str) -> bool {
+    let Ok(condition) = text.parse::<Condition>() else { return false };
+    assert!(text.trim().len() <= limit::CONDITION_BYTES_MAX);
+    let again: Condition = condition.to_string().parse().expect("what is printed is read");
+    assert_eq!(again.answer(&Otter), condition.answer(&Otter));
+    true
+}
+
+/// 2026-01-01.
+const NEW_YEAR: Wall = Wall(1_767_225_600_000);
+
+/// Terms as a device's signed document has them. Where a window opens it is open.
+fn terms(text: &str) -> bool {
+    let Ok(terms) = text.parse::<DeviceTerms>() else { return false };
+    let printed = terms.to_string();
+    assert_eq!(printed.parse().as_ref(), Ok(&terms), "what is printed is parsed the same: {printed}");
+    if let Some(opens) = terms.calendar.opens(NEW_YEAR) {
+        assert!(opens >= NEW_YEAR && terms.calendar.is_open(opens), "{printed}");
+    }
+    true
+}
+
 /// The first byte says what the rest is taken for.
 fn check(bytes: &[u8]) -> bool {
     let Some((kind, rest)) = bytes.split_first() else { return false };
     let Ok(text) = std::str::from_utf8(rest) else { return false };
     match kind {
         b's' => selector(text),
+        b'c' => condition(text),
+        b't' => terms(text),
         b'r' => plan(text),
         _ => plan(&with_digest(text)),
     }
@@ -116,6 +179,16 @@ fn samples() -> Vec<Vec<u8>> {
         " platform = linux/arm64 , ! floor ",
     ];
     samples.extend(selectors.map(|selector| of(b's', selector)));
+    let terms = [
+        "veto 86400s",
+        "veto 0s; zone Europe/Berlin; window 0 2 * * * 3h; window 30 1 * * 1-5 15m; blackout 2026-12-24..2027-01-01",
+    ];
+    samples.extend(terms.map(|terms| of(b't', terms)));
+    let conditions = [
+        "facts.ram_bytes >= 536870912 && site in ['berlin', 'paris']",
+        "!name.startsWith('otter-') || size(labels.rack) > 2 ? online : os == 'linux'",
+    ];
+    samples.extend(conditions.map(|condition| of(b'c', condition)));
     samples
 }
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use fleetd_actors::address::Address;
+use fleetd_actors::audit;
 use fleetd_actors::authority;
 use fleetd_actors::device::{Device, Effect, Input, Record, RolloutNews};
 use fleetd_actors::driver::Driver;
 use fleetd_actors::registration;
 use fleetd_actors::rollout;
+use fleetd_sync_core::audit::{By, Outcome};
 use fleetd_sync_core::commit::Mutation;
 use fleetd_sync_core::id::{ConnectionId, LocalId, RolloutId};
 use fleetd_sync_core::session::Message;
@@ -48,11 +50,22 @@ impl DeviceDriver {
         }
     }
 
+    /// Has a certificate issued. It leaves once the audit log has it.
     fn renew(&self, connection: ConnectionId, csr: Vec<u8>) {
         let Some(actors) = self.later.actors() else { return };
-        let address = self.address.clone();
-        let answer = move |renewed| {
-            address.send(Input::Renewed { connection, message: Message::Renewed(renewed) });
+        let (address, shared, audit, local) =
+            (self.address.clone(), Arc::clone(&self.shared), actors.audit.clone(), self.local);
+        let answer = move |renewed: Renewed| {
+            let is_issued = matches!(renewed, Renewed::Issued { .. });
+            let hand_over = move |()| address.send(Input::Renewed { connection, message: Message::Renewed(renewed) });
+            if !is_issued {
+                return hand_over(());
+            }
+            let by = By::Device { local, token: None };
+            let (action, request) = (audit::action::RENEW.to_owned(), "it gets another certificate".to_owned());
+            let call = audit::Call { by, action, subjects: vec![local.to_string()], request };
+            let operation = Some(shared.audit_answers.open(Box::new(move |_| hand_over(()))));
+            audit.send(audit::Input::Note { operation, call, outcome: Outcome::Done });
         };
         match identity::verify_signing_request(&csr) {
             Ok(key) => {

@@ -79,7 +79,7 @@ pub fn load(store: &dyn StateStore) -> Result<Orders, LoadOrdersError> {
     loop {
         let page = store.scan(Space::Order, range.clone(), PAGE_RECORDS)?;
         for (_, found) in &page {
-            read(stored::OrderRecord::decode(found.value.as_slice()).map_err(ReadRecordError::from)?, &mut orders)?;
+            read(&found.value, &mut orders)?;
         }
         match page.last() {
             Some((key, _)) if page.len() == PAGE_RECORDS => range = range.after(key),
@@ -88,7 +88,12 @@ pub fn load(store: &dyn StateStore) -> Result<Orders, LoadOrdersError> {
     }
 }
 
-fn read(record: stored::OrderRecord, orders: &mut Orders) -> Result<(), ReadRecordError> {
+/// Reads one order, and puts it among those that stand.
+///
+/// # Errors
+/// [`ReadRecordError`] when it is none.
+pub fn read(bytes: &[u8], orders: &mut Orders) -> Result<(), ReadRecordError> {
+    let record = stored::OrderRecord::decode(bytes)?;
     let hold = field(HoldId::from_slice(&record.hold_id), "hold_id")?;
     let created_at = record.created_at.as_ref().map(wall).unwrap_or_default();
     let (reason, created_by) = (record.reason, record.created_by_id);

@@ -1,5 +1,6 @@
 //! Rollouts, their plans, and how far each device has come.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_actors::orders::Standstill;
@@ -102,7 +103,7 @@ pub fn assignment_key(rollout: RolloutId, device: LocalId) -> Vec<u8> {
 }
 
 /// A plan as it was saved: the plan, when it was made, and by whom.
-pub type SavedPlan = (Plan, Wall, String);
+pub type SavedPlan = (Arc<Plan>, Wall, String);
 
 /// Reads a saved plan.
 ///
@@ -111,7 +112,7 @@ pub type SavedPlan = (Plan, Wall, String);
 pub fn decode_plan(bytes: &[u8]) -> Result<SavedPlan, ReadRecordError> {
     let record = stored::PlanRecord::decode(bytes)?;
     let plan = Plan::from_text(&record.document).map_err(|_| ReadRecordError::Field { field: "document" })?;
-    Ok((plan, record.created_at.as_ref().map(wall).unwrap_or_default(), record.created_by_id))
+    Ok((Arc::new(plan), record.created_at.as_ref().map(wall).unwrap_or_default(), record.created_by_id))
 }
 
 /// Reads the release's manifest and the attempt of a saved plan, and leaves its devices be.

@@ -63,7 +63,7 @@ impl Rollouts {
     fn plan_of(&self, asked: Option<&start_rollout_request::Plan>) -> Result<Plan, CallError> {
         match asked {
             Some(start_rollout_request::Plan::PlanId(id)) => {
-                Ok(self.backend.catalog.plan(parsed(id, "plan_id")?)?.0.clone())
+                Ok(Plan::clone(self.backend.catalog.plan(parsed(id, "plan_id")?)?.plan()))
             }
             Some(start_rollout_request::Plan::Document(document)) => planning::read_document(&self.backend, document),
             None => Err(CallError::Missing { field: "plan" }),
@@ -123,13 +123,10 @@ impl RolloutService for Rollouts {
             let targets = targets::read(&self.backend, asked.targets.as_ref())?;
             let strategy = convert::strategy::read(asked.strategy.as_ref())?;
             let _turn = self.backend.planning.lock().await;
-            let id = planning::plan(&self.backend, &caller, (&workload, &version), targets, strategy).await?;
-            let saved = self.backend.catalog.plan(id)?;
-            let (document_digest, document) = planning::document(&self.backend, &saved.0).await?;
-            let devices = convert::plan::devices(&saved.0, api::Verdict::Unspecified);
-            let (devices, next_page_token) = page(devices, 0, "")?;
-            let plan = Some(convert::plan::plan(&saved, document_digest));
-            Ok(api::PlanRolloutResponse { plan, devices, next_page_token, document })
+            let known = planning::plan(&self.backend, &caller, (&workload, &version), targets, strategy).await?;
+            let document = planning::document(&self.backend, &known).await?;
+            let (devices, next_page_token) = known.page(api::Verdict::Unspecified, 0, "")?;
+            Ok(api::PlanRolloutResponse { plan: Some(known.shown()), devices, next_page_token, document })
         };
         self.backend.once((&caller, Kept::Whole), &asked.request_id, &asked, planned).await
     }
@@ -147,12 +144,10 @@ impl RolloutService for Rollouts {
     async fn get_plan(&self, request: Request<api::GetPlanRequest>) -> Result<Response<api::GetPlanResponse>, Status> {
         let asked = request.into_inner();
         let id: PlanId = parsed(&asked.plan_id, "plan_id")?;
-        let saved = self.backend.catalog.plan(id)?;
-        let (document_digest, document) = planning::document(&self.backend, &saved.0).await?;
-        let devices = convert::plan::devices(&saved.0, asked.verdict());
-        let (devices, next_page_token) = page(devices, asked.page_size, &asked.page_token)?;
-        let plan = Some(convert::plan::plan(&saved, document_digest));
-        Ok(Response::new(api::GetPlanResponse { plan, devices, next_page_token, document }))
+        let known = self.backend.catalog.plan(id)?;
+        let document = planning::document(&self.backend, &known).await?;
+        let (devices, next_page_token) = known.page(asked.verdict(), asked.page_size, &asked.page_token)?;
+        Ok(Response::new(api::GetPlanResponse { plan: Some(known.shown()), devices, next_page_token, document }))
     }
 
     async fn start_rollout(
@@ -198,7 +193,7 @@ impl RolloutService for Rollouts {
             let state = record::rollout::state(header.phase);
             let is_meant = asked.state() == api::RolloutState::Unspecified || asked.state() == state;
             let is_of = |workload: &WorkloadName| {
-                Ok::<_, CallError>(self.backend.catalog.plan(header.plan)?.0.release.workload == *workload)
+                Ok::<_, CallError>(self.backend.catalog.plan(header.plan)?.plan().release.workload == *workload)
             };
             if is_meant && workload.as_ref().map_or(Ok(true), is_of)? {
                 found.push((newest_first(header.created_at.0, header.rollout.as_bytes()), header.rollout));

@@ -1,6 +1,7 @@
 //! What a server keeps and takes up again: its records, out of a store or somebody's backup of one.
 
 use fleetd_actors::log_record::{GapReason, LogBatch, LogRecord};
+use fleetd_actors::orders::Orders;
 use fleetd_server::record;
 use fleetd_sync_core::commit::Mutation;
 use fleetd_sync_core::id::{BootId, Stamp};
@@ -33,6 +34,21 @@ fn check(bytes: &[u8]) -> bool {
             Ok((stream, batch)) => {
                 let again = record::log::encode_entry(&stream, &batch);
                 assert_eq!(record::log::decode_entry(&again).ok(), Some((stream, batch)));
+                true
+            }
+            Err(_) => false,
+        },
+        10 => record::group::decode(bytes).is_ok(),
+        11 => {
+            let mut orders = Orders::default();
+            let is_read = record::order::read(bytes, &mut orders).is_ok();
+            assert_eq!(is_read, orders.stops.len() + orders.denials.len() == 1);
+            is_read
+        }
+        12 => match record::rollout_flight::decode_flight(bytes) {
+            Ok(flight) => {
+                let again = record::rollout_flight::encode_flight(&flight);
+                assert_eq!(record::rollout_flight::decode_flight(&again).ok(), Some(flight));
                 true
             }
             Err(_) => false,

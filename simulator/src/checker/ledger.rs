@@ -279,7 +279,7 @@ fn device_part(space: Space, key: &[u8], value: &[u8]) -> Option<Part> {
 
 fn server_part(space: Space, key: &[u8], value: &[u8]) -> Option<Part> {
     match space {
-        Space::Plan => Some(Part::Plan { plan: Arc::new(server_record::rollout::decode_plan(value).ok()?.0) }),
+        Space::Plan => Some(Part::Plan { plan: server_record::rollout::decode_plan(value).ok()?.0 }),
         Space::Rollout => Some(Part::Rollout { header: Arc::new(server_record::rollout::decode_header(value).ok()?) }),
         Space::Assignment => {
             let rollout = RolloutId::from_slice(key.get(..RolloutId::LENGTH)?)?;

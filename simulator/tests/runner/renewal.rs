@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use fleetd_actors::audit::action::RENEW;
 use fleetd_simulator::fleet::{Fleet, coffee};
+use fleetd_sync_core::audit::{By, Entry};
+use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::limit::{DEVICE_CERTIFICATE_LIFETIME, RENEWAL_SPREAD};
 use fleetd_sync_core::session::Grade;
 use fleetd_sync_core::time::Wall;
+use fleetd_sync_store::state_store::KeyRange;
 
 const LATENCY: Duration = Duration::from_millis(50);
 const DEVICES: usize = 3;
@@ -30,6 +34,14 @@ fn shown(fleet: &Fleet, device: usize) -> Option<(Wall, Grade)> {
     let connections = &fleet.server.node()?.shared.connections;
     let (_, connection) = connections.of_device(fleet.devices[device].local())?;
     Some((connection.certificate_not_after, connection.grade?))
+}
+
+/// The devices whose renewals the audit log has, one after the other.
+fn noted(fleet: &Fleet) -> Vec<By> {
+    let store = &fleet.server.node().unwrap().shared.seams.store;
+    let found = store.scan(Space::AuditEntry, KeyRange::all(), 1024).unwrap();
+    let entries = found.iter().map(|(_, entry)| Entry::decode(&entry.value).unwrap());
+    entries.filter(|entry| entry.action == RENEW).map(|entry| entry.by).collect()
 }
 
 #[test]
@@ -57,6 +69,12 @@ fn devices_that_are_there_renew_at_half_of_the_time_one_by_one_and_nothing_that_
     days.sort_unstable();
     days.dedup();
     assert!(days.len() > 1, "all came on one day: {days:?}");
+    let mut renewed = noted(&fleet);
+    renewed.sort();
+    let mut all: Vec<_> =
+        fleet.devices.iter().map(|device| By::Device { local: device.local(), token: None }).collect();
+    all.sort();
+    assert_eq!(renewed, all, "each is in the audit log, once");
     let now: Vec<_> = fleet.devices.iter().map(|device| device.runner.pid(&coffee())).collect();
     assert_eq!(now, pids);
 }

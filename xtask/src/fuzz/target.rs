@@ -30,7 +30,7 @@ impl Target {
 
     /// The features that its binary asks for.
     pub(crate) fn features(&self) -> &'static [&'static str] {
-        if self.package == "fleetd-actors" { &["--features", "shell"] } else { &[] }
+        if self.package == "fleetd-actors" { &["--features", "shell,cel"] } else { &[] }
     }
 }
 
@@ -122,7 +122,7 @@ pub(crate) const TARGETS: [Target; 21] = [
         source: "actors/tests/fuzz",
         test: "fuzz::plan::any_text_is_one_plan_or_selector_or_none",
         bytes_max: 8_000,
-        what: "saved plans, and label selectors",
+        what: "saved plans, selectors, conditions, and the windows of a device's document",
     },
     Target {
         name: "report",

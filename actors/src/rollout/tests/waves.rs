@@ -200,6 +200,22 @@ fn a_failure_while_it_bakes_halts() {
 }
 
 #[test]
+fn a_wave_in_which_too_many_have_failed_before_it_begins_gets_nothing() {
+    let mut bench = Bench::in_waves(&[1, 2], RolloutStrategy { bake: BAKE, ..RolloutStrategy::default() });
+    bench.confirm();
+    bench.report(1, Phase::Healthy);
+    bench.report(2, Phase::Restored);
+    assert_eq!(bench.stage(), (0, Stage::Baking), "its wave has not begun");
+    bench.story();
+    bench.advance(BAKE);
+    assert_eq!((bench.phase(), bench.stage()), (RolloutPhase::Halted, (1, Stage::Rolling)));
+    let story = bench.story();
+    assert!(!story.contains("assign 2.0"), "{story}");
+    bench.restart();
+    assert!(!bench.story().contains("assign 2.0"));
+}
+
+#[test]
 fn no_more_than_the_limit_are_at_work_at_once() {
     let mut bench = Bench::in_waves(&[5], RolloutStrategy { unavailable_max: Some(2), ..RolloutStrategy::default() });
     assert_eq!(bench.assigned(), [local(1), local(2)]);

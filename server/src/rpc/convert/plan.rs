@@ -105,22 +105,19 @@ fn counts(counts: &plan::PlanCounts) -> rollout::PlanCounts {
     }
 }
 
-/// A plan's devices by their place in its list: blocked ones first, then by name.
-pub(crate) fn devices(plan: &plan::Plan, only: Verdict) -> Vec<(Vec<u8>, rollout::PlannedDevice)> {
-    let shown = plan.devices.iter().map(device);
-    let mut devices: Vec<_> = shown
-        .filter(|device| only == Verdict::Unspecified || device.verdict() == only)
-        .map(|device| {
-            let first = u8::from(device.verdict() != Verdict::Blocked);
-            let key = [&[first], device.name.as_bytes(), &[0], device.local_id.as_bytes()].concat();
-            (key, device)
-        })
-        .collect();
-    devices.sort_by(|(key, _), (other, _)| key.cmp(other));
-    devices
+/// Says whether a plan's device is among those that are asked for.
+pub(crate) const fn has_verdict(device: &plan::PlannedDevice, only: Verdict) -> bool {
+    match only {
+        Verdict::Unspecified => true,
+        Verdict::Update => matches!(device.verdict, plan::Verdict::Update { .. }),
+        Verdict::Install => matches!(device.verdict, plan::Verdict::Install),
+        Verdict::Unchanged => matches!(device.verdict, plan::Verdict::Unchanged),
+        Verdict::Blocked => matches!(device.verdict, plan::Verdict::Blocked { .. }),
+    }
 }
 
-fn device(device: &plan::PlannedDevice) -> rollout::PlannedDevice {
+/// A plan's device as the API shows it.
+pub(crate) fn device(device: &plan::PlannedDevice) -> rollout::PlannedDevice {
     let (verdict, blocked, reason) = match &device.verdict {
         plan::Verdict::Update { .. } => (Verdict::Update, BlockedReason::Unspecified, ""),
         plan::Verdict::Install => (Verdict::Install, BlockedReason::Unspecified, ""),

@@ -21,6 +21,7 @@ use fleetd_sync_store::state_store::KeyRange;
 use super::super::artifact::blocking;
 use super::super::backend::Backend;
 use super::super::call_error::CallError;
+use super::super::catalog::KnownPlan;
 use super::super::release::missing_artifacts;
 use super::standing::Standing;
 use crate::artifact_store::Held;
@@ -28,28 +29,31 @@ use crate::device_row;
 use crate::edge::authenticate::Caller;
 use crate::record;
 
-/// Bytes of a document that rides in an answer; a longer one is an artifact.
-const DOCUMENT_INLINE_BYTES_MAX: usize = 1 << 20;
 /// Records of devices are read in one go if at least one in so many is wanted, and one by one if not.
 const READ_ALL_FROM_ONE_IN: usize = 16;
 
-/// Plans a release for targets, saves the plan, and gives its id.
+/// Plans a release for targets, and saves the plan.
 pub(super) async fn plan(
     backend: &Backend,
     caller: &Caller,
     release: (&WorkloadName, &Version),
     targets: Targets,
     strategy: Strategy,
-) -> Result<PlanId, CallError> {
+) -> Result<Arc<KnownPlan>, CallError> {
     let plan = compose(backend, release, targets, strategy, None).await?;
-    save(backend, caller, std::slice::from_ref(&plan)).await?;
-    Ok(plan.id)
+    let id = plan.id;
+    save(backend, caller, vec![plan]).await?.pop().ok_or(CallError::UnknownPlan { plan: id })
 }
 
 /// Saves plans, all or none.
-pub(super) async fn save(backend: &Backend, caller: &Caller, plans: &[Plan]) -> Result<(), CallError> {
+pub(super) async fn save(
+    backend: &Backend,
+    caller: &Caller,
+    plans: Vec<Plan>,
+) -> Result<Vec<Arc<KnownPlan>>, CallError> {
     let (now, by) = (backend.now(), caller.id.to_string());
-    backend.commit(plans.iter().map(|plan| record::rollout::put_plan(plan, now, &by)).collect()).await
+    backend.commit(plans.iter().map(|plan| record::rollout::put_plan(plan, now, &by)).collect()).await?;
+    Ok(plans.into_iter().map(|plan| backend.catalog.keep((Arc::new(plan), now, by.clone()))).collect())
 }
 
 /// Plans a release for targets.
@@ -147,31 +151,33 @@ pub(super) fn read_document(backend: &Backend, document: &[u8]) -> Result<Plan, 
         .map_err(|error| CallError::Invalid { field: "document", cause: error.to_string() })?;
     let plan = Plan::from_text(text).map_err(CallError::UnreadablePlan)?;
     // A digest can be made by anybody: only what was saved here counts.
-    if backend.catalog.plan(plan.id)?.0.to_text() != text {
+    let known = backend.catalog.plan(plan.id)?;
+    if known.document().digest != ArtifactDigest::of(document) {
         return Err(CallError::EditedPlan { plan: plan.id });
     }
     Ok(plan)
 }
 
-/// The digest of a plan's document, and the document; a long one is left out, and lies among the artifacts.
-pub(super) async fn document(backend: &Backend, plan: &Plan) -> Result<(ArtifactDigest, Vec<u8>), CallError> {
-    let document = plan.to_text().into_bytes();
-    let digest = ArtifactDigest::of(&document);
-    if document.len() <= DOCUMENT_INLINE_BYTES_MAX {
-        return Ok((digest, document));
+/// A plan's document; a long one is left out, and lies among the artifacts.
+pub(super) async fn document(backend: &Backend, known: &Arc<KnownPlan>) -> Result<Vec<u8>, CallError> {
+    let document = known.document();
+    if let Some(inline) = &document.inline {
+        return Ok(inline.clone());
     }
+    let (digest, known) = (document.digest, Arc::clone(known));
     blocking(backend, move |store| {
-        let size_bytes = u64::try_from(document.len()).unwrap_or(u64::MAX);
         let have = match store.held(digest)? {
             Held::Nothing => 0,
             Held::Part { received_bytes } => received_bytes,
             whole @ Held::Whole { .. } => return Ok(whole),
         };
-        let rest = document.get(usize::try_from(have).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let text = known.plan().to_text().into_bytes();
+        let size_bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        let rest = text.get(usize::try_from(have).unwrap_or(usize::MAX)..).unwrap_or_default();
         store.append(digest, size_bytes, have, rest)
     })
     .await?;
-    Ok((digest, Vec::new()))
+    Ok(Vec::new())
 }
 
 /// A release that the server has all of.
@@ -339,7 +345,7 @@ fn busy(backend: &Backend) -> Result<Busy, CallError> {
     })?;
     let mut busy = Busy::new();
     for header in running {
-        let workload = backend.catalog.plan(header.plan)?.0.release.workload.clone();
+        let workload = backend.catalog.plan(header.plan)?.plan().release.workload.clone();
         for (device, progress) in Standing::load(backend, header.rollout)?.progress {
             let is_at_work = match progress.status {
                 // What has not begun would take the place of whatever comes now.

@@ -16,8 +16,6 @@ use fleetd_sync_core::name::{Version, WorkloadName};
 
 use super::super::backend::Backend;
 use super::super::call_error::{CallError, parsed};
-use super::super::convert;
-use super::super::page::page;
 use super::planning;
 use super::standing::Standing;
 use crate::edge::authenticate::Caller;
@@ -49,19 +47,13 @@ pub(super) async fn plan(
         let strategy = Strategy { budget, ..Strategy::default() };
         plans.push(planning::compose(backend, (workload, &version), targets, strategy, rollback).await?);
     }
-    planning::save(backend, caller, &plans).await?;
     let mut rollbacks = Vec::with_capacity(plans.len());
-    for plan in &plans {
-        rollbacks.push(show(backend, plan).await?);
+    for known in planning::save(backend, caller, plans).await? {
+        planning::document(backend, &known).await?;
+        let (devices, _) = known.page(api::Verdict::Unspecified, 0, "")?;
+        rollbacks.push(api::PlannedRollback { plan: Some(known.shown()), devices });
     }
     Ok(api::PlanRollbackResponse { rollbacks, left_out })
-}
-
-async fn show(backend: &Backend, plan: &Plan) -> Result<api::PlannedRollback, CallError> {
-    let saved = backend.catalog.plan(plan.id)?;
-    let (digest, _) = planning::document(backend, plan).await?;
-    let (devices, _) = page(convert::plan::devices(plan, api::Verdict::Unspecified), 0, "")?;
-    Ok(api::PlannedRollback { plan: Some(convert::plan::plan(&saved, digest)), devices })
 }
 
 /// Which devices go back to what, and which stay as they are, and why.

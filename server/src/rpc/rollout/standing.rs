@@ -16,9 +16,9 @@ use fleetd_sync_store::state_store::KeyRange;
 
 use super::super::backend::Backend;
 use super::super::call_error::CallError;
+use super::super::catalog::KnownPlan;
 use super::super::convert;
 use crate::record;
-use crate::record::rollout::SavedPlan;
 
 /// How far a rollout has come.
 pub(super) struct Standing {
@@ -27,7 +27,7 @@ pub(super) struct Standing {
     pub(super) progress: BTreeMap<LocalId, DeviceProgress>,
     /// The revisions of the devices' records, of those that have come further than the plan left them.
     pub(super) revisions: BTreeMap<LocalId, Revision>,
-    saved: Arc<SavedPlan>,
+    known: Arc<KnownPlan>,
     planned: BTreeMap<LocalId, usize>,
 }
 
@@ -35,7 +35,7 @@ impl Standing {
     /// Reads a rollout.
     pub(super) fn load(backend: &Backend, rollout: RolloutId) -> Result<Self, CallError> {
         let (header, revision) = header(backend, rollout)?;
-        let saved = backend.catalog.plan(header.plan)?;
+        let known = backend.catalog.plan(header.plan)?;
         let (mut stored, mut revisions) = (BTreeMap::new(), BTreeMap::new());
         backend.visit(Space::Assignment, KeyRange::prefix(rollout.as_bytes()), |_, value, revision| {
             let (device, progress) = record::rollout::decode_progress(value)?;
@@ -43,20 +43,20 @@ impl Standing {
             revisions.insert(device, revision);
             Ok(())
         })?;
-        let machine = Rollout::load(header.clone(), saved.0.clone(), stored);
+        let machine = Rollout::load(header.clone(), Arc::clone(known.plan()), stored);
         let progress = machine.devices().map(|(device, progress)| (device, progress.clone())).collect();
-        let planned = saved.0.devices.iter().enumerate().map(|(index, device)| (device.local, index)).collect();
-        Ok(Self { header, revision, progress, revisions, saved, planned })
+        let planned = known.plan().devices.iter().enumerate().map(|(index, device)| (device.local, index)).collect();
+        Ok(Self { header, revision, progress, revisions, known, planned })
     }
 
     /// The plan that it carries out.
     pub(super) fn plan(&self) -> &Plan {
-        &self.saved.0
+        self.known.plan()
     }
 
     /// What keeps it from going on, if it has not ended.
     pub(super) fn standstill(&self, backend: &Backend) -> Option<Standstill> {
-        let standstill = backend.shared().orders().standstill(self.saved.0.release.manifest);
+        let standstill = backend.shared().orders().standstill(self.known.plan().release.manifest);
         standstill.filter(|_| !self.header.phase.is_ended())
     }
 
@@ -81,7 +81,7 @@ impl Standing {
     /// The rollout as the API shows it.
     pub(super) fn rollout(&self, now: Wall) -> api::Rollout {
         let progress_of = |device| self.progress.get(&device);
-        convert::rollout::rollout((&self.header, self.revision), &self.saved.0, progress_of, now)
+        convert::rollout::rollout((&self.header, self.revision), self.known.plan(), progress_of, now)
     }
 
     /// One device as the API shows it.
@@ -101,7 +101,7 @@ impl Standing {
     }
 
     fn planned(&self, local: LocalId) -> Option<&PlannedDevice> {
-        self.saved.0.devices.get(*self.planned.get(&local)?)
+        self.known.plan().devices.get(*self.planned.get(&local)?)
     }
 }
 
