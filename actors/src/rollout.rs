@@ -589,13 +589,15 @@ impl Rollout {
     }
 
     fn on_lifted(&mut self, now: Now, device: LocalId, is_held: bool, turn: &mut RolloutTurn) {
-        let is_running = self.header().is_some_and(|header| header.phase == RolloutPhase::Running);
+        // Also of one that was resumed and has ended since, those that are away follow.
+        let goes_on = |phase| matches!(phase, RolloutPhase::Running | RolloutPhase::Succeeded);
+        let is_going_on = self.header().is_some_and(|header| goes_on(header.phase));
         self.change(now, device, turn, |progress| {
             if progress.owed != Owed::Lift {
                 return;
             }
             (progress.owed, progress.is_held) = (Owed::Nothing, false);
-            if progress.status == DeviceStatus::Pending && is_running {
+            if progress.status == DeviceStatus::Pending && is_going_on {
                 // Whether its assignment arrived before the stop, nobody knows.
                 progress.owed = Owed::Assign;
             }

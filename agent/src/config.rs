@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fleetd_actors::window::Zone;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_transport::endpoint::Settings;
@@ -92,6 +93,9 @@ pub struct ConfigArguments {
     /// on a network of the site's own (lan) each 300 s [default: nat]
     #[arg(long, value_enum, value_name = "NETWORK", global = true)]
     pub network: Option<Network>,
+    /// Opens maintenance windows by the clock of this time zone [default: the system's]
+    #[arg(long, value_name = "ZONE", global = true)]
+    pub timezone: Option<Zone>,
     /// What to log: error, warn, info, debug, trace, or a filter [default: info]
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log_level: Option<String>,
@@ -164,6 +168,8 @@ pub struct Config {
     pub servers: Setting<Vec<String>>,
     /// What lies between it and its servers.
     pub network: Setting<Network>,
+    /// By whose clock maintenance windows open; by the system's without one.
+    pub timezone: Setting<Option<Zone>>,
     /// What to log.
     pub log_level: Setting<String>,
     /// Bytes of unsent logs that are kept.
@@ -261,6 +267,9 @@ impl Config {
                 |text| Ok(text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()),
             )?,
             network: sources.setting("network", arguments.network, Network::default(), Network::parse)?,
+            timezone: sources.setting("timezone", arguments.timezone.clone().map(Some), None, |text| {
+                text.parse().map(Some).map_err(|_unknown| <Option<Zone> as file::FileValue>::EXPECTED)
+            })?,
             log_level: sources.setting(
                 "log-level",
                 arguments.log_level.clone(),
@@ -318,6 +327,8 @@ impl Config {
             self.enroll_token.show(token),
             self.servers.show(servers),
             self.network.show(self.network.value),
+            self.timezone
+                .show(self.timezone.value.as_ref().map_or_else(|| "the system's".to_owned(), ToString::to_string)),
             self.log_level.show(&self.log_level.value),
             self.spool_bytes_max.show(self.spool_bytes_max.value),
         ];

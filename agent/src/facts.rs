@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use fleetd_actors::window::Zone;
 use fleetd_sync_core::id::BootId;
 use fleetd_sync_core::name::Platform;
 
@@ -51,16 +52,17 @@ impl Facts {
         Self { values: values.into_iter().collect() }
     }
 
-    /// Reads this device's facts; what cannot be read is left out. `data_directory` says which disk counts.
+    /// Reads this device's facts; what cannot be read is left out. `data_directory` says which disk counts, and `zone` is the
+    /// time zone that its configuration gives it, if it does.
     #[must_use]
-    pub fn read(data_directory: &Path) -> Self {
+    pub fn read(data_directory: &Path, zone: Option<&Zone>) -> Self {
         let mut facts = Self::default();
         facts.set(ARCH, platform_arch());
         facts.set(OS, std::env::consts::OS);
         facts.set(PLATFORM, platform());
         facts.set(AGENT_VERSION, env!("CARGO_PKG_VERSION"));
         facts.set_if(BOOT, boot_id());
-        facts.set_if(TIMEZONE, timezone());
+        facts.set_if(TIMEZONE, zone.map(ToString::to_string).or_else(timezone));
         facts.read_system();
         facts.read_disk(data_directory);
         facts
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn this_device_knows_what_it_is() {
-        let facts = Facts::read(Path::new("/"));
+        let facts = Facts::read(Path::new("/"), None);
         let found: Vec<&str> = facts.iter().map(|(name, _value)| name).collect();
         for name in [ARCH, OS, KERNEL, CPU_COUNT, RAM_BYTES, DISK_BYTES, DISK_FREE_BYTES, AGENT_VERSION, HOSTNAME, BOOT]
         {
@@ -213,6 +215,8 @@ mod tests {
         assert!(facts.quantity(CPU_COUNT).unwrap() > 0);
         assert!(facts.platform().unwrap().as_str().starts_with("linux/"));
         assert_eq!(facts.boot(), boot_id());
+        let placed = Facts::read(Path::new("/"), Some(&"America/New_York".parse().unwrap()));
+        assert_eq!(placed.value(TIMEZONE), Some("America/New_York"));
     }
 
     #[test]

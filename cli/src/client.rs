@@ -241,6 +241,7 @@ calls! {
         plan_rollout(rollout::v1::PlanRolloutRequest) -> rollout::v1::PlanRolloutResponse;
         plan_rollback(rollout::v1::PlanRollbackRequest) -> rollout::v1::PlanRollbackResponse;
         get_plan(rollout::v1::GetPlanRequest) -> rollout::v1::GetPlanResponse;
+        check_plan(rollout::v1::CheckPlanRequest) -> rollout::v1::CheckPlanResponse;
         start_rollout(rollout::v1::StartRolloutRequest) -> rollout::v1::StartRolloutResponse;
         get_rollout(rollout::v1::GetRolloutRequest) -> rollout::v1::GetRolloutResponse;
         list_rollouts(rollout::v1::ListRolloutsRequest) -> rollout::v1::ListRolloutsResponse;

@@ -5,11 +5,13 @@ use fleetd::client::api::common::v1::WorkloadPhase;
 use fleetd::client::api::device::v1::{self as device_v1, Device, DeviceWorkload};
 use fleetd::client::api::log::v1::read_logs_response::Entry;
 use fleetd::client::api::log::v1::{LogGap, LogGapReason, LogLine, ReadLogsResponse};
+use fleetd::client::api::rollout::v1::wave_size::Size;
 use fleetd::client::api::rollout::v1::{
-    BlockedReason, Plan, PlanCounts, PlannedDevice, Rollout, RolloutCounts, RolloutDevice, RolloutDeviceState,
-    RolloutState, Verdict,
+    BlockedReason, Plan, PlanCounts, PlanWave, PlannedDevice, Rollout, RolloutCounts, RolloutDevice,
+    RolloutDeviceState, RolloutState, Strategy, Verdict, WaveSize,
 };
 use fleetd::client::json::json;
+use fleetd::command::rollout::diff::{self, WholePlan};
 use fleetd::command::{device, logs, rollout};
 use fleetd::output::{Moment, table};
 use prost_types::Timestamp;
@@ -24,6 +26,39 @@ fn now() -> Moment {
 
 fn ago(seconds: i64) -> Option<Timestamp> {
     Some(Timestamp { seconds: NOW_SECONDS - seconds, nanos: 0 })
+}
+
+#[test]
+fn two_plans_differ_in_what_they_do_and_how() {
+    let device = |name: &str, wave, verdict: Verdict| PlannedDevice {
+        name: name.to_owned(),
+        local_id: name.to_owned(),
+        from_version: "1.7.2".to_owned(),
+        reason: if verdict == Verdict::Blocked { "held: trade fair".to_owned() } else { String::new() },
+        verdict: verdict.into(),
+        wave,
+        ..PlannedDevice::default()
+    };
+    let plan = |version: &str, waves: &[u32]| Plan {
+        workload: "coffee".to_owned(),
+        version: version.to_owned(),
+        strategy: Some(Strategy {
+            waves: waves.iter().map(|count| WaveSize { size: Some(Size::Count(*count)) }).collect(),
+            ..Strategy::default()
+        }),
+        waves: vec![PlanWave::default(); waves.len()],
+        ..Plan::default()
+    };
+    let one = WholePlan {
+        plan: plan("1.8.0", &[1, 2]),
+        devices: vec![device("brisk-otter", 1, Verdict::Update), device("calm-fox", 2, Verdict::Update)],
+    };
+    let other = WholePlan {
+        plan: plan("1.8.0", &[3]),
+        devices: vec![device("calm-fox", 0, Verdict::Blocked), device("sly-crow", 1, Verdict::Install)],
+    };
+    expect![[r#""#]].assert_eq(&diff::show("pln_a", "pln_b", &diff::differences(&one, &other)));
+    expect![[r#""#]].assert_eq(&diff::show("pln_a", "pln_a", &diff::differences(&one, &one)));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use super::plan::{Blocked, PlannedDevice, PlannedRelease, Verdict};
 use super::run::{ACKNOWLEDGE_WITHIN, RESEND_FIRST, RETURN_WITHIN, SENT_PER_TURN, SILENT_AFTER};
 use super::strategy::{FailureBudget, Place, Strategy as RolloutStrategy};
+use super::why::Tally;
 use super::*;
 use crate::flight::Recorded as _;
 use crate::report::{Exit, Fault};
@@ -651,8 +652,21 @@ proptest! {
         };
         let mut bench = Bench::in_waves(&sizes, strategy);
         let mut ended = None;
+        let progress_of = |bench: &Bench| -> BTreeMap<_, _> {
+            bench.machine.devices().map(|(device, progress)| (device, progress.clone())).collect()
+        };
+        let plan = bench.machine.plan().unwrap().clone();
+        let mut before = progress_of(&bench);
+        let mut tally = Tally::of(&plan, |device| before.get(&device));
         for happening in &happenings {
             happen(&mut bench, happening);
+            let now = progress_of(&bench);
+            for device in plan.devices.iter().filter(|device| before[&device.local] != now[&device.local]) {
+                tally.recount(device, before.get(&device.local), &now[&device.local]);
+            }
+            before = now;
+            prop_assert_eq!(&tally, &Tally::of(&plan, |device| before.get(&device)));
+            prop_assert_eq!(tally.all, bench.machine.counts());
             let counted = bench.machine.devices().fold(RolloutCounts::default(), |mut counts, (_, progress)| {
                 counts.add(progress);
                 counts

@@ -108,7 +108,7 @@ impl Agent {
         let engine = ShellEngine::start(Arc::clone(&clock), commit).await;
         let engine = engine.map_err(|error| failed("the actors did not start").caused_by(&error))?;
         let boot = facts::boot_id().unwrap_or_else(|| BootId::random(&mut entropy));
-        let facts = Facts::read(&self.config.data_directory.value);
+        let facts = Facts::read(&self.config.data_directory.value, self.config.timezone.value.as_ref());
         let options = self.node_options(boot, &facts)?;
         let seams = self.seams(clock, &endpoint, entropy, invocation);
         let node = Node::start(engine.clone(), seams, options);
@@ -201,8 +201,9 @@ async fn refresh_facts(node: Arc<Node>, mut told: Facts, config: Config) {
     interval.tick().await;
     loop {
         interval.tick().await;
-        let data_directory = config.data_directory.value.clone();
-        let Ok(facts) = tokio::task::spawn_blocking(move || Facts::read(&data_directory)).await else { continue };
+        let (data_directory, zone) = (config.data_directory.value.clone(), config.timezone.value.clone());
+        let read = move || Facts::read(&data_directory, zone.as_ref());
+        let Ok(facts) = tokio::task::spawn_blocking(read).await else { continue };
         if facts.differ_from(&told) {
             node.set_facts(session_facts(&facts));
             told = facts;

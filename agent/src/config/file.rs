@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use fleetd_actors::window::Zone;
 use fleetd_sync_core::name::WorkloadName;
 
 use super::{ConfiguredVariable, Environments, Network, Origin, Secret};
@@ -19,7 +20,7 @@ const WORKLOAD: &str = "workload";
 const ENVIRONMENT: &str = "environment";
 
 /// Every key that the file may have.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "data-directory",
     "run-directory",
     "socket",
@@ -27,6 +28,7 @@ const KEYS: [&str; 9] = [
     "enroll-token-file",
     "servers",
     "network",
+    "timezone",
     "log-level",
     "spool-bytes-max",
 ];
@@ -147,6 +149,14 @@ impl FileValue for Network {
 
     fn from_entry(value: &EntryValue) -> Option<Self> {
         String::from_entry(value).and_then(|text| Self::parse(&text).ok())
+    }
+}
+
+impl FileValue for Option<Zone> {
+    const EXPECTED: &'static str = "a time zone in quotes, as in \"Europe/Berlin\"";
+
+    fn from_entry(value: &EntryValue) -> Option<Self> {
+        String::from_entry(value).and_then(|text| text.parse().ok()).map(Some)
     }
 }
 

@@ -66,12 +66,13 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
 fn every_key_of_the_file_is_read() {
     let home = Home::with_file(
         "data-directory = '/d'\nrun-directory = '/r'\nlog-level = 'debug'\nspool-bytes-max = 8_388_608\n\
-         servers = ['a.example:4433', '[::1]:4433']\nnetwork = 'lan'\nenroll-token = 'flt1_secret-in-a-test'\n",
+         servers = ['a.example:4433', '[::1]:4433']\nnetwork = 'lan'\ntimezone = 'Europe/Berlin'\nenroll-token = 'flt1_secret-in-a-test'\n",
     );
     let config = home.read().unwrap();
     assert_eq!(config.spool_bytes_max.value, 8 << 20);
     assert_eq!(config.servers.value, ["a.example:4433", "[::1]:4433"]);
     assert_eq!(config.network.value, Network::Lan);
+    assert_eq!(config.timezone.value, Some("Europe/Berlin".parse().unwrap()));
     assert_eq!(config.log_level.value, "debug");
     assert_eq!(config.enroll_token.value.as_ref().map(Secret::reveal), Some(TOKEN));
     assert_eq!(config.socket.value, Path::new("/r/agent.sock"), "the socket follows the run directory");
@@ -86,6 +87,10 @@ fn a_wrong_file_is_named_with_its_line_and_key_and_what_is_expected() {
     );
     assert_eq!(case("log-level = 3\n"), "DIR/agent.toml:1: log-level is a number, expected a text in quotes");
     assert_eq!(case("network = 'wifi'"), "DIR/agent.toml:1: network is a text, expected \"nat\" or \"lan\"");
+    assert_eq!(
+        case("timezone = 'Mars/Olympus'"),
+        "DIR/agent.toml:1: timezone is a text, expected a time zone in quotes, as in \"Europe/Berlin\""
+    );
     assert!(case("\n\nspol-bytes = 1\n").starts_with("DIR/agent.toml:3: unknown key \"spol-bytes\"; expected one of "));
     assert!(case("data-directory = \"/d\"\nlog-level = \n").starts_with("DIR/agent.toml:2: log-level: "));
     assert!(case("log-level = 'info\n").starts_with("DIR/agent.toml:1: log-level: "));

@@ -1,5 +1,6 @@
 //! `rollout`: bringing releases to devices.
 
+pub mod diff;
 mod markdown;
 mod plan;
 mod rehearse;
@@ -33,6 +34,8 @@ pub enum Rollout {
     Plan(Box<Plan>),
     /// Rehearse a plan on a copy of the fleet, before it is started
     Rehearse(rehearse::Rehearse),
+    /// Say what has changed since a plan was made, or how two plans differ
+    Diff(diff::Diff),
     /// Start what was planned
     Start(Start),
     /// Follow a rollout to its end
@@ -170,6 +173,7 @@ impl Rollout {
         match self {
             Self::Plan(command) => command.run(session).await,
             Self::Rehearse(command) => command.run(session).await,
+            Self::Diff(command) => command.run(session).await,
             Self::Start(command) => command.run(session).await,
             Self::Watch(command) => {
                 let client = session.client().await?;

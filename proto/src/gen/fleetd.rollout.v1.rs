@@ -930,6 +930,59 @@ impl ::prost::Name for GetPlanResponse {
         "/fleetd.rollout.v1.GetPlanResponse".into()
     }
 }
+/// Asks what has changed since a plan was made.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckPlanRequest {
+    /// Which plan. Required.
+    #[prost(oneof = "check_plan_request::Plan", tags = "1, 2")]
+    pub plan: ::core::option::Option<check_plan_request::Plan>,
+}
+/// Nested message and enum types in `CheckPlanRequest`.
+pub mod check_plan_request {
+    /// Which plan. Required.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Plan {
+        /// By its id (`pln_…`).
+        #[prost(string, tag = "1")]
+        PlanId(::prost::alloc::string::String),
+        /// By its document, which must be the one that the server saved.
+        #[prost(bytes, tag = "2")]
+        Document(::prost::alloc::vec::Vec<u8>),
+    }
+}
+impl ::prost::Name for CheckPlanRequest {
+    const NAME: &'static str = "CheckPlanRequest";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.CheckPlanRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.CheckPlanRequest".into()
+    }
+}
+/// What has changed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckPlanResponse {
+    /// The plan's id (`pln_…`).
+    #[prost(string, tag = "1")]
+    pub plan_id: ::prost::alloc::string::String,
+    /// Each change in one line; none when the plan still holds.
+    #[prost(string, repeated, tag = "2")]
+    pub changes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The rollout that carries it out already (`rol_…`): then nothing is compared any more.
+    #[prost(string, tag = "3")]
+    pub rollout_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CheckPlanResponse {
+    const NAME: &'static str = "CheckPlanResponse";
+    const PACKAGE: &'static str = "fleetd.rollout.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.rollout.v1.CheckPlanResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.rollout.v1.CheckPlanResponse".into()
+    }
+}
 /// Asks to start what was planned.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartRolloutRequest {
@@ -1632,6 +1685,33 @@ pub mod rollout_service_client {
                 .insert(GrpcMethod::new("fleetd.rollout.v1.RolloutService", "GetPlan"));
             self.inner.unary(req, path, codec).await
         }
+        /// Says what has changed since a plan was made. A start would be refused for the same reasons.
+        pub async fn check_plan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckPlanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckPlanResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleetd.rollout.v1.RolloutService/CheckPlan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleetd.rollout.v1.RolloutService", "CheckPlan"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Computes what it would take to give devices of a rollout back what they ran before, and saves it: one plan for each
         /// release that is gone back to. Each is started like any other.
         pub async fn plan_rollback(
@@ -1987,6 +2067,14 @@ pub mod rollout_service_server {
             &self,
             request: tonic::Request<super::GetPlanRequest>,
         ) -> std::result::Result<tonic::Response<super::GetPlanResponse>, tonic::Status>;
+        /// Says what has changed since a plan was made. A start would be refused for the same reasons.
+        async fn check_plan(
+            &self,
+            request: tonic::Request<super::CheckPlanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckPlanResponse>,
+            tonic::Status,
+        >;
         /// Computes what it would take to give devices of a rollout back what they ran before, and saves it: one plan for each
         /// release that is gone back to. Each is started like any other.
         async fn plan_rollback(
@@ -2253,6 +2341,51 @@ pub mod rollout_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetPlanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleetd.rollout.v1.RolloutService/CheckPlan" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckPlanSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::CheckPlanRequest>
+                    for CheckPlanSvc<T> {
+                        type Response = super::CheckPlanResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CheckPlanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::check_plan(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckPlanSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

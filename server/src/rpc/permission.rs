@@ -78,6 +78,7 @@ const SERVICES: [(&str, Methods); 16] = [
             ("PlanRollout", DEPLOYER),
             ("PlanRollback", DEPLOYER),
             ("GetPlan", VIEWER),
+            ("CheckPlan", VIEWER),
             ("StartRollout", DEPLOYER),
             ("GetRollout", VIEWER),
             ("ListRollouts", VIEWER),

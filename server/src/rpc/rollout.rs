@@ -62,12 +62,14 @@ impl Rollouts {
     /// The saved plan that a request means.
     fn plan_of(&self, asked: Option<&start_rollout_request::Plan>) -> Result<Plan, CallError> {
         match asked {
-            Some(start_rollout_request::Plan::PlanId(id)) => {
-                Ok(Plan::clone(self.backend.catalog.plan(parsed(id, "plan_id")?)?.plan()))
-            }
+            Some(start_rollout_request::Plan::PlanId(id)) => self.saved_plan(id),
             Some(start_rollout_request::Plan::Document(document)) => planning::read_document(&self.backend, document),
             None => Err(CallError::Missing { field: "plan" }),
         }
+    }
+
+    fn saved_plan(&self, id: &str) -> Result<Plan, CallError> {
+        Ok(Plan::clone(self.backend.catalog.plan(parsed(id, "plan_id")?)?.plan()))
     }
 
     /// A rollout as it stands now.
@@ -148,6 +150,28 @@ impl RolloutService for Rollouts {
         let document = planning::document(&self.backend, &known).await?;
         let (devices, next_page_token) = known.page(asked.verdict(), asked.page_size, &asked.page_token)?;
         Ok(Response::new(api::GetPlanResponse { plan: Some(known.shown()), devices, next_page_token, document }))
+    }
+
+    async fn check_plan(
+        &self,
+        request: Request<api::CheckPlanRequest>,
+    ) -> Result<Response<api::CheckPlanResponse>, Status> {
+        use api::check_plan_request::Plan as By;
+        let plan = match request.into_inner().plan {
+            Some(By::PlanId(id)) => self.saved_plan(&id)?,
+            Some(By::Document(document)) => planning::read_document(&self.backend, &document)?,
+            None => return Err(CallError::Missing { field: "plan" }.into()),
+        };
+        let rollout = planning::rollout_of(&self.backend, &plan)?;
+        let changes = match rollout {
+            Some(_) => Vec::new(),
+            None => planning::changes(&self.backend, &plan).await?,
+        };
+        Ok(Response::new(api::CheckPlanResponse {
+            plan_id: plan.id.to_string(),
+            changes: changes.iter().map(ToString::to_string).collect(),
+            rollout_id: rollout.map(|rollout| rollout.to_string()).unwrap_or_default(),
+        }))
     }
 
     async fn start_rollout(

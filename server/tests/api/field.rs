@@ -50,6 +50,7 @@ pub(crate) fn whole_requests() -> BTreeMap<&'static str, Value> {
             json!({ "workload": "coffee", "version": "1", "targets": { "all": true } }),
         ),
         ("rollout.v1.RolloutService/GetPlan", json!({ "planId": "pln_0000000000000000" })),
+        ("rollout.v1.RolloutService/CheckPlan", json!({ "planId": "pln_0000000000000000" })),
         ("rollout.v1.RolloutService/StartRollout", json!({ "planId": "pln_0000000000000000" })),
         ("rollout.v1.RolloutService/GetRollout", json!({ "rolloutId": "rol_0000000000000000" })),
         ("rollout.v1.RolloutService/WatchRollout", json!({ "rolloutId": "rol_0000000000000000" })),

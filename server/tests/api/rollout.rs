@@ -39,6 +39,28 @@ async fn a_plan_says_what_would_happen_to_each_device() {
 }
 
 #[tokio::test]
+async fn a_plan_is_compared_with_the_fleet_without_a_start() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let names = world.devices(2).await;
+    let planned = on(&world, "PlanRollout", plan_of(json!({ "all": true }))).await.expect("a plan");
+    let (id, document) = (&planned["plan"]["id"], &planned["document"]);
+    let same = on(&world, "CheckPlan", json!({ "planId": id })).await.expect("it is saved");
+    assert_eq!((&same["planId"], count(&same["changes"])), (id, 0));
+    let hold = json!({ "device": names[1], "reason": "trade fair" });
+    world.call("device.v1.DeviceService/HoldDevice", hold).await.expect("it is there");
+    let changed = on(&world, "CheckPlan", json!({ "document": document })).await.expect("it is what was saved");
+    assert_eq!(count(&changed["changes"]), 1);
+    let change = text(&changed["changes"][0]);
+    assert!(change.starts_with(&format!("{}: planned was install, now it is blocked", names[1])), "{change}");
+    let refused = on(&world, "StartRollout", json!({ "planId": id })).await;
+    refuses(refused, "failed_precondition", "rollout.plan_stale");
+    let started = on(&world, "StartRollout", json!({ "planId": id, "onlyPlanned": true })).await.expect("what is left");
+    let checked = on(&world, "CheckPlan", json!({ "planId": id })).await.expect("it is saved");
+    assert_eq!((&checked["rolloutId"], count(&checked["changes"])), (&started["rollout"]["id"], 0));
+}
+
+#[tokio::test]
 async fn targets_that_mean_nothing_or_nobody_are_refused() {
     let world = World::start().await;
     world.with_release("1.0.0").await;

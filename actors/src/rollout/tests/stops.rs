@@ -180,3 +180,20 @@ fn another_rollout_is_not_stopped_by_the_hold_of_the_one_whose_place_it_took() {
     bench.input(Input::DeviceSuperseded { device: local(1), by: RolloutId::from_bytes([8; 10]) });
     assert!(bench.story().contains("lift on otter-1"));
 }
+
+#[test]
+fn whoever_is_away_while_a_stopped_rollout_goes_on_and_ends_gets_its_assignment_all_the_same() {
+    let mut bench = Bench::of_three();
+    bench.report(1, Phase::Healthy);
+    bench.pause();
+    for index in 2..=3 {
+        bench.input(Input::DevicePresence { device: local(index), offline_since: Some(Wall(1)) });
+    }
+    bench.resume();
+    assert_eq!(bench.phase(), RolloutPhase::Succeeded, "the two that are away keep nobody waiting");
+    bench.effects.clear();
+    for index in 2..=3 {
+        bench.input(Input::DeviceLifted { device: local(index), is_held: false });
+    }
+    assert_eq!(bench.assigned(), [local(2), local(3)]);
+}

@@ -47,7 +47,7 @@ impl Start {
 }
 
 /// Takes a plan by its id, or its document from a file.
-fn read_plan(text: &str) -> Result<start_rollout_request::Plan, CommandError> {
+pub(super) fn read_plan(text: &str) -> Result<start_rollout_request::Plan, CommandError> {
     if text.parse::<PlanId>().is_ok() {
         return Ok(start_rollout_request::Plan::PlanId(text.to_owned()));
     }

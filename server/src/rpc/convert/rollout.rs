@@ -2,11 +2,10 @@
 
 use fleetd_actors::report::Phase;
 use fleetd_actors::rollout::plan::{Plan, PlannedDevice};
-use fleetd_actors::rollout::status::{DeviceProgress, DeviceStatus, RolloutHeader, Stage, StageTimer};
-use fleetd_actors::rollout::why::{self, WaveState};
+use fleetd_actors::rollout::status::{DeviceProgress, DeviceStatus, RolloutCounts, RolloutHeader, Stage, StageTimer};
+use fleetd_actors::rollout::why::{self, Tally, WaveState};
 use fleetd_proto::fleetd::rollout::v1::{self as rollout, RolloutDeviceState, RolloutWaveState};
 use fleetd_sync_core::commit::Revision;
-use fleetd_sync_core::id::LocalId;
 use fleetd_sync_core::time::Wall;
 
 use super::device::phase;
@@ -14,16 +13,14 @@ use super::{count, strategy};
 use crate::record::rollout::state;
 use crate::record::timestamp;
 
-/// A rollout as the API shows it.
-pub(crate) fn rollout<'a>(
+/// A rollout as the API shows it. It costs the same however many devices it has.
+pub(crate) fn rollout(
     (header, revision): (&RolloutHeader, Revision),
     plan: &Plan,
-    progress_of: impl Fn(LocalId) -> Option<&'a DeviceProgress>,
+    tally: &Tally,
     now: Wall,
 ) -> rollout::Rollout {
-    let all = plan.devices.iter().filter_map(|device| progress_of(device.local));
-    let of_waves = why::count_waves(plan, &progress_of);
-    let (failures, failures_allowed) = why::failures(header, plan, &of_waves);
+    let (failures, failures_allowed) = why::failures(header, plan, &tally.waves);
     let stage_until = match header.wave.timer {
         StageTimer::Until(until) => Some(timestamp(until)),
         StageTimer::Unbounded | StageTimer::Left(_) => None,
@@ -39,32 +36,23 @@ pub(crate) fn rollout<'a>(
         created_at: Some(timestamp(header.created_at)),
         created_by: header.created_by.clone(),
         ended_at: header.ended_at.map(timestamp),
-        counts: Some(counts(all)),
+        counts: Some(counts(&tally.all)),
         revision: revision.0,
         strategy: Some(strategy::show(&plan.strategy)),
         wave: header.wave.number.saturating_add(1),
-        waves: waves(header, plan, progress_of),
+        waves: waves(header, &tally.waves),
         stage_until,
         failures: count(failures),
         failures_allowed: count(failures_allowed),
         hold_id: header.hold.map(|hold| hold.to_string()).unwrap_or_default(),
         ordered_hold_id: header.ordered.as_ref().map(|order| order.hold.to_string()).unwrap_or_default(),
         rollback_of: plan.rollback.map(|rollback| rollback.of.to_string()).unwrap_or_default(),
-        explanation: why::explain(header, plan, &of_waves, now),
+        explanation: why::explain(header, plan, &tally.waves, now),
     }
 }
 
-fn waves<'a>(
-    header: &RolloutHeader,
-    plan: &Plan,
-    progress_of: impl Fn(LocalId) -> Option<&'a DeviceProgress>,
-) -> Vec<rollout::RolloutWave> {
-    let mut of_waves = vec![Vec::new(); usize::try_from(plan.wave_count()).unwrap_or(0)];
-    for device in plan.assigned() {
-        let wave = device.place.and_then(|place| of_waves.get_mut(usize::try_from(place.wave).ok()?));
-        wave.into_iter().for_each(|wave| wave.extend(progress_of(device.local)));
-    }
-    let wave = |(index, devices): (u32, Vec<&'a DeviceProgress>)| {
+fn waves(header: &RolloutHeader, waves: &[RolloutCounts]) -> Vec<rollout::RolloutWave> {
+    let wave = |(index, of_wave): (u32, &RolloutCounts)| {
         let state = match WaveState::of(header, index) {
             WaveState::Waiting => RolloutWaveState::Waiting,
             WaveState::Newest(Stage::Rolling) => RolloutWaveState::Rolling,
@@ -76,32 +64,25 @@ fn waves<'a>(
         rollout::RolloutWave {
             number: index.saturating_add(1),
             state: state.into(),
-            counts: Some(counts(devices)),
+            counts: Some(counts(of_wave)),
             since: (index == header.wave.number).then(|| timestamp(header.wave.since)),
         }
     };
-    (0..).zip(of_waves).map(wave).collect()
+    (0..).zip(waves).map(wave).collect()
 }
 
-/// Counts how many devices have come how far.
-pub(crate) fn counts<'a>(devices: impl IntoIterator<Item = &'a DeviceProgress>) -> rollout::RolloutCounts {
-    let mut counts = rollout::RolloutCounts::default();
-    for progress in devices {
-        match &progress.status {
-            DeviceStatus::Pending | DeviceStatus::Assigned => {
-                counts.waiting += 1;
-                counts.offline += u32::from(progress.is_offline());
-            }
-            DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => counts.installing += 1,
-            DeviceStatus::Waits(_) => (counts.installing, counts.at_gate) = (counts.installing + 1, counts.at_gate + 1),
-            // One that had the release already runs it, and has proven it.
-            DeviceStatus::Healthy | DeviceStatus::Unchanged => counts.healthy += 1,
-            DeviceStatus::Restored(_) => counts.restored += 1,
-            DeviceStatus::Failed(_) => counts.failed += 1,
-            DeviceStatus::Skipped(_) => counts.skipped += 1,
-        }
+fn counts(counts: &RolloutCounts) -> rollout::RolloutCounts {
+    rollout::RolloutCounts {
+        waiting: count(counts.pending + counts.assigned),
+        offline: count(counts.offline),
+        installing: count(counts.acknowledged + counts.installing + counts.waits),
+        at_gate: count(counts.waits),
+        // One that had the release already runs it, and has proven it.
+        healthy: count(counts.healthy + counts.unchanged),
+        restored: count(counts.restored),
+        failed: count(counts.failed),
+        skipped: count(counts.skipped),
     }
-    counts
 }
 
 /// One device of a rollout, as the API shows it.

@@ -86,10 +86,15 @@ pub(super) async fn compose(
     Ok(plan)
 }
 
+/// What has changed since a plan was made that nobody has started.
+pub(super) async fn changes(backend: &Backend, plan: &Plan) -> Result<Vec<StaleReason>, CallError> {
+    Ok(plan_again(backend, plan).await?.reasons)
+}
+
 /// Checks that a saved plan may start now: its release still counts, nobody has started it, and planning again would
 /// say the same of every device.
 pub(super) async fn check_start(backend: &Backend, plan: &Plan) -> Result<(), CallError> {
-    let Again { reasons, .. } = plan_again(backend, plan).await?;
+    let reasons = changes(backend, plan).await?;
     if reasons.is_empty() { Ok(()) } else { Err(CallError::StalePlan { plan: plan.id, reasons }) }
 }
 

@@ -7,6 +7,7 @@ use fleetd_actors::orders::Standstill;
 use fleetd_actors::rollout::Rollout;
 use fleetd_actors::rollout::plan::{Plan, PlannedDevice};
 use fleetd_actors::rollout::status::{DeviceProgress, RolloutHeader};
+use fleetd_actors::rollout::why::Tally;
 use fleetd_proto::fleetd::rollout::v1 as api;
 use fleetd_proto::fleetd::rollout::v1::RolloutDeviceState;
 use fleetd_sync_core::commit::{Revision, Space};
@@ -27,6 +28,7 @@ pub(super) struct Standing {
     pub(super) progress: BTreeMap<LocalId, DeviceProgress>,
     /// The revisions of the devices' records, of those that have come further than the plan left them.
     pub(super) revisions: BTreeMap<LocalId, Revision>,
+    tally: Tally,
     known: Arc<KnownPlan>,
     planned: BTreeMap<LocalId, usize>,
 }
@@ -44,9 +46,10 @@ impl Standing {
             Ok(())
         })?;
         let machine = Rollout::load(header.clone(), Arc::clone(known.plan()), stored);
-        let progress = machine.devices().map(|(device, progress)| (device, progress.clone())).collect();
+        let progress: BTreeMap<_, _> = machine.devices().map(|(device, progress)| (device, progress.clone())).collect();
+        let tally = Tally::of(known.plan(), |device| progress.get(&device));
         let planned = known.plan().devices.iter().enumerate().map(|(index, device)| (device.local, index)).collect();
-        Ok(Self { header, revision, progress, revisions, known, planned })
+        Ok(Self { header, revision, progress, revisions, tally, known, planned })
     }
 
     /// The plan that it carries out.
@@ -74,14 +77,21 @@ impl Standing {
         let Some(found) = backend.store().get(Space::Assignment, &key)? else { return Ok(false) };
         let (device, progress) = record::rollout::decode_progress(&found.value)?;
         self.revisions.insert(device, found.revision);
-        let before = self.progress.insert(device, progress);
-        Ok(before.as_ref() != self.progress.get(&device))
+        let planned = self.planned.get(&device).and_then(|index| self.known.plan().devices.get(*index));
+        let before = self.progress.get(&device);
+        if before == Some(&progress) {
+            return Ok(false);
+        }
+        if let Some(planned) = planned {
+            self.tally.recount(planned, before, &progress);
+        }
+        self.progress.insert(device, progress);
+        Ok(true)
     }
 
     /// The rollout as the API shows it.
     pub(super) fn rollout(&self, now: Wall) -> api::Rollout {
-        let progress_of = |device| self.progress.get(&device);
-        convert::rollout::rollout((&self.header, self.revision), self.known.plan(), progress_of, now)
+        convert::rollout::rollout((&self.header, self.revision), self.known.plan(), &self.tally, now)
     }
 
     /// One device as the API shows it.
