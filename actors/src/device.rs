@@ -541,14 +541,16 @@ impl Device {
     /// lanes have reached this server.
     fn mint(&mut self, now: Now, turn: &mut DeviceTurn) {
         let (Some(record), true) = (&self.record, self.may_mint()) else { return };
-        if record.membership == Membership::Recovered {
-            return; // What its lane says stays, until an operator has looked.
-        }
+        let is_recovered = record.membership == Membership::Recovered;
         let document = DocumentId::Desired(self.local);
         let Some(lane) = self.replica.own_lane() else { return };
         let empty = BTreeMap::new();
         let state = self.replica.lane_state(document, lane).unwrap_or(&empty);
-        let ops = wanted::difference(&standing::asked(record, &self.orders), state);
+        let mut ops = wanted::difference(&standing::asked(record, &self.orders), state);
+        if is_recovered {
+            // What its lane says stays, until an operator has looked; what stops the whole fleet stops it, too.
+            ops.retain(wanted::is_about_hold);
+        }
         if !ops.is_empty() && self.unwritten.is_none() {
             self.unwritten = Some(state.clone());
         }

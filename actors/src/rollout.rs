@@ -85,6 +85,14 @@ pub enum Input {
         /// Why, or who.
         reason: String,
     },
+    /// Take it back also where it has ended: devices that follow later, or whose turn has not come, get nothing of it any
+    /// more.
+    TakeBack {
+        /// Answered by [`Effect::Answer`].
+        operation: OperationId,
+        /// Why, or who.
+        reason: String,
+    },
     /// Stop it, until it is resumed.
     Pause {
         /// Answered by [`Effect::Answer`].
@@ -388,6 +396,7 @@ impl Machine for Rollout {
         match input {
             Input::Start { operation, caller, plan } => self.on_start(now, operation, caller, plan, turn),
             Input::Abort { operation, reason } => self.on_abort(now, operation, reason, turn),
+            Input::TakeBack { operation, reason } => self.on_take_back(now, operation, reason, turn),
             Input::Pause { operation, reason } => self.on_pause(now, operation, reason, turn),
             Input::Resume { operation } => self.on_resume(now, operation, turn),
             Input::Approve { operation, wave } => self.on_approve(now, operation, wave, turn),
@@ -474,6 +483,7 @@ impl Rollout {
             stops: 0,
             ordered: None,
             failures_accepted: 0,
+            taken_back: None,
         };
         let mut run = RolloutRun::new(header, Arc::clone(&plan));
         run.header.wave.timer = StageTimer::Until(now.wall + run.wave_time(0, now.wall));
@@ -492,6 +502,22 @@ impl Rollout {
             Some(run) if run.header.phase.is_ended() => Err(RolloutError::Ended { rollout, phase: run.header.phase }),
             Some(run) => {
                 run.abort(now, reason, turn);
+                Ok(())
+            }
+        };
+        turn.effect(Effect::Answer { operation, result });
+    }
+
+    fn on_take_back(&mut self, now: Now, operation: OperationId, reason: String, turn: &mut RolloutTurn) {
+        let rollout = self.id;
+        let result = match &mut self.run {
+            None => Err(RolloutError::NotStarted { rollout }),
+            Some(run) => {
+                match (run.header.phase.is_ended(), run.header.is_called_back()) {
+                    (false, _) => run.abort(now, reason, turn),
+                    (true, false) => run.take_back(now, reason, turn),
+                    (true, true) => {}
+                }
                 Ok(())
             }
         };
@@ -590,8 +616,7 @@ impl Rollout {
 
     fn on_lifted(&mut self, now: Now, device: LocalId, is_held: bool, turn: &mut RolloutTurn) {
         // Also of one that was resumed and has ended since, those that are away follow.
-        let goes_on = |phase| matches!(phase, RolloutPhase::Running | RolloutPhase::Succeeded);
-        let is_going_on = self.header().is_some_and(|header| goes_on(header.phase));
+        let is_going_on = self.header().is_some_and(RolloutHeader::goes_on);
         self.change(now, device, turn, |progress| {
             if progress.owed != Owed::Lift {
                 return;
@@ -616,8 +641,7 @@ impl Rollout {
     ) {
         let Some(run) = &mut self.run else { return };
         let (rollout, attempt) = (self.id, run.plan.attempt);
-        let running = matches!(run.header.phase, RolloutPhase::Running | RolloutPhase::Succeeded);
-        let aborted = run.header.phase == RolloutPhase::Aborted;
+        let (running, aborted) = (run.header.goes_on(), run.header.is_called_back());
         run.change(now, device, turn, |progress| match (assigned, running) {
             (Some(assigned), _) if !aborted && assigned == (rollout, attempt) => {
                 if progress.owed == Owed::Assign {
@@ -649,7 +673,7 @@ impl Rollout {
             });
         }
         let Some(status) = status_of(report) else { return };
-        let aborted = run.header.phase == RolloutPhase::Aborted;
+        let aborted = run.header.is_called_back();
         let running = run.header.phase == RolloutPhase::Running;
         run.change(now, device, turn, |progress| {
             if progress.owed == Owed::Assign {

@@ -11,6 +11,7 @@ mod order;
 mod packing;
 mod presence;
 mod release;
+mod rollback;
 mod rollout;
 mod trust;
 mod walk;

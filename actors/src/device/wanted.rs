@@ -90,6 +90,16 @@ pub fn assigned_release(wanted: &Wanted, workload: &WorkloadName) -> Option<(Ver
     Some((version, attempt.unwrap_or(0)))
 }
 
+/// The releases that stand in the rows, by their signed manifests, each with its attempt.
+pub fn assigned_attempts(wanted: &Wanted) -> impl Iterator<Item = (ArtifactDigest, u32)> {
+    wanted.iter().filter_map(|(path, value)| {
+        let of_workload = path.as_str().strip_suffix("/manifest")?;
+        let Value::Bytes(bytes) = value else { return None };
+        let attempt = integer(wanted, &format!("{of_workload}/attempt").parse().ok()?)?;
+        Some((ArtifactDigest::from_slice(bytes)?, u32::try_from(attempt).ok()?))
+    })
+}
+
 /// When the device may switch to the release that stands in the rows; `None` when they do not say.
 #[must_use]
 pub fn assigned_terms(wanted: &Wanted, workload: &WorkloadName) -> Option<DeviceTerms> {
@@ -145,6 +155,15 @@ pub fn holds(wanted: &Wanted) -> impl Iterator<Item = (HoldId, Option<WorkloadNa
         let (hold, workload) = resolve::read_hold_path(path)?;
         Some((hold, workload, reason.clone()))
     })
+}
+
+/// Says whether a change places a hold, or ends one.
+#[must_use]
+pub fn is_about_hold(op: &Op) -> bool {
+    match op {
+        Op::Set { path, .. } | Op::Delete { path } => resolve::read_hold_path(path).is_some(),
+        Op::Unknown { .. } => false,
+    }
 }
 
 /// The rows after some changes.
@@ -204,6 +223,7 @@ mod tests {
         let (first, second) = (assignment(&mut entropy, "1.0"), assignment(&mut entropy, "2.0"));
         assign(&mut wanted, &first);
         assign(&mut wanted, &second);
+        assert_eq!(assigned_attempts(&wanted).collect::<Vec<_>>(), [(second.manifest, 1)]);
         assert!(!withdraw(&mut wanted, first.rollout, &first.workload));
         assert_eq!(assigned_release(&wanted, &second.workload), Some(("2.0".parse().unwrap(), 1)));
         assert!(withdraw(&mut wanted, second.rollout, &second.workload));

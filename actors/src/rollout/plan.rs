@@ -188,10 +188,12 @@ impl PlannedDevice {
         self.verdict.is_assigned()
     }
 
-    /// Says whether the same would happen; why exactly nothing does may be said in other words.
-    fn comes_to_the_same(&self, other: &Self) -> bool {
+    /// Says whether the same would happen; why exactly nothing does may be said in other words, and who goes back does so
+    /// from whatever it has come to.
+    fn comes_to_the_same(&self, other: &Self, is_way_back: bool) -> bool {
         let is_same = match (&self.verdict, &other.verdict) {
             (Verdict::Blocked { by, .. }, Verdict::Blocked { by: other, .. }) => by == other,
+            (verdict, other) if is_way_back && verdict.is_assigned() => other.is_assigned(),
             (verdict, other) => verdict == other,
         };
         is_same && self.artifact == other.artifact && (self.zone == other.zone || !self.is_assigned())
@@ -539,7 +541,7 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
             (Some(planned), Some(row)) => {
                 let again = plan_device(&plan.release, terms, row, &mut zones);
                 let is_zone_alone = again.verdict == planned.verdict && again.zone != planned.zone;
-                (!again.comes_to_the_same(planned)).then(|| match is_zone_alone {
+                (!again.comes_to_the_same(planned, plan.rollback.is_some())).then(|| match is_zone_alone {
                     true => StaleReason::ZoneChanged {
                         name: again.name,
                         planned: zone_name(planned.zone.as_ref()),
@@ -587,7 +589,9 @@ impl Plan {
             let row = rows.get(&planned.local)?;
             let again = plan_device(&self.release, &self.strategy.terms, row, &mut zones);
             // Its wave is the one that was planned.
-            again.comes_to_the_same(planned).then_some(PlannedDevice { place: planned.place, ..again })
+            again
+                .comes_to_the_same(planned, self.rollback.is_some())
+                .then_some(PlannedDevice { place: planned.place, ..again })
         };
         let devices: Vec<_> = self.devices.iter().filter_map(&mut again).collect();
         let named = devices.iter().map(|device| device.local.to_string()).collect();

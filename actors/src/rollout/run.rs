@@ -104,8 +104,11 @@ impl RolloutRun {
     /// follows from plan and header, and is not stored for each device.
     pub(super) fn begin_unbounded(&self, device: LocalId, progress: &mut DeviceProgress) {
         let Some(place) = self.places.get(&device) else { return };
-        let goes_on = matches!(self.header.phase, RolloutPhase::Running | RolloutPhase::Succeeded);
-        if goes_on && self.header.has_begun(place.wave) && progress.is_queued() && !self.plan.strategy.is_capped() {
+        if self.header.goes_on()
+            && self.header.has_begun(place.wave)
+            && progress.is_queued()
+            && !self.plan.strategy.is_capped()
+        {
             progress.owed = Owed::Assign;
             if place.wave > 0 {
                 // Who was away when it was planned may be back: its actor tells as soon as it has the assignment.
@@ -240,8 +243,7 @@ impl RolloutRun {
 
     /// Says whether devices get their assignments one after the other, as places become free.
     fn is_admitting(&self) -> bool {
-        let goes_on = matches!(self.header.phase, RolloutPhase::Running | RolloutPhase::Succeeded);
-        goes_on && self.plan.strategy.is_capped()
+        self.header.goes_on() && self.plan.strategy.is_capped()
     }
 
     pub(super) fn on_due(&mut self, now: Now, turn: &mut RolloutTurn) {
@@ -371,8 +373,8 @@ impl RolloutRun {
         let header = &self.header;
         assert_eq!(self.counts.total(), self.plan.devices.len(), "{}: a device is lost or doubled", header.rollout);
         assert!(
-            header.phase != RolloutPhase::Aborted || self.counts.under_way() == 0,
-            "{}: an aborted rollout still has devices under way",
+            !header.is_called_back() || self.counts.under_way() == 0,
+            "{}: a rollout that was taken back still has devices under way",
             header.rollout
         );
         assert_eq!(

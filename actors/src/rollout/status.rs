@@ -134,6 +134,8 @@ pub struct RolloutHeader {
     pub ordered: Option<Standstill>,
     /// Failures that an operator had before the eyes and went on: they count against the budget no more.
     pub failures_accepted: u32,
+    /// Who took it back after it had ended, if somebody did: whoever has not got the release by then gets it no more.
+    pub taken_back: Option<String>,
 }
 
 impl RolloutHeader {
@@ -141,6 +143,18 @@ impl RolloutHeader {
     #[must_use]
     pub const fn has_begun(&self, wave: u32) -> bool {
         wave <= self.wave.number
+    }
+
+    /// Says whether whoever has not got the release still gets it: in its turn, or once it is back.
+    #[must_use]
+    pub const fn goes_on(&self) -> bool {
+        matches!(self.phase, RolloutPhase::Running | RolloutPhase::Succeeded) && self.taken_back.is_none()
+    }
+
+    /// Says whether the devices were called back that had not come to their end.
+    #[must_use]
+    pub const fn is_called_back(&self) -> bool {
+        matches!(self.phase, RolloutPhase::Aborted) || self.taken_back.is_some()
     }
 }
 

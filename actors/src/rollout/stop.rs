@@ -117,6 +117,15 @@ impl RolloutRun {
         self.tell(turn);
     }
 
+    /// Calls devices back after the end: those that would follow later, and those whose turn was still to come.
+    pub(super) fn take_back(&mut self, now: Now, reason: String, turn: &mut RolloutTurn) {
+        self.header.taken_back = Some(reason);
+        turn.persist(Record::Rollout(Box::new(self.header.clone())));
+        let devices: Vec<_> = self.plan.assigned().map(|device| device.local).collect();
+        devices.into_iter().for_each(|device| self.change(now, device, turn, call_back));
+        self.tell(turn);
+    }
+
     /// Ends the rollout. Devices of an aborted one are called back unless they have come to their end; of a failed one
     /// those that fell silent, which must not begin again once they are back. No hold of it outlives it.
     pub(super) fn end(&mut self, now: Now, phase: RolloutPhase, reason: String, turn: &mut RolloutTurn) {

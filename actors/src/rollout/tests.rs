@@ -151,6 +151,10 @@ impl Bench {
         self.input(Input::Abort { operation: OperationId::from_bytes([5; 8]), reason: "ada".to_owned() });
     }
 
+    fn take_back(&mut self) {
+        self.input(Input::TakeBack { operation: OperationId::from_bytes([9; 8]), reason: "ada".to_owned() });
+    }
+
     fn input(&mut self, input: Input) {
         self.step(|machine, now, turn| machine.handle(now, input.clone(), turn));
     }
@@ -588,6 +592,7 @@ enum Happening {
     Restart,
     Wait(u64),
     Abort,
+    TakeBack,
     Pause,
     Resume,
     Approve,
@@ -605,6 +610,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Restart),
         2 => (0..60_u64).prop_map(Happening::Wait),
         1 => Just(Happening::Abort),
+        1 => Just(Happening::TakeBack),
         1 => Just(Happening::Pause),
         2 => Just(Happening::Resume),
         2 => Just(Happening::Approve),
@@ -627,6 +633,7 @@ fn happen(bench: &mut Bench, happening: &Happening) {
         Happening::Restart => bench.restart(),
         Happening::Wait(seconds) => bench.advance(Duration::from_secs(seconds)),
         Happening::Abort => bench.abort(),
+        Happening::TakeBack => bench.take_back(),
         Happening::Pause => bench.pause(),
         Happening::Resume => bench.resume(),
         Happening::Approve => bench.approve(None),

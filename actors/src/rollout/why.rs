@@ -94,6 +94,9 @@ pub fn explain(header: &RolloutHeader, plan: &Plan, waves: &[RolloutCounts], now
         RolloutPhase::Failed => said.push(format!("It has failed{reason}.")),
         RolloutPhase::Aborted => said.push(format!("It was aborted{reason}.")),
     }
+    if let Some(by) = &header.taken_back {
+        said.push(format!("It was taken back since: {by}. Whoever had not got the release does not get it any more."));
+    }
     if header.phase.is_stopped() {
         said.push(
             "Nobody else is assigned. Whoever is and has not switched is held, and what is healthy stays.".to_owned(),

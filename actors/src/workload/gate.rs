@@ -12,7 +12,7 @@ use fleetd_sync_core::id::OperationId;
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::{ClockFloor, ClockQuality, Monotonic, Now};
 
-use super::record::{Deferral, Install, Step};
+use super::record::{Deferral, Install, Step, Target};
 use super::{Effect, Workload, WorkloadTurn};
 use crate::report::Waits;
 use crate::window::{Calendar, DeviceTerms, Zone};
@@ -95,15 +95,6 @@ impl Workload {
         }
     }
 
-    /// Says whether the present assignment bounds when it may be switched to.
-    pub(super) fn has_windows(&self) -> bool {
-        match self.assignment.as_ref().and_then(|assignment| assignment.terms.as_ref()) {
-            Some(AssignedTerms::Known(terms)) => terms.calendar.is_bounded(),
-            Some(AssignedTerms::Unknown { .. }) => true,
-            None => false,
-        }
-    }
-
     /// What it has been told may have changed: it is looked again at once.
     pub(super) fn look_again(&mut self) {
         if matches!(self.record.install, Some(Install { step: Step::Wait(_), .. })) {
@@ -176,6 +167,15 @@ impl Workload {
         };
         let allowed = self.use_limit_up(now, limit)?;
         Some((waits, again.min(allowed)))
+    }
+
+    /// Begins to count how long a release is put off. One that was undone by a hold, and comes again by the same rollout,
+    /// has used up what it has used up.
+    pub(super) fn count_veto_of(&mut self, target: &Target) {
+        let asked = Some((target.manifest, target.rollout));
+        if self.record.veto_of != asked {
+            (self.record.veto_of, self.record.veto_used) = (asked, Duration::ZERO);
+        }
     }
 
     /// Takes time of the limit; gives how long that lasts, or `None` when the limit is used up.

@@ -193,6 +193,7 @@ impl Workload {
             {
                 // Another try, or another rollout, of what is on its way: it goes on under the new name.
                 install.target = target.clone();
+                self.record.veto_of = Some((target.manifest, target.rollout));
                 if let Step::Watch { reboots } = &mut install.step {
                     // A new try is not blamed for the restarts that the one before it went through.
                     *reboots = 0;
@@ -233,19 +234,14 @@ impl Workload {
             }
             _ => {
                 self.record.removal = Removal::None;
-                self.record.veto_used = Duration::ZERO;
+                self.count_veto_of(&target);
                 // What ran before lies on the disk, verified: there is nothing to fetch.
                 let previous = self.record.previous.as_ref().filter(|previous| {
                     previous.digest == target.manifest
                         && previous.manifest.version == target.version
                         && previous.verdict == Verdict::Good
                 });
-                let step = match previous {
-                    Some(previous) if self.has_windows() => Step::Wait(previous.clone()),
-                    // Nobody at the device puts a way back off.
-                    Some(previous) => Step::Switch(previous.clone()),
-                    None => Step::Pending,
-                };
+                let step = previous.map_or(Step::Pending, |previous| Step::Wait(previous.clone()));
                 self.enter(target, step);
             }
         }

@@ -297,6 +297,8 @@ pub struct WorkloadRecord {
     pub deferral: Option<Deferral>,
     /// How much of its rollout's limit a release has used up by being put off.
     pub veto_used: Duration,
+    /// Which release, and of which rollout.
+    pub veto_of: Option<(ArtifactDigest, Option<RolloutId>)>,
 }
 
 /// A program to start: the artifact in its slot, started as its manifest says.

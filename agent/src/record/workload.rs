@@ -40,6 +40,8 @@ pub(super) fn workload(record: &WorkloadRecord) -> stored::WorkloadRecord {
         removal: removal.into(),
         deferral: record.deferral.as_ref().map(deferral),
         veto_used: Some(record.veto_used).filter(|used| !used.is_zero()).and_then(|used| used.try_into().ok()),
+        veto_manifest_digest: record.veto_of.map(|(manifest, _)| manifest.as_bytes().to_vec()).unwrap_or_default(),
+        veto_rollout_id: record.veto_of.and_then(|(_, rollout)| Some(rollout?.as_bytes().to_vec())).unwrap_or_default(),
     }
 }
 
@@ -191,6 +193,13 @@ pub(super) fn read_workload(message: stored::WorkloadRecord) -> Result<WorkloadR
         removal,
         deferral: message.deferral.map(read_deferral),
         veto_used: message.veto_used.and_then(|used| used.try_into().ok()).unwrap_or(Duration::ZERO),
+        veto_of: match message.veto_manifest_digest.as_slice() {
+            [] => None,
+            digest => {
+                let manifest = ArtifactDigest::from_bytes(fixed("veto_manifest_digest", digest)?);
+                Some((manifest, read_rollout("veto_rollout_id", &message.veto_rollout_id)?))
+            }
+        },
     })
 }
 
@@ -382,6 +391,8 @@ mod tests {
                 reason: "brewing".to_owned(),
             }),
             veto_used: Duration::from_secs(3 * u64::try_from(at).unwrap()),
+            veto_of: (at.is_multiple_of(2))
+                .then(|| (next.digest, (at % 4 == 0).then_some(RolloutId::from_bytes([9; 10])))),
         };
         let full = installs.into_iter().enumerate().map(|(at, install)| full(install, at));
         std::iter::once(WorkloadRecord::default()).chain(full).collect()

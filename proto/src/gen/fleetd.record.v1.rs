@@ -289,6 +289,12 @@ pub struct WorkloadRecord {
     /// How much of its rollout's limit a release has used up by being put off.
     #[prost(message, optional, tag = "52")]
     pub veto_used: ::core::option::Option<::prost_types::Duration>,
+    /// The digest of that release's signed manifest, 32 bytes; empty when none was on its way yet.
+    #[prost(bytes = "vec", tag = "53")]
+    pub veto_manifest_digest: ::prost::alloc::vec::Vec<u8>,
+    /// The rollout that brings it, 10 bytes; empty when none does.
+    #[prost(bytes = "vec", tag = "54")]
+    pub veto_rollout_id: ::prost::alloc::vec::Vec<u8>,
 }
 impl ::prost::Name for WorkloadRecord {
     const NAME: &'static str = "WorkloadRecord";
@@ -2485,6 +2491,9 @@ pub struct RolloutRecord {
     /// The order over the whole fleet that keeps it stopped; absent while none does.
     #[prost(message, optional, tag = "61")]
     pub standstill: ::core::option::Option<StandstillRecord>,
+    /// Who took it back after it had ended; empty when nobody did.
+    #[prost(string, tag = "62")]
+    pub taken_back: ::prost::alloc::string::String,
 }
 impl ::prost::Name for RolloutRecord {
     const NAME: &'static str = "RolloutRecord";
@@ -2729,7 +2738,7 @@ pub struct RolloutInput {
     /// Which.
     #[prost(
         oneof = "rollout_input::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
     )]
     pub kind: ::core::option::Option<rollout_input::Kind>,
 }
@@ -2783,6 +2792,9 @@ pub mod rollout_input {
         /// What stands over the whole fleet and concerns the rollout.
         #[prost(message, tag = "15")]
         Ordered(super::OrderedInput),
+        /// Take it back also where it has ended.
+        #[prost(message, tag = "16")]
+        TakeBack(super::AbortRolloutInput),
     }
 }
 impl ::prost::Name for RolloutInput {

@@ -7,6 +7,7 @@ use fleetd_actors::driver::Driver;
 use fleetd_actors::orders::{Effect, OrderBook, Orders, Record};
 use fleetd_actors::rollout::Input as RolloutInput;
 use fleetd_sync_core::commit::Mutation;
+use fleetd_sync_core::id::RolloutId;
 use fleetd_sync_core::time::Now;
 
 use crate::node::{Later, Shared};
@@ -25,14 +26,12 @@ impl OrdersDriver {
         Self { shared, later }
     }
 
-    /// Tells who is connected, and rollouts that have not ended. A device that is away is told when it connects; a
-    /// rollout that starts asks by itself.
+    /// Tells rollouts that have not ended, and then who is connected: a rollout that hears of the order by what a device
+    /// makes of it would take it for something else. A device that is away is told when it connects; a rollout that starts
+    /// asks by itself.
     fn announce(&self, orders: &Arc<Orders>) {
         *self.shared.orders.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(orders);
         let Some(actors) = self.later.actors() else { return };
-        for device in self.shared.connections.devices() {
-            actors.devices.send(&device, DeviceInput::Orders(Arc::clone(orders)));
-        }
         let store = self.shared.seams.store.as_ref();
         let told = record::rollout::visit_unfinished(store, &mut |header, manifest| {
             if !header.phase.is_ended() {
@@ -40,8 +39,17 @@ impl OrdersDriver {
                 actors.rollouts.send(&header.rollout, RolloutInput::Ordered(standstill));
             }
         });
-        if let Err(error) = told {
-            tracing::error!(%error, "rollouts could not be told what stands over the fleet; its devices are");
+        match told {
+            Ok(unreadable) => unreadable.iter().for_each(|(key, error)| {
+                let rollout = RolloutId::from_slice(key).map(|rollout| rollout.to_string()).unwrap_or_default();
+                tracing::error!(rollout, %error, "a rollout is unreadable, and not told what stands over the fleet");
+            }),
+            Err(error) => {
+                tracing::error!(%error, "rollouts could not be told what stands over the fleet; its devices are");
+            }
+        }
+        for device in self.shared.connections.devices() {
+            actors.devices.send(&device, DeviceInput::Orders(Arc::clone(orders)));
         }
     }
 }

@@ -23,17 +23,6 @@ use super::{ReadRecordError, field, timestamp, wall};
 /// Rollouts that are read at once.
 const PAGE_RECORDS: usize = 1024;
 
-/// Why rollouts cannot be visited.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VisitRolloutsError {
-    /// The store cannot be read.
-    #[error("the store cannot be read")]
-    Read(#[from] ReadError),
-    /// A record is none.
-    #[error("a stored rollout is unreadable")]
-    Record(#[from] ReadRecordError),
-}
-
 /// The changes of the store that keep what a rollout remembers.
 pub fn put(rollout: RolloutId, record: Record, mutations: &mut Vec<Mutation>) {
     match record {
@@ -92,6 +81,7 @@ pub(super) fn header_record(header: &RolloutHeader) -> stored::RolloutRecord {
         stops: header.stops,
         failures_accepted: header.failures_accepted,
         standstill: header.ordered.as_ref().map(standstill_record),
+        taken_back: header.taken_back.clone().unwrap_or_default(),
         ..stored::RolloutRecord::default()
     }
 }
@@ -127,28 +117,41 @@ pub fn decode_plan_attempt(bytes: &[u8]) -> Result<(ArtifactDigest, u32), ReadRe
     Ok((field(manifest, "manifest")?, field(attempt, "attempt")?))
 }
 
-/// Visits the rollouts that have not ended, or still owe a device something, each with the digest of its release.
+/// Visits the rollouts that have not ended, or still owe a device something, each with the digest of its release. Those
+/// that cannot be read keep it from no other: they are given with the reason, each by its key.
 ///
 /// # Errors
-/// [`VisitRolloutsError`], at the first that cannot be read.
+/// [`ReadError`] when the store cannot be read.
 pub fn visit_unfinished(
     store: &dyn StateStore,
     visit: &mut dyn FnMut(&RolloutHeader, ArtifactDigest),
-) -> Result<(), VisitRolloutsError> {
-    let mut range = KeyRange::all();
+) -> Result<Vec<(Vec<u8>, ReadRecordError)>, ReadError> {
+    let (mut range, mut unreadable) = (KeyRange::all(), Vec::new());
     loop {
         let page = store.scan(Space::Rollout, range.clone(), PAGE_RECORDS)?;
-        for (_, found) in &page {
-            let header = decode_header(&found.value)?;
-            if header.ended_at.is_none() || header.is_open {
-                let plan = store.get(Space::Plan, header.plan.as_bytes())?;
-                let plan = field(plan, "plan_id")?;
-                visit(&header, decode_plan_attempt(&plan.value)?.0);
+        for (key, found) in &page {
+            let visited = decode_header(&found.value).and_then(|header| {
+                if header.ended_at.is_none() || header.is_open {
+                    let plan = store.get(Space::Plan, header.plan.as_bytes());
+                    return Ok(Some((header, plan)));
+                }
+                Ok(None)
+            });
+            let read = match visited {
+                Ok(None) => continue,
+                Ok(Some((header, plan))) => {
+                    field(plan?, "plan_id").and_then(|plan| Ok((header, decode_plan_attempt(&plan.value)?.0)))
+                }
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok((header, manifest)) => visit(&header, manifest),
+                Err(error) => unreadable.push((key.clone(), error)),
             }
         }
         match page.last() {
             Some((key, _)) if page.len() == PAGE_RECORDS => range = range.after(key),
-            _ => return Ok(()),
+            _ => return Ok(unreadable),
         }
     }
 }
@@ -186,6 +189,7 @@ pub(super) fn read_header(record: stored::RolloutRecord) -> Result<RolloutHeader
         stops: record.stops,
         failures_accepted: record.failures_accepted,
         ordered,
+        taken_back: Some(record.taken_back).filter(|by| !by.is_empty()),
     })
 }
 
@@ -358,9 +362,56 @@ fn status(word: &str, detail: &str) -> Option<DeviceStatus> {
 #[cfg(test)]
 mod tests {
     use fleetd_actors::report::FaultKind;
+    use fleetd_sync_core::commit::{ActorKey, Batch, Commit as _};
     use fleetd_sync_core::entropy::Entropy;
+    use fleetd_sync_store::memory::MemoryStore;
 
     use super::*;
+
+    fn put_all(store: &MemoryStore, mutations: Vec<Mutation>) {
+        let batch = Batch { actor: ActorKey::only("test"), mutations };
+        store.submit(batch, Box::new(|result| result.unwrap()));
+    }
+
+    fn running(number: u8) -> RolloutHeader {
+        RolloutHeader {
+            rollout: RolloutId::from_bytes([number; 10]),
+            plan: PlanId::from_bytes([number; 10]),
+            phase: RolloutPhase::Running,
+            reason: String::new(),
+            created_at: Wall(1),
+            created_by: "ada".to_owned(),
+            ended_at: None,
+            is_open: true,
+            wave: WaveStanding { number: 0, stage: Stage::Rolling, since: Wall(1), timer: StageTimer::Unbounded },
+            hold: None,
+            stops: 0,
+            failures_accepted: 0,
+            ordered: None,
+            taken_back: None,
+        }
+    }
+
+    #[test]
+    fn one_rollout_that_cannot_be_read_keeps_nobody_from_the_others() {
+        let (store, manifest) = (MemoryStore::immediate(), ArtifactDigest::of(b"manifest"));
+        let mut mutations: Vec<_> = (1..=4).map(|number| put_header(&running(number))).collect();
+        mutations.push(Mutation::Put { space: Space::Rollout, key: vec![2; 10], value: vec![0xff] });
+        for number in [1, 4] {
+            let document = format!("manifest {manifest}\nattempt 1\n");
+            let record = stored::PlanRecord { document, ..stored::PlanRecord::default() };
+            mutations.push(Mutation::Put { space: Space::Plan, key: vec![number; 10], value: record.encode_to_vec() });
+        }
+        put_all(&store, mutations);
+        let mut visited = Vec::new();
+        let unreadable = visit_unfinished(&store, &mut |header, found| {
+            assert_eq!(found, manifest);
+            visited.push(header.rollout);
+        });
+        assert_eq!(visited, [RolloutId::from_bytes([1; 10]), RolloutId::from_bytes([4; 10])]);
+        let unreadable: Vec<_> = unreadable.unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(unreadable, [vec![2; 10], vec![3; 10]], "one is no record, and the plan of one is gone");
+    }
 
     #[test]
     fn every_standing_survives_its_record() {
@@ -386,6 +437,7 @@ mod tests {
                     reason: "smoke".to_owned(),
                     lift: "put it out".to_owned(),
                 }),
+                taken_back: (phase == RolloutPhase::Failed).then(|| "ada".to_owned()),
             };
             assert_eq!(decode_header(&header_record(&header).encode_to_vec()), Ok(header));
         }

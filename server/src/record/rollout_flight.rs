@@ -135,6 +135,10 @@ fn encode_input(input: &Input, plans: &mut Plans) -> Kind {
             let operation_id = operation.as_bytes().to_vec();
             Kind::Abort(stored::AbortRolloutInput { operation_id, reason: reason.clone() })
         }
+        Input::TakeBack { operation, reason } => {
+            let operation_id = operation.as_bytes().to_vec();
+            Kind::TakeBack(stored::AbortRolloutInput { operation_id, reason: reason.clone() })
+        }
         Input::Pause { operation, reason } => {
             let operation_id = operation.as_bytes().to_vec();
             Kind::Pause(stored::PauseRolloutInput { operation_id, reason: reason.clone() })
@@ -276,6 +280,7 @@ fn read_input(kind: Kind, plans: &Plans) -> Result<Input, ReadRecordError> {
             plan: plans.at(start.plan)?,
         },
         Kind::Abort(abort) => Input::Abort { operation: operation(&abort.operation_id)?, reason: abort.reason },
+        Kind::TakeBack(asked) => Input::TakeBack { operation: operation(&asked.operation_id)?, reason: asked.reason },
         Kind::Pause(pause) => Input::Pause { operation: operation(&pause.operation_id)?, reason: pause.reason },
         Kind::Resume(asked) => Input::Resume { operation: operation(&asked)? },
         Kind::Approve(asked) => Input::Approve { operation: operation(&asked.operation_id)?, wave: asked.wave },

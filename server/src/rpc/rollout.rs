@@ -8,8 +8,8 @@ mod watch;
 
 use std::sync::Arc;
 
+use fleetd_actors::rollout;
 use fleetd_actors::rollout::plan::{Plan, Rollback};
-use fleetd_actors::rollout::{self, RolloutError};
 use fleetd_proto::fleetd::rollout::v1 as api;
 use fleetd_proto::fleetd::rollout::v1::rollout_service_server::RolloutService;
 use fleetd_proto::fleetd::rollout::v1::start_rollout_request;
@@ -28,6 +28,7 @@ use super::follower::Messages;
 use super::page::{newest_first, page};
 use super::request_log::Kept;
 use crate::edge::authenticate::Caller;
+use crate::receipt::with_receipt;
 use crate::record;
 
 /// A request by which somebody steers a rollout, of the names that all of them have.
@@ -77,14 +78,13 @@ impl Rollouts {
         Ok(Standing::load(&self.backend, rollout)?.rollout(self.backend.now()))
     }
 
-    /// Ends a rollout that is taken back as a whole, before the way back starts: it begins no other wave meanwhile. A
-    /// start that is cut off between the two is repeated, and finds it ended.
+    /// Takes a rollout back as a whole, before the way back starts: nobody gets its release meanwhile, nor later, also when
+    /// it has ended and some were to follow. A start that is cut off between the two is repeated, and finds that done: the
+    /// request's receipt comes with the start.
     async fn end_for_rollback(&self, caller: &Caller, of: RolloutId) -> Result<(), CallError> {
         let reason = by("rolled back", caller, "");
-        match self.ask(of, |operation| rollout::Input::Abort { operation, reason }).await {
-            Ok(()) | Err(CallError::Rollout(RolloutError::Ended { .. })) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let take_back = self.ask(of, |operation| rollout::Input::TakeBack { operation, reason });
+        with_receipt(Vec::new(), take_back).await
     }
 
     async fn start(

@@ -1,10 +1,12 @@
 //! A server of its own for each test, and a client that says what it is told.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use fleetd_actors::device::record::{DeviceRecord, Membership};
 use fleetd_actors::shell::ShellEngine;
 use fleetd_server::access::{AccessTokens, AccessWish};
 use fleetd_server::artifact_store::memory::MemoryArtifactStore;
@@ -16,11 +18,13 @@ use fleetd_server::edge::rate::Rate;
 use fleetd_server::edge::{Api, serve};
 use fleetd_server::keys::Keys;
 use fleetd_server::node::{Node, Seams, ServerIdentity};
+use fleetd_server::record;
 use fleetd_server::rpc::backend::{Backend, Introduction};
 use fleetd_server::rpc::help::Help;
 use fleetd_server::rpc::routes;
+use fleetd_sync_core::commit::{ActorKey, Batch, Commit as _};
 use fleetd_sync_core::entropy::Entropy;
-use fleetd_sync_core::id::{ArtifactDigest, BootId};
+use fleetd_sync_core::id::{ArtifactDigest, BootId, DeviceId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::name::Platform;
 use fleetd_sync_core::release::{Artifact, Manifest, Probe, SignedManifest};
@@ -304,6 +308,44 @@ impl World {
         names
     }
 
+    /// Puts the record of a device into the store that no actor was loaded for yet: one that has run things is not to be had
+    /// by registering it.
+    pub(crate) fn stored_device(&self, seed: u8, change: impl FnOnce(&mut DeviceRecord)) -> DeviceRecord {
+        let key = device_key(seed).public();
+        let facts = [("platform", "linux/arm64"), ("disk_free_bytes", "1000000000")];
+        let mut record = DeviceRecord {
+            local: key.id().into(),
+            device: DeviceId::from_bytes([seed; 10]),
+            name: format!("otter-{seed}").parse().expect("a name"),
+            key,
+            sealing_key: [0; 32],
+            token: None,
+            membership: Membership::Enrolled,
+            labels: BTreeMap::new(),
+            site: String::new(),
+            facts: facts.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            registered_at: BEGIN,
+            last_heard_at: Some(BEGIN),
+            wanted: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            pins: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            events: VecDeque::new(),
+        };
+        change(&mut record);
+        let mut mutations = Vec::new();
+        record::device::put(&record, &mut mutations);
+        let batch = Batch { actor: ActorKey::only("test"), mutations };
+        self.store.submit(batch, Box::new(|result| result.expect("it is stored")));
+        record
+    }
+
+    /// The digest of a release's signed manifest, of one that [`World::push`] pushes.
+    pub(crate) fn manifest_digest(&self, key: &SecretKey, workload: &str, version: &str) -> ArtifactDigest {
+        let content = format!("#!/bin/sh\necho {workload} {version}\n").into_bytes();
+        self.manifest(workload, version, &content).sign(key).expect("it may be signed").digest()
+    }
+
     /// Delegates a key for releases of some workloads.
     pub(crate) async fn delegate(&self, key: &SecretKey, workloads: &[&str]) {
         let workloads = workloads.iter().map(|name| name.parse().expect("a name")).collect();
@@ -341,7 +383,7 @@ impl World {
             version: version.parse().expect("a version"),
             artifacts: [(Platform::any(), artifact)].into(),
             argv: Vec::new(),
-            environment: std::collections::BTreeMap::new(),
+            environment: BTreeMap::new(),
             probe: Probe::default(),
             user: None,
             stop_grace: std::time::Duration::from_secs(1),

@@ -196,6 +196,28 @@ fn what_a_lost_store_had_asked_comes_back_and_nothing_is_taken_from_the_device()
 }
 
 #[test]
+fn a_stop_of_the_fleet_reaches_a_recovered_device_and_its_end_does_too() {
+    let (mut world, mut far, _) = asked();
+    let wanted = world.device.record().unwrap().wanted.clone();
+    world.lose_store();
+    world.step(Input::Orders(Arc::new(standing::stopped())));
+    let connection = ConnectionId::random(&mut world.entropy);
+    world.recover(connection);
+    world.meet(&mut far);
+    let lane = world.device.replica().own_lane().unwrap();
+    let document = DocumentId::Desired(world.device.local);
+    let there = |far: &Far| far.replica.lane(document, lane).unwrap().state().clone();
+    let stop = (HoldId::from_bytes([1; 10]), None, "the whole fleet is stopped: smoke".to_owned());
+    assert!(wanted::holds(&there(&far)).any(|hold| hold == stop), "{:?}", there(&far));
+    let record = world.device.record().unwrap();
+    assert_eq!((record.membership, &record.wanted), (Membership::Recovered, &wanted), "it is no row");
+
+    let (_, effects) = world.step(Input::Orders(Arc::default()));
+    world.deliver(&mut far, &effects);
+    assert_eq!(there(&far), wanted, "and nothing else was changed");
+}
+
+#[test]
 fn wishes_for_a_recovered_device_wait_for_an_operators_word() {
     let (mut world, mut far, hold) = asked();
     world.lose_store();

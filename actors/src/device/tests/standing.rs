@@ -5,7 +5,7 @@ use super::super::standing::asked;
 use super::*;
 use crate::orders::{Denial, FleetStop};
 
-fn stopped() -> Orders {
+pub(super) fn stopped() -> Orders {
     let hold = HoldId::from_bytes([1; 10]);
     let stop = FleetStop { hold, reason: "smoke".to_owned(), created_by: String::new(), created_at: Wall(5) };
     Orders { stops: BTreeMap::from([(hold, stop)]), denials: BTreeMap::new() }

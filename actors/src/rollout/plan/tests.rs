@@ -451,3 +451,20 @@ proptest! {
         prop_assert_eq!(Plan::from_text(&plan.to_text()), Ok(plan));
     }
 }
+
+#[test]
+fn a_way_back_is_not_stale_since_a_device_has_come_to_another_release_meanwhile() {
+    let mut rows: Vec<_> = (1..=2).map(row).collect();
+    for row in &mut rows {
+        row.releases.insert(coffee(), present("2.5", false));
+    }
+    let planned = plan_of(Targets::All, &rows).unwrap();
+    let rollback = Some(Rollback { of: RolloutId::from_bytes([1; 10]), is_whole: true });
+    let back = Plan { rollback, ..planned.clone() };
+    rows[0].releases.insert(coffee(), present("1.0", false));
+    assert_eq!(check_fence(&planned, &rows).unwrap_err().len(), 1, "any other is");
+    assert_eq!(check_fence(&back, &rows), Ok(()));
+    assert_eq!(back.only_planned(2, &rows).unwrap().assigned().count(), 2);
+    rows[0].holds.push((None, "the owner is away".to_owned()));
+    assert_eq!(check_fence(&back, &rows).unwrap_err().len(), 1, "who cannot go back any more is told");
+}

@@ -246,6 +246,51 @@ fn no_more_than_the_limit_are_at_work_at_once() {
 }
 
 #[test]
+fn what_is_taken_back_after_its_end_is_given_to_nobody_any_more() {
+    for unavailable_max in [Some(1), None] {
+        let mut devices = wave_devices(&[3]);
+        devices.iter_mut().skip(1).for_each(|device| device.offline_since = Some(Wall(1)));
+        let mut bench = Bench::new();
+        bench.start(Plan {
+            strategy: RolloutStrategy { unavailable_max, ..RolloutStrategy::default() },
+            ..plan_of(devices)
+        });
+        bench.confirm();
+        bench.report(1, Phase::Healthy);
+        assert_eq!(bench.phase(), RolloutPhase::Succeeded, "two follow when they are back");
+        bench.effects.clear();
+        bench.take_back();
+        bench.take_back();
+        bench.confirm();
+        assert_eq!((bench.status(1), bench.phase()), (DeviceStatus::Healthy, RolloutPhase::Succeeded));
+        assert_eq!(bench.status(2), DeviceStatus::Skipped(Skip::Aborted));
+        assert!(!bench.header.as_ref().unwrap().is_open, "nobody is waited for any more");
+        bench.restart();
+        for index in 2..=3 {
+            bench.input(Input::DevicePresence { device: local(index), offline_since: None });
+            bench.input(Input::DeviceAcknowledged { device: local(index), assigned: None });
+        }
+        bench.advance(run::LOOK_AGAIN_AFTER);
+        assert!(bench.assigned().is_empty(), "{}", bench.story());
+        assert_eq!(bench.status(3), DeviceStatus::Skipped(Skip::Aborted));
+        assert!(why(&bench).contains("It was taken back since: ada."), "{}", why(&bench));
+        bench.report(3, Phase::Download);
+        assert_eq!(bench.status(3), DeviceStatus::Skipped(Skip::AbortedAtWork), "it had begun before it heard of it");
+        bench.report(3, Phase::Healthy);
+        assert_eq!(bench.status(3), DeviceStatus::Healthy);
+    }
+}
+
+#[test]
+fn what_is_taken_back_before_its_end_is_aborted() {
+    let mut bench = Bench::in_waves(&[1, 1], RolloutStrategy::default());
+    bench.take_back();
+    assert_eq!(bench.phase(), RolloutPhase::Aborted);
+    bench.take_back();
+    assert_eq!(bench.machine.header().unwrap().taken_back, None, "said twice, it is said once");
+}
+
+#[test]
 fn no_more_than_the_limit_of_one_site_are_at_work_at_once() {
     let site = |index: u32| ["berlin", "paris"][usize::try_from(index % 2).unwrap()].to_owned();
     let devices =

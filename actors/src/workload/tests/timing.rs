@@ -204,3 +204,53 @@ fn waiting_for_a_window_uses_nothing_of_the_limit_up() {
     pass(&mut bench, Duration::from_mins(1));
     assert_eq!(bench.running().as_deref(), Some("2.0"));
 }
+
+#[test]
+fn a_lock_counts_for_what_lies_on_the_disk_too_unless_nobody_may_put_it_off() {
+    for (terms, runs) in [("veto 3600s", "2.0"), ("veto 0s", "1.0")] {
+        let mut bench = bench();
+        bench.assign(under("veto 0s"));
+        pass(&mut bench, Duration::from_secs(10));
+        assert_eq!(bench.running().as_deref(), Some("2.0"));
+        bench.is_locked = true;
+        bench.forget_story();
+        bench.assign(Assignment { terms: Some(AssignedTerms::of(terms)), ..assignment("1.0", 2) });
+        bench.run_all();
+        assert_eq!(bench.running().as_deref(), Some(runs), "{terms}");
+        bench.is_locked = false;
+        pass(&mut bench, Duration::from_secs(10));
+        assert_eq!(bench.running().as_deref(), Some("1.0"), "{terms}");
+        assert!(!bench.story().contains("fetch"), "{}", bench.story());
+    }
+}
+
+#[test]
+fn a_hold_gives_nothing_of_the_limit_back() {
+    let mut bench = bench();
+    bench.is_locked = true;
+    let terms = under("veto 3600s");
+    bench.assign(terms.clone());
+    pass(&mut bench, Duration::from_mins(30));
+    bench.assign(Assignment { held: true, ..terms.clone() });
+    pass(&mut bench, Duration::from_mins(1));
+    bench.kill_agent();
+    bench.hear_trust();
+    bench.assign(terms);
+    pass(&mut bench, Duration::from_mins(20));
+    assert_eq!(bench.running().as_deref(), Some("1.0"));
+    pass(&mut bench, Duration::from_mins(11));
+    assert_eq!(bench.running().as_deref(), Some("2.0"), "an hour in all, by one rollout");
+
+    let mut bench = self::bench();
+    bench.is_locked = true;
+    bench.assign(under("veto 3600s"));
+    pass(&mut bench, Duration::from_mins(50));
+    bench.assign(Assignment { target: None, ..under("veto 3600s") });
+    bench.run_all();
+    let other = Some(fleetd_sync_core::id::RolloutId::from_bytes([77; 10]));
+    let of_another = under("veto 3600s");
+    let target = of_another.target.clone().map(|target| Target { rollout: other, ..target });
+    bench.assign(Assignment { target, ..of_another });
+    pass(&mut bench, Duration::from_mins(59));
+    assert_eq!(bench.running().as_deref(), Some("1.0"), "another rollout has a limit of its own");
+}

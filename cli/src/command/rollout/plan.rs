@@ -8,7 +8,7 @@ use fleetd_proto::fleetd::rollout::v1::{GetPlanRequest, Plan as PlanMessage, Pla
 use fleetd_sync_core::id::ArtifactDigest;
 use serde_json::json;
 
-use super::{Plan, markdown, view};
+use super::{Plan, markdown, stop, view};
 use crate::client::json::json as message_json;
 use crate::client::{CallError, FleetClient, request_id};
 use crate::command::{Session, login};
@@ -37,18 +37,21 @@ impl Plan {
             let document = document(&client, &plan, answer.document).await?;
             write(path, &document)?;
         }
+        let stops = stop::standing(&client).await?;
         if let Some(path) = &self.markdown {
-            markdown::append(path, &markdown::plan(&plan, &devices, Moment::now()))?;
+            markdown::append(path, &(stop::sentences(&stops) + &markdown::plan(&plan, &devices, Moment::now())))?;
         }
         let object = json!({
             "plan": message_json(&plan),
             "devices": devices.iter().map(message_json).collect::<Vec<_>>(),
-            "canStart": !view::is_blocked(&plan),
+            "canStart": !view::is_blocked(&plan) && stops.is_empty(),
+            "fleetStops": stops.iter().map(message_json).collect::<Vec<_>>(),
         });
         let start = self.out.as_ref().map_or_else(|| plan.id.clone(), |path| format!("'{}'", path.display()));
-        session
-            .output
-            .answer(&object, || view::plan(&plan, &devices, Moment::now()) + &view::outlook(&plan, &devices, &start))
+        session.output.answer(&object, || {
+            let now = Moment::now();
+            view::plan(&plan, &devices, now) + &stop::before_a_start(&stops) + &view::outlook(&plan, &devices, &start)
+        })
     }
 }
 

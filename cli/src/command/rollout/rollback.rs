@@ -8,7 +8,7 @@ use fleetd_proto::fleetd::rollout::v1::{
 };
 use serde_json::json;
 
-use super::{view, watch};
+use super::{stop, view, watch};
 use crate::client::json::json as message_json;
 use crate::client::request_id;
 use crate::command::{Session, login, value};
@@ -70,10 +70,13 @@ impl Rollback {
         }
         text.push_str("Devices that have the release on their disk fetch nothing.\n");
         answer.left_out.iter().for_each(|left_out| text.push_str(&format!("stays as it is: {left_out}\n")));
+        let stops = stop::standing(&client).await?;
+        text.push_str(&stop::before_a_start(&stops));
         if self.dry_run {
             let object = json!({
                 "plans": plans.iter().map(message_json).collect::<Vec<_>>(),
                 "leftOut": answer.left_out,
+                "fleetStops": stops.iter().map(message_json).collect::<Vec<_>>(),
             });
             return session.output.answer(&object, || text);
         }

@@ -75,6 +75,14 @@ pub(super) async fn standing(client: &FleetClient) -> Result<Vec<FleetStop>, Com
     Ok(client.get_fleet_stops(GetFleetStopsRequest {}).await?.stops)
 }
 
+/// Says that what is planned can be started once no stop of the whole fleet stands any more.
+pub(super) fn before_a_start(stops: &[FleetStop]) -> String {
+    match stops {
+        [] => String::new(),
+        _ => sentences(stops) + "Nothing is started until then.\n",
+    }
+}
+
 /// Says which stops of the whole fleet stand, and how they end.
 pub(super) fn sentences(stops: &[FleetStop]) -> String {
     let sentence = |stop: &FleetStop| {

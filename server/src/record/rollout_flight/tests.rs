@@ -91,6 +91,7 @@ fn flight() -> RolloutFlight {
         Input::DeviceGone { device: device(4) },
         Input::DeviceReported { device: device(1), report: Box::new(report(Phase::Restored)) },
         Input::Abort { operation, reason: "ada".to_owned() },
+        Input::TakeBack { operation, reason: "ada".to_owned() },
         Input::DeviceWithdrawn { device: device(3) },
     ];
     // Timers between them, until more legs than one are full.

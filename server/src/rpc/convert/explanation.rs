@@ -178,7 +178,12 @@ impl Looked<'_> {
                 let waits = waits.unwrap_or_else(|| "it waits for a time at which to switch".to_owned());
                 Some(format!("{name}@{version} is laid out; {waits}"))
             }
-            Some(phase) if is_about => Some(format!("{name}@{version} is in phase {phase}")),
+            Some(phase) if is_about => {
+                // What it tries again and again, and why that fails.
+                let again = report.error.as_ref().filter(|fault| !is_refusal(&fault.kind));
+                let again = again.map(|fault| format!(", and tries again after {fault}")).unwrap_or_default();
+                Some(format!("{name}@{version} is in phase {phase}{again}"))
+            }
             _ if self.connection.is_some() => {
                 Some(format!("{name}@{version} is assigned; the device has yet to begin"))
             }

@@ -237,8 +237,8 @@ async fn release(
     }
 }
 
-/// The highest attempt that any plan of a release carries, or that any device knows of: a device tries none twice, and
-/// one whose record was lost has tried what no plan remembers.
+/// The highest attempt that any plan of a release carries, or that devices know of: a device tries none twice, and one
+/// whose record was lost has tried what no plan remembers.
 fn last_attempt(backend: &Backend, manifest: ArtifactDigest) -> Result<u32, CallError> {
     let mut last = 0;
     backend.visit(Space::Plan, KeyRange::all(), |_, value, _| {
@@ -248,7 +248,7 @@ fn last_attempt(backend: &Backend, manifest: ArtifactDigest) -> Result<u32, Call
         }
         Ok(())
     })?;
-    Ok(backend.fleet.last_attempt(manifest)?.max(last))
+    Ok(backend.fleet.last_attempt(manifest, last)?)
 }
 
 /// The rollout that carries a plan out, or what was left of it, if one does.
@@ -325,10 +325,10 @@ async fn rows(
 }
 
 /// Looks away from a rollout that is taken back: it is in nobody's way, and what it assigned and did not bring yet has to
-/// go, too.
+/// go, too. It may have been taken back already: by the start of the way back to another version, say.
 fn forget(row: &mut DeviceRow, device: &DeviceRecord, of: RolloutId, workload: &WorkloadName) {
     row.rollouts.retain(|_, rollout| *rollout != of);
-    if wanted::assigned_rollout(&device.wanted, workload) == Some(of)
+    if wanted::assigned_rollout(&device.wanted, workload).is_none_or(|assigned| assigned == of)
         && let Some(present) = row.releases.get_mut(workload)
     {
         present.healthy = false;

@@ -4,12 +4,14 @@
 //! that lost it fetches it again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fleetd_actors::device::record::DeviceRecord;
 use fleetd_actors::device::wanted;
 use fleetd_actors::rollout::plan::{Plan, PlannedDevice, Rollback, Verdict};
 use fleetd_actors::rollout::strategy::{FailureBudget, Strategy};
 use fleetd_actors::targeting::{Chosen, Targets};
+use fleetd_actors::window::Terms;
 use fleetd_proto::fleetd::rollout::v1 as api;
 use fleetd_sync_core::id::{LocalId, RolloutId};
 use fleetd_sync_core::name::{Version, WorkloadName};
@@ -44,7 +46,9 @@ pub(super) async fn plan(
     for (version, devices) in back_to {
         let targets = Targets::Some(Chosen { devices, ..Chosen::default() });
         let budget = FailureBudget { count: None, percent: Some(FAILED_PERCENT_MAX) };
-        let strategy = Strategy { budget, ..Strategy::default() };
+        // Nobody at the device puts a way back off.
+        let terms = Terms { veto_limit: Duration::ZERO, ..Terms::default() };
+        let strategy = Strategy { budget, terms, ..Strategy::default() };
         plans.push(planning::compose(backend, (workload, &version), targets, strategy, rollback).await?);
     }
     let mut rollbacks = Vec::with_capacity(plans.len());
@@ -68,6 +72,7 @@ fn meant(backend: &Backend, standing: &Standing, wave: u32, devices: &BTreeSet<L
         let is_of_wave = wave == 0 || device.place.is_some_and(|place| place.wave.saturating_add(1) == wave);
         is_of_wave && (devices.is_empty() || devices.contains(&device.local))
     };
+    let is_part = wave != 0 || !devices.is_empty();
     let mut meant = Meant { back_to: BTreeMap::new(), left_out: Vec::new() };
     for device in plan.assigned().filter(is_meant) {
         let record = match backend.device_record(device.local) {
@@ -82,7 +87,13 @@ fn meant(backend: &Backend, standing: &Standing, wave: u32, devices: &BTreeSet<L
             }
             (Reached::Here, _) => meant.left_out.push(format!("{name}: nothing ran there before")),
             (Reached::Elsewhere(by), _) => meant.left_out.push(format!("{name}: {by} took its place")),
-            // Its turn had not come, or it was called back.
+            // Taken back as a whole, it gets nothing any more.
+            (Reached::Nobody, _) if is_part && standing.is_to_come(device.local) => {
+                meant
+                    .left_out
+                    .push(format!("{name}: its turn is to come; fleetd rollout pause {of} keeps it from that"));
+            }
+            // It was called back.
             (Reached::Nobody, _) => {}
         }
     }

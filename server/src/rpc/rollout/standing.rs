@@ -63,6 +63,11 @@ impl Standing {
         standstill.filter(|_| !self.header.phase.is_ended())
     }
 
+    /// Says whether a device gets the release later: nothing was sent to it yet.
+    pub(super) fn is_to_come(&self, device: LocalId) -> bool {
+        self.header.goes_on() && self.progress.get(&device).is_some_and(DeviceProgress::is_queued)
+    }
+
     /// Reads the rollout's own record again; says whether it has changed.
     pub(super) fn read_header(&mut self, backend: &Backend) -> Result<bool, CallError> {
         let (header, revision) = header(backend, self.header.rollout)?;
