@@ -711,6 +711,13 @@ impl Rollout {
     }
 
     fn on_superseded(&mut self, now: Now, device: LocalId, by: RolloutId, turn: &mut RolloutTurn) {
+        if is_planted(Bug::SupersededReturns) {
+            return self.change(now, device, turn, |progress| {
+                if !progress.status.is_final() {
+                    progress.owed = Owed::Assign;
+                }
+            });
+        }
         self.change(now, device, turn, |progress| {
             // What stops this rollout must not stop the other one.
             progress.owed = if progress.is_held { Owed::Lift } else { Owed::Nothing };

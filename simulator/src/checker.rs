@@ -7,18 +7,21 @@
 mod absence;
 mod authority;
 mod bounds;
+mod fence;
 mod folder;
 mod fork;
 mod install;
 mod lane;
 mod ledger;
 mod logs;
+mod order;
 mod position;
 mod resolved;
 mod reveal;
 mod rollout;
 mod running;
 mod storage;
+mod succession;
 mod wave;
 mod window;
 mod witness;
@@ -182,6 +185,9 @@ impl Checkers {
             Box::new(rollout::RolloutChecker::default()),
             Box::new(wave::WaveChecker::default()),
             Box::new(window::WindowChecker),
+            Box::new(order::OrderChecker::default()),
+            Box::new(succession::SuccessionChecker::default()),
+            Box::new(fence::FenceChecker),
             Box::new(logs::LogChecker::default()),
             Box::new(fork::ForkChecker::default()),
             Box::new(storage::StorageChecker),
@@ -335,6 +341,7 @@ const fn node_of(observation: &Observation) -> &Arc<str> {
         | Observation::Ended { node, .. }
         | Observation::Died { node }
         | Observation::Booted { node }
+        | Observation::PlanJudged { node, .. }
         | Observation::Restored { node } => node,
     }
 }

@@ -100,6 +100,11 @@ impl Clock for NodeClock {
     }
 }
 
+/// The date so much earlier than another.
+pub(crate) fn earlier(date: Wall, span: Duration) -> Wall {
+    Wall(date.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+}
+
 /// The date at which scenarios begin that name no other: 2026-01-01T00:00:00Z. Programs were built before it.
 #[must_use]
 pub fn new_year_2026() -> Wall {

@@ -141,8 +141,12 @@ pub enum FaultKind {
     OperatorAborts,
     /// An operator pauses the newest rollout, and resumes it when the fault ends.
     OperatorPauses,
-    /// An operator rolls out the release before the newest.
+    /// An operator takes the newest rollout back.
     OperatorRollsBack,
+    /// An operator stops the whole fleet, and lifts the stop when the fault ends.
+    OperatorStopsAll,
+    /// An operator denies the newest release, and allows it again when the fault ends.
+    OperatorDenies,
     /// An operator changes the target's labels.
     OperatorRelabels,
     /// An operator gives the target another name.
@@ -153,7 +157,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::LinkCut,
         Self::LinkCutOneWay,
         Self::LinkDeaf,
@@ -192,6 +196,8 @@ impl FaultKind {
         Self::OperatorAborts,
         Self::OperatorPauses,
         Self::OperatorRollsBack,
+        Self::OperatorStopsAll,
+        Self::OperatorDenies,
         Self::OperatorRelabels,
         Self::OperatorRenames,
         Self::OperatorRevokes,
@@ -201,9 +207,10 @@ impl FaultKind {
     #[must_use]
     pub fn refusal(self, on: Target) -> Option<&'static str> {
         match (self, on) {
-            (Self::SiteOutage, Target::Site(_)) | (Self::HostileStranger, Target::Server) => None,
+            (Self::SiteOutage, Target::Site(_))
+            | (Self::HostileStranger | Self::OperatorStopsAll | Self::OperatorDenies, Target::Server) => None,
             (Self::SiteOutage, _) => Some("hits a site"),
-            (Self::HostileStranger, _) => Some("hits the server"),
+            (Self::HostileStranger | Self::OperatorStopsAll | Self::OperatorDenies, _) => Some("hits the server"),
             (
                 Self::ProgramDies
                 | Self::Death

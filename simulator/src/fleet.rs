@@ -9,7 +9,7 @@ mod outage;
 mod server;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -96,6 +96,8 @@ pub struct Fleet {
     operator: Operator,
     /// Second holders of devices' keys.
     clones: Vec<SimulatedDevice>,
+    /// Devices that were not switched on yet: those with the highest numbers.
+    absent: BTreeSet<usize>,
     /// Devices that are broken for good, with what broke them: nobody waits for them.
     broken: BTreeMap<usize, FaultKind>,
     /// Who has turned against the fleet, by the fault that says so.
@@ -157,6 +159,7 @@ impl Fleet {
             sites: 1,
             operator,
             clones: Vec::new(),
+            absent: BTreeSet::new(),
             broken: BTreeMap::new(),
             hostile: BTreeMap::new(),
             outages: BTreeMap::new(),
@@ -196,7 +199,13 @@ impl Fleet {
             let mut facts = BTreeMap::from([("platform".to_owned(), platform.to_string())]);
             facts.extend(scenario.timezone_of(number).map(|zone| ("timezone".to_owned(), zone.to_owned())));
             let token = fleet.create_token(operator::token_wish())?;
-            let added = fleet.add_with(NewDevice { platform, facts, token }, has_rtc)?;
+            let is_late = number >= scenario.devices.saturating_sub(scenario.late_devices);
+            let added = fleet.put(NewDevice { platform, facts, token }, has_rtc);
+            if is_late {
+                fleet.absent.insert(added);
+            } else {
+                fleet.power_on(added)?;
+            }
             if let Some(device) = fleet.devices.get(added) {
                 device.runner.write_lines(scenario.lines_per_hour);
             }
@@ -216,7 +225,7 @@ impl Fleet {
             let has_enrolled =
                 |device: &SimulatedDevice| device.node().is_some_and(|node| node.status().agent.device.is_some());
             enrolled += fleet.devices.iter().skip(enrolled).take_while(|device| has_enrolled(device)).count();
-            enrolled == fleet.devices.len()
+            enrolled + fleet.absent.len() == fleet.devices.len()
         })
     }
 
@@ -243,10 +252,13 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when it does not start.
     pub fn add(&mut self, device: NewDevice) -> Result<usize, ScenarioError> {
-        self.add_with(device, true)
+        let number = self.put(device, true);
+        self.power_on(number)?;
+        Ok(number)
     }
 
-    fn add_with(&mut self, device: NewDevice, has_rtc: bool) -> Result<usize, ScenarioError> {
+    /// Puts a device where it belongs. It is not switched on yet.
+    fn put(&mut self, device: NewDevice, has_rtc: bool) -> usize {
         let number = self.devices.len();
         let setting = Setting {
             world: &self.world,
@@ -256,8 +268,7 @@ impl Fleet {
             agenda: &self.agenda,
         };
         self.devices.push(SimulatedDevice::new(format!("device-{number}"), &setting, device, has_rtc));
-        self.power_on(number)?;
-        Ok(number)
+        number
     }
 
     /// Does something with the server and what it is set into.
@@ -283,6 +294,15 @@ impl Fleet {
     pub fn power_on(&mut self, number: usize) -> Result<(), ScenarioError> {
         self.with_device(number, |device, setting| device.start(setting))
             .unwrap_or_else(|| Err(failed("there is no such device")))
+    }
+
+    /// Switches a device on for the first time.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when it does not start.
+    pub(crate) fn join(&mut self, number: usize) -> Result<(), ScenarioError> {
+        self.absent.remove(&number);
+        self.start(&format!("device-{number}"))
     }
 
     /// Cuts a device's power: its processes, its connections, and what its store and disk had not made durable.

@@ -21,6 +21,8 @@ pub struct Mark {
     lines: bool,
     /// Whether rollouts have to have windows.
     windows: bool,
+    /// Whether plans have to be made some time before they are started.
+    ahead: bool,
     /// The kinds of faults, as scenario files call them, of which one has to be possible; none is needed when empty.
     faults: &'static [&'static str],
     /// Whom they have to hit.
@@ -37,7 +39,7 @@ enum Whom {
 
 impl Mark {
     const fn after(name: &'static str, acts: usize) -> Self {
-        Self { name, acts, fails: false, lines: false, windows: false, faults: &[], on: Whom::Anybody }
+        Self { name, acts, fails: false, lines: false, windows: false, ahead: false, faults: &[], on: Whom::Anybody }
     }
 
     const fn failing(self) -> Self {
@@ -50,6 +52,10 @@ impl Mark {
 
     const fn in_windows(self) -> Self {
         Self { windows: true, ..self }
+    }
+
+    const fn planned_ahead(self) -> Self {
+        Self { ahead: true, ..self }
     }
 
     const fn under(self, faults: &'static [&'static str]) -> Self {
@@ -77,7 +83,8 @@ impl Mark {
         let has_lines = !self.lines || scenario.lines_per_hour > 0;
         let windows = |act: &Act| act.strategy.as_ref().is_some_and(|strategy| !strategy.windows.is_empty());
         let has_windows = !self.windows || scenario.acts.iter().any(windows);
-        scenario.acts.len() >= self.acts && has_windows && has_program && has_fault && has_lines
+        let has_plans = !self.ahead || scenario.acts.iter().any(|act| act.planned_ahead.is_some());
+        scenario.acts.len() >= self.acts && has_plans && has_windows && has_program && has_fault && has_lines
     }
 }
 
@@ -89,7 +96,7 @@ const SETBACKS: &[&str] = &["store_lost", "store_old_image"];
 const ABSENCES: &[&str] = &["link_cut", "power_cut", "link_cut_one_way", "link_deaf", "site_outage", "link_flaps"];
 
 /// Every mark.
-pub const ALL: [Mark; 35] = [
+pub const ALL: [Mark; 41] = [
     Mark::after("two nodes agreed at the same heads", 1),
     Mark::after("a release proved itself", 1),
     Mark::after("a rollout succeeded", 1),
@@ -116,6 +123,12 @@ pub const ALL: [Mark; 35] = [
     Mark::after("a rollout halted before more devices failed", 1).failing().under(&["operator_pauses"]),
     Mark::after("a rollout's next wave began", 1).under(&["operator_pauses"]),
     Mark::after("a device switched in its window", 1).in_windows(),
+    Mark::after("a rollout took the place of another on a device", 2),
+    Mark::after("a rollout was taken back", 2).under(&["operator_rolls_back"]),
+    Mark::after("a plan of before was started", 1).planned_ahead(),
+    Mark::after("a stale plan was refused", 2).planned_ahead(),
+    Mark::after("the whole fleet was stopped", 0).under(&["operator_stops_all"]),
+    Mark::after("a release was denied", 1).under(&["operator_denies"]),
     Mark::after("a key was revoked", 0).under(&["operator_revokes"]),
     Mark::after("a program that ended by itself was started again", 1).under(&["program_dies"]),
     Mark::after("a device asked for a certificate in place of one that had run out", 0)

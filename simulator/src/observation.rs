@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use fleetd_actors::rollout::plan::Plan;
+use fleetd_actors::targeting::DeviceRow;
 use fleetd_agent::runner::line::LinePosition;
 use fleetd_sync_core::commit::Batch;
 use fleetd_sync_core::id::{ArtifactDigest, OperationId};
@@ -99,6 +101,17 @@ pub enum Observation {
     Died {
         /// Which node.
         node: Arc<str>,
+    },
+    /// An operator who came with a plan of before was let start it, or was not.
+    PlanJudged {
+        /// The server.
+        node: Arc<str>,
+        /// The plan.
+        plan: Arc<Plan>,
+        /// The fleet, as it was looked at then.
+        rows: Arc<[DeviceRow]>,
+        /// Whether it is started.
+        is_started: bool,
     },
     /// A node started.
     Booted {

@@ -5,6 +5,8 @@
 
 pub mod lane;
 pub mod log;
+pub mod order;
+pub mod plan;
 pub mod resolve;
 pub mod trust;
 pub mod window;

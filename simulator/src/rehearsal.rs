@@ -3,13 +3,14 @@
 //! A [`Rehearsal`] is what was copied: the plan's own text, and of each device what a plan looks at. It rides in a
 //! scenario, so one seed of it is a run like any other: drawn, checked, replayed. [`build`] makes the fleet, by the
 //! product's own protocol; [`draw`] says what a seed does to it; [`course`] writes down how it went, and [`summary`]
-//! what many seeds come to.
+//! what many seeds come to, [`gates`] wave by wave.
 //!
 //! Where to start reading: [`Rehearsal`], then [`build::build`].
 
 pub mod build;
 pub mod course;
 pub mod draw;
+pub mod gates;
 pub mod generated;
 pub mod page;
 pub mod planning;
@@ -19,18 +20,22 @@ pub mod summary;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetd_actors::rollout::plan::Plan;
+use fleetd_actors::rollout::plan::{Blocked, Plan};
 use fleetd_sync_core::release::{Manifest, Probe, ProbeCheck};
+use fleetd_sync_core::time::Wall;
 use serde::{Deserialize, Serialize};
 
 pub use self::planning::RehearsalError;
 pub use self::share::Share;
+use crate::clock::new_year_2026;
 use crate::fault::{NUMBER_MAX, TOO_LARGE};
-use crate::scenario::Scenario;
+use crate::scenario::{DURATION_MAX, Scenario};
 
 /// Time that every device has to follow once all is reachable again: the longest pause between two dials, and an
 /// update, with room.
 const FOLLOW_WITHIN: Duration = Duration::from_secs(20 * 60);
+/// Time that a wave is looked at, once its windows have opened: whoever is slow, or comes back, has it.
+const WAVE_TAKES: Duration = Duration::from_secs(3600);
 
 /// A plan, and a copy of the fleet that it is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,12 @@ pub struct Rehearsal {
     pub plan: String,
     /// When the fleet was looked at, in milliseconds since 1970.
     pub copied_at_ms: i64,
+    /// How long it takes until somebody approves a wave, where the plan asks for that.
+    #[serde(with = "crate::span", default, skip_serializing_if = "Duration::is_zero")]
+    pub approve_after: Duration,
+    /// When an operator stops the whole fleet, after the start, if somebody does.
+    #[serde(with = "crate::span::maybe", default, skip_serializing_if = "Option::is_none")]
+    pub stop_after: Option<Duration>,
     /// Which of the devices that can be reached go away at a drawn time.
     #[serde(default)]
     pub offline: Share,
@@ -121,6 +132,9 @@ pub struct CopiedDevice {
     /// Why it is no member, if it is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub barred: Option<Barred>,
+    /// Why it is refused the release, if that is for another reason than what else stands here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<CopiedRefusal>,
     /// Authorities disagree on the workload.
     #[serde(default, skip_serializing_if = "is_false")]
     pub conflict: bool,
@@ -159,6 +173,35 @@ pub enum Barred {
     Quarantined,
     /// Its key is revoked.
     Revoked,
+}
+
+/// Why a device does not get a release that others get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopiedRefusal {
+    /// In a word.
+    pub by: Refused,
+    /// For people.
+    pub reason: String,
+}
+
+/// Why, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refused {
+    /// The release is denied.
+    Denied,
+    /// The workload is pinned at another version there.
+    Pinned,
+}
+
+impl From<Refused> for Blocked {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Denied => Self::Denied,
+            Refused::Pinned => Self::Pinned,
+        }
+    }
 }
 
 /// A release on a device.
@@ -247,8 +290,19 @@ impl Rehearsal {
     /// A rehearsal of a plan on a copy of a fleet, in a world that is as it is: nobody goes away, nothing crashes.
     #[must_use]
     pub fn new(plan: String, copied_at_ms: i64, probe: CopiedProbe, devices: Vec<CopiedDevice>) -> Self {
-        let (offline, fail) = (Share::NONE, Share::NONE);
-        Self { plan, copied_at_ms, offline, fail, loss: loss_default(), bandwidth: None, probe, devices }
+        let (offline, fail, approve_after) = (Share::NONE, Share::NONE, Duration::ZERO);
+        Self {
+            plan,
+            copied_at_ms,
+            approve_after,
+            stop_after: None,
+            offline,
+            fail,
+            loss: loss_default(),
+            bandwidth: None,
+            probe,
+            devices,
+        }
     }
 
     /// The plan that its text says.
@@ -257,6 +311,34 @@ impl Rehearsal {
     /// [`RehearsalError::Plan`].
     pub fn read_plan(&self) -> Result<Plan, RehearsalError> {
         Ok(Plan::from_text(&self.plan)?)
+    }
+
+    /// How long its rollout is worth looking at: an hour for each wave, from when the last of its devices' windows has
+    /// opened, and the bakes and approvals between them. It starts at a date, or when the fleet was looked at.
+    ///
+    /// # Errors
+    /// [`RehearsalError::Plan`].
+    pub fn usual_duration(&self, starts: Option<Wall>) -> Result<Duration, RehearsalError> {
+        let plan = self.read_plan()?;
+        let begins = starts.unwrap_or_else(|| self.looked_at());
+        let (mut at, waves) = (begins, plan.wave_count());
+        for wave in 0..waves {
+            // A window that never opens is none that was planned with.
+            let openings = plan.openings(Some(wave), at).unwrap_or_default();
+            at = openings.last().map_or(at, |last| last.opens) + WAVE_TAKES;
+            if wave + 1 < waves {
+                at = at + plan.strategy.bake;
+            }
+            if wave + 1 < waves && plan.strategy.approve_waves {
+                at = at + self.approve_after;
+            }
+        }
+        Ok((at - begins).min(DURATION_MAX))
+    }
+
+    /// The date at which the fleet was looked at. No program is older than 2026, and no scenario begins before it.
+    fn looked_at(&self) -> Wall {
+        Wall(self.copied_at_ms).max(new_year_2026())
     }
 
     /// The sites of its devices, each once, in order; the empty one stands for none.
@@ -296,12 +378,13 @@ impl Rehearsal {
         self.read_plan().map(drop).map_err(|error| ("plan", format!("cannot be read: {error}")))
     }
 
-    /// The scenario that carries it out, for at most `duration`.
+    /// The scenario that carries it out, for at most `duration`, from a date on, or from when the fleet was looked at.
     ///
     /// # Errors
     /// [`RehearsalError`] when the copy is none that a run can begin with.
-    pub fn into_scenario(self, duration: Duration) -> Result<Scenario, RehearsalError> {
+    pub fn into_scenario(self, starts: Option<Wall>, duration: Duration) -> Result<Scenario, RehearsalError> {
         let plan = self.read_plan()?;
+        let begins = starts.unwrap_or_else(|| self.looked_at());
         let release = &plan.release;
         let devices = u32::try_from(self.devices.len()).unwrap_or(u32::MAX);
         let sites = u32::try_from(self.sites().len()).unwrap_or(u32::MAX);
@@ -316,7 +399,8 @@ impl Rehearsal {
             lines_per_hour: 0,
             arm64_percent: 0,
             no_rtc_percent: 0,
-            begins: None,
+            late_devices: 0,
+            begins: jiff::Timestamp::from_millisecond(begins.0).ok().map(|begins| begins.to_string()),
             timezones: Vec::new(),
             acts: Vec::new(),
             swarm: BTreeMap::new(),

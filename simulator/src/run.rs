@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use fleetd_sync_core::id::{HoldId, RolloutId};
 use fleetd_sync_core::time::Monotonic;
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +180,14 @@ enum Entry {
     Flap(usize, bool),
     /// An image of a disk is taken that a later fault puts back.
     Image(usize),
+    /// A rollout is planned that an act starts later.
+    Plan(usize),
+    /// A device is switched on for the first time.
+    Join(usize),
+    /// Somebody stops the fleet in which a rollout is rehearsed.
+    Stop,
+    /// Somebody approves a wave of the rollout that is rehearsed.
+    Approve(RolloutId, u32),
     Sample,
 }
 
@@ -271,6 +280,9 @@ impl Run {
         let scenario = self.plan.scenario.clone();
         for (index, act) in scenario.acts.iter().enumerate() {
             self.enter(act.at, Entry::Act(index));
+            if let Some(ahead) = act.planned_ahead {
+                self.enter(act.at.saturating_sub(ahead), Entry::Plan(index));
+            }
         }
         for index in 0..self.plan.faults.len() {
             let Some(fault) = self.plan.faults.get(index).cloned() else { continue };
@@ -279,6 +291,11 @@ impl Run {
                 let before = Duration::from_secs(fault.value.saturating_mul(60));
                 self.enter(fault.at.saturating_sub(before), Entry::Image(index));
             }
+        }
+        let duration_ms = milliseconds(scenario.duration).max(1);
+        for number in scenario.devices.saturating_sub(scenario.late_devices)..scenario.devices {
+            let joins_ms = self.fleet.world.entropy(&format!("device-{number} joins")).below(duration_ms);
+            self.enter(Duration::from_millis(joins_ms), Entry::Join(usize::try_from(number).unwrap_or(usize::MAX)));
         }
         let step = (scenario.duration + scenario.deadline) / SAMPLES;
         for index in 0..=SAMPLES {
@@ -316,6 +333,9 @@ impl Run {
         // The start lets events happen: what the copy was before them is read now.
         self.checkers.begin(&self.fleet).map_err(Stop::Broken)?;
         self.recorder = Some(ready.start(&self.fleet, self.begin)?);
+        if let Some(after) = self.plan.scenario.rehearsal.as_ref().and_then(|rehearsal| rehearsal.stop_after) {
+            self.enter(after, Entry::Stop);
+        }
         let away = self.away_at(duration);
         let ended = self.advance(duration, look, |run| {
             let is_gone = |device| away.get(&device).is_some_and(|from| *from <= run.at());
@@ -325,7 +345,7 @@ impl Run {
         self.rehearsed = self.recorder.as_ref().map(|recorder| recorder.written(at));
         ended?;
         // Who has not gone yet need not go any more.
-        self.timetable.retain(|_, entry| !matches!(entry, Entry::Begin(_)));
+        self.timetable.retain(|_, entry| !matches!(entry, Entry::Begin(_) | Entry::Stop));
         self.heal()?;
         let healed = self.at();
         let all_ended = |run: &Self| run.recorder.as_ref().is_none_or(Recorder::all_ended);
@@ -397,6 +417,10 @@ impl Run {
         let seen = self.fleet.tap.drain();
         if let Some(recorder) = &mut self.recorder {
             recorder.observe(world.monotonic(), &seen, self.fleet.network.traffic().1);
+            if let Some((rollout, wave)) = recorder.take_awaiting() {
+                let after = self.plan.scenario.rehearsal.as_ref().map_or(Duration::ZERO, |all| all.approve_after);
+                self.enter(self.at() + after, Entry::Approve(rollout, wave));
+            }
         }
         self.checkers.observe(&self.fleet, &seen).map_err(Stop::Broken)
     }
@@ -406,7 +430,7 @@ impl Run {
             Entry::Act(index) => {
                 let Some(act) = self.plan.scenario.acts.get(index).cloned() else { return Ok(()) };
                 self.remark(None, &format!("an operator rolls out {} ({:?})", act.roll_out, act.program));
-                self.fleet.want(Wish::RollOut(act)).map_err(Stop::from)
+                self.fleet.want(Wish::RollOut(Box::new(act))).map_err(Stop::from)
             }
             Entry::Begin(index) => {
                 let Some(fault) = self.plan.faults.get(index).cloned() else { return Ok(()) };
@@ -439,6 +463,26 @@ impl Run {
                 let nodes = injector::nodes(&self.fleet, fault.on);
                 self.fleet.take_image(nodes, id_of(index));
                 Ok(())
+            }
+            Entry::Plan(index) => {
+                let Some(act) = self.plan.scenario.acts.get(index).cloned() else { return Ok(()) };
+                self.remark(None, &format!("an operator plans {}", act.roll_out));
+                self.fleet.plan_ahead(&act).map_err(Stop::from)
+            }
+            Entry::Join(number) => {
+                self.remark(Some(Target::Device(number)), "it is switched on for the first time");
+                self.fleet.join(number).map_err(Stop::from)
+            }
+            Entry::Stop => {
+                self.remark(None, "an operator stops the whole fleet");
+                let now = self.fleet.world.monotonic();
+                self.recorder.iter_mut().for_each(|recorder| recorder.on_stop(now));
+                let hold = HoldId::random(&mut self.fleet.world.entropy("rehearsal stop"));
+                self.fleet.want(Wish::StopAll { hold }).map_err(Stop::from)
+            }
+            Entry::Approve(rollout, wave) => {
+                self.remark(None, &format!("an operator approves wave {} of {rollout}", wave + 1));
+                self.fleet.approve_wave(rollout, wave).map_err(Stop::from)
             }
             // A rehearsal's state is written down as it changes.
             Entry::Sample if self.plan.scenario.rehearsal.is_some() => Ok(()),

@@ -59,6 +59,10 @@ pub struct Scenario {
     /// How many of a hundred devices have no clock that goes on without power: theirs shows 1970 after each boot.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub no_rtc_percent: u32,
+    /// How many of the devices are switched on for the first time at a drawn time, those with the highest numbers; the
+    /// others are enrolled from the beginning.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub late_devices: u32,
     /// The date at which it begins, in UTC (`2026-03-28T10:00:00Z`); the first of January 2026 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begins: Option<String>,
@@ -101,6 +105,10 @@ pub struct Act {
     pub at: Duration,
     /// Pushes this version of `coffee`, and rolls it out to every device.
     pub roll_out: String,
+    /// How long before its start it is planned. A start is refused when the fleet has changed since; then it is planned
+    /// anew. It is planned when it is started, when left out.
+    #[serde(with = "crate::span::maybe", default, skip_serializing_if = "Option::is_none")]
+    pub planned_ahead: Option<Duration>,
     /// What its program does.
     #[serde(default)]
     pub program: Program,
@@ -277,6 +285,10 @@ impl Scenario {
             () if self.sites == 0 || self.sites > self.devices => {
                 Some(top("sites", format!("is {}, and has to be from 1 to the number of devices", self.sites)))
             }
+            () if self.late_devices >= self.devices => Some(top(
+                "late_devices",
+                format!("is {}: one device has to be there from the beginning", self.late_devices),
+            )),
             () if self.duration > DURATION_MAX => {
                 Some(top("duration", format!("is longer than {}", humantime::format_duration(DURATION_MAX))))
             }
@@ -307,6 +319,9 @@ impl Scenario {
             let refused = |key, problem: &str| Refused { table: Table::Act(index), key, problem: problem.to_owned() };
             match () {
                 () if act.at > self.duration => Some(refused("at", TOO_LATE)),
+                () if act.planned_ahead.is_some_and(|ahead| ahead > act.at) => {
+                    Some(refused("planned_ahead", "is longer than there is time before its start"))
+                }
                 () if act.roll_out.parse::<Version>().is_err() => Some(refused("roll_out", "is no version")),
                 () => {
                     let problem = act.strategy.as_ref().and_then(|strategy| strategy.read().err());

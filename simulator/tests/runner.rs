@@ -5,6 +5,7 @@ mod runner {
     mod atlas;
     mod determinism;
     mod disk;
+    mod figures;
     mod lost_store;
     mod quic;
     mod regression;

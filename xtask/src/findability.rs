@@ -39,8 +39,12 @@ const fn in_waves(name: &'static str, what: &'static str) -> Planted {
     Planted { name, scenario: "waves", what }
 }
 
+const fn under_orders(name: &'static str, what: &'static str) -> Planted {
+    Planted { name, scenario: "orders", what }
+}
+
 /// Every bug of `sync/core/src/planted.rs`.
-const BUGS: [Planted; 21] = [
+const BUGS: [Planted; 25] = [
     planted("record_dropped", "a workload does not remember the run that it starts"),
     planted("effect_before_record", "effects happen before their records are durable"),
     planted("ack_before_append", "log records are acknowledged before they are durable"),
@@ -59,13 +63,21 @@ const BUGS: [Planted; 21] = [
     in_waves("gate_off_by_one", "one more device may fail than a rollout's budget allows"),
     in_waves("offline_failed", "a rollout counts a device that never acknowledged as failed"),
     in_waves("wave_twice", "what is assigned a second time is a new try"),
-    in_waves("hold_overtaken", "a stopped rollout still sends assignments that were on their way"),
+    Planted {
+        name: "hold_overtaken",
+        scenario: "simulator/scenarios/planted-stops.toml",
+        what: "a stopped rollout still sends assignments that were on their way",
+    },
     in_waves("wave_deadline_lost", "a restarted rollout does not know when its wave or its bake ends"),
     Planted {
         name: "window_zone",
         scenario: "windows",
         what: "a device reads its windows as if they were of another time zone",
     },
+    under_orders("superseded_returns", "a rollout takes a device back that another one took over"),
+    under_orders("denied_offered", "a device that connects is not told which releases are denied"),
+    under_orders("stop_forgotten", "a device that connects is not told that the whole fleet is stopped"),
+    under_orders("stale_plan_started", "a plan is started that does not fit its fleet any more"),
 ];
 
 /// How a bug was found, or that it was not.

@@ -37,6 +37,12 @@ impl Device {
         let connection = connected.connection;
         self.take_trust(connected.trust, turn);
         self.orders = connected.orders;
+        if is_planted(Bug::DeniedOffered) {
+            Arc::make_mut(&mut self.orders).denials.clear();
+        }
+        if is_planted(Bug::StopForgotten) {
+            Arc::make_mut(&mut self.orders).stops.clear();
+        }
         if let Some(code) = self.refusal() {
             turn.effect(Effect::Close { connection, code });
             return;

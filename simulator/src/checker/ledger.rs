@@ -57,6 +57,8 @@ pub(crate) enum Part {
     Plan { plan: Arc<Plan> },
     /// Where a rollout stands.
     Rollout { header: Arc<RolloutHeader> },
+    /// What stands over the whole fleet has changed.
+    Ordered,
     /// How far a device has come in a rollout.
     Progress { rollout: RolloutId, device: LocalId, progress: Arc<DeviceProgress> },
 }
@@ -219,7 +221,7 @@ impl NodeLedger {
             Part::Progress { rollout, device, progress } => {
                 self.progress.insert((*rollout, *device), Arc::clone(progress));
             }
-            Part::Appended { .. } | Part::Forgotten { .. } => {}
+            Part::Appended { .. } | Part::Forgotten { .. } | Part::Ordered => {}
         }
     }
 
@@ -254,6 +256,9 @@ fn part_of(mutation: &Mutation, is_server: bool) -> Option<Part> {
             Some(Part::Appended { log: log.clone(), sequence: *sequence, entry: entry.as_slice().into() })
         }
         Mutation::Forget { log, through } => Some(Part::Forgotten { log: log.clone(), through: *through }),
+        Mutation::Put { space: Space::Order, .. } | Mutation::Delete { space: Space::Order, .. } if is_server => {
+            Some(Part::Ordered)
+        }
         Mutation::Put { space, key, value } if is_server => server_part(*space, key, value),
         Mutation::Put { space, key, value } => device_part(*space, key, value),
         Mutation::Delete { .. } | Mutation::Expect { .. } => None,

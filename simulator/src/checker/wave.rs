@@ -1,4 +1,4 @@
-//! Invariant 6, of waves: a naive model of gates. It recounts at each turn what the server has stored of every device, and
+//! Invariant 6, of waves: a naive model of gates. It counts at each turn what the server has stored of every device, and
 //! knows nothing of the counters, timers and queues by which the rollout machine decides.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +25,82 @@ pub(super) struct WaveChecker {
     touched: BTreeMap<RolloutId, Option<Arc<RolloutHeader>>>,
     /// Devices whose progress was stored in it.
     moved: BTreeSet<(RolloutId, LocalId)>,
+    /// Where the devices of each rollout stand.
+    tallies: BTreeMap<RolloutId, Tally>,
     /// Since when a wave bakes.
     baking: BTreeMap<(RolloutId, u32), Monotonic>,
 }
 
-/// What is stored of the devices whose waves have begun, counted one by one.
+/// How far a device of a wave has come, as far as gates care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It may have been reached, or not.
+    Unknown,
+    /// It was.
+    Reached,
+    /// It was, and is at work.
+    AtWork,
+    /// It was, and has failed.
+    Failed,
+}
+
+impl Standing {
+    const fn of(progress: Option<&DeviceProgress>) -> Self {
+        let Some(progress) = progress else { return Self::Unknown };
+        match &progress.status {
+            DeviceStatus::Pending | DeviceStatus::Assigned | DeviceStatus::Skipped(_) => Self::Unknown,
+            DeviceStatus::Restored(_) | DeviceStatus::Failed(_) => Self::Failed,
+            DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => Self::AtWork,
+            DeviceStatus::Waits(_) | DeviceStatus::Healthy | DeviceStatus::Unchanged => Self::Reached,
+        }
+    }
+}
+
+/// Where each device of a rollout's waves stands, by what is stored of it. Only devices of which something was stored
+/// since are looked at again: a fleet of ten thousand stores something in every turn.
+#[derive(Debug, Default)]
+struct Tally {
+    waves: BTreeMap<LocalId, u32>,
+    standing: BTreeMap<LocalId, Standing>,
+    counts: BTreeMap<u32, WaveCount>,
+}
+
+/// The devices of one wave.
+#[derive(Debug, Default)]
+struct WaveCount {
+    all: usize,
+    reached: usize,
+    at_work: usize,
+    failed: usize,
+}
+
+impl Tally {
+    fn of(held: &NodeLedger, rollout: RolloutId, plan: &Plan) -> Self {
+        let mut tally = Self::default();
+        for device in plan.assigned() {
+            let Some(place) = device.place else { continue };
+            tally.waves.insert(device.local, place.wave);
+            tally.counts.entry(place.wave).or_default().all += 1;
+            tally.look(held, rollout, device.local);
+        }
+        tally
+    }
+
+    /// Looks at one device again.
+    fn look(&mut self, held: &NodeLedger, rollout: RolloutId, device: LocalId) {
+        let Some(wave) = self.waves.get(&device) else { return };
+        let count = self.counts.entry(*wave).or_default();
+        let now = Standing::of(held.progress.get(&(rollout, device)).map(|progress| &**progress));
+        let before = self.standing.insert(device, now).unwrap_or(Standing::Unknown);
+        let is_reached = |standing| usize::from(standing != Standing::Unknown);
+        count.reached = count.reached + is_reached(now) - is_reached(before);
+        for (field, which) in [(&mut count.at_work, Standing::AtWork), (&mut count.failed, Standing::Failed)] {
+            *field = *field + usize::from(now == which) - usize::from(before == which);
+        }
+    }
+}
+
+/// What is stored of the devices whose waves have begun.
 #[derive(Debug, Default)]
 struct Recount {
     failed: usize,
@@ -41,22 +112,14 @@ struct Recount {
 }
 
 impl Recount {
-    fn of(held: &NodeLedger, header: &RolloutHeader, plan: &Plan, newest: u32) -> Self {
+    fn of(tally: &Tally, header: &RolloutHeader, newest: u32) -> Self {
         let mut recount = Self::default();
-        for device in plan.assigned() {
-            let Some(place) = device.place.filter(|place| header.has_begun(place.wave)) else { continue };
-            let status = held.progress.get(&(header.rollout, device.local)).map(|progress| &progress.status);
-            recount.reached_max += 1;
-            match status {
-                None | Some(DeviceStatus::Pending | DeviceStatus::Assigned | DeviceStatus::Skipped(_)) => {}
-                Some(_) => recount.reached_min += 1,
-            }
-            match status {
-                Some(DeviceStatus::Restored(_) | DeviceStatus::Failed(_)) => recount.failed += 1,
-                Some(DeviceStatus::Acknowledged | DeviceStatus::Installing(_)) if place.wave == newest => {
-                    recount.at_work += 1;
-                }
-                _ => {}
+        for (wave, count) in tally.counts.iter().filter(|(wave, _)| header.has_begun(**wave)) {
+            recount.failed += count.failed;
+            recount.reached_min += count.reached;
+            recount.reached_max += count.all;
+            if *wave == newest {
+                recount.at_work = count.at_work;
             }
         }
         recount.failed = recount.failed.saturating_sub(usize::try_from(header.failures_accepted).unwrap_or(usize::MAX));
@@ -76,7 +139,12 @@ impl WaveChecker {
         let Some(header) = held.rollouts.get(&rollout) else { return Ok(()) };
         let Some(plan) = held.plans.get(&header.plan) else { return Ok(()) };
         let newest = before.map_or(0, |before| before.wave.number);
-        let recount = Recount::of(held, header, plan, newest);
+        let tally = self.tallies.entry(rollout).or_insert_with(|| Tally::of(held, rollout, plan));
+        let moved = self.moved.range((rollout, LocalId::from_bytes([0; LocalId::LENGTH]))..);
+        for (_, device) in moved.take_while(|(of, _)| *of == rollout) {
+            tally.look(held, rollout, *device);
+        }
+        let recount = Recount::of(tally, header, newest);
         let budget = &plan.strategy.budget;
         let is_going = matches!(header.phase, RolloutPhase::Running | RolloutPhase::Paused);
         if is_going && recount.failed > budget.allowed(recount.reached_max) {
@@ -133,16 +201,21 @@ impl WaveChecker {
     }
 
     /// Checks that a device has the assignment only if its turn has come, and gets none in a stop.
-    fn check_device(scene: &Scene<'_>, node: &Arc<str>, rollout: RolloutId, device: LocalId) -> Result<(), Broken> {
+    fn check_device(
+        &self,
+        scene: &Scene<'_>,
+        node: &Arc<str>,
+        rollout: RolloutId,
+        device: LocalId,
+    ) -> Result<(), Broken> {
         let Some(held) = scene.ledger.node(node) else { return Ok(()) };
         let (Some(header), Some(progress)) = (held.rollouts.get(&rollout), held.progress.get(&(rollout, device)))
         else {
             return Ok(());
         };
-        let Some(plan) = held.plans.get(&header.plan) else { return Ok(()) };
-        let place = plan.devices.iter().find(|planned| planned.local == device).and_then(|planned| planned.place);
+        let wave = self.tallies.get(&rollout).and_then(|tally| tally.waves.get(&device));
         let name = scene.ledger.name(device).map_or("somebody", |name| name);
-        if place.is_some_and(|place| !header.has_begun(place.wave)) && has_begun(progress) {
+        if wave.is_some_and(|wave| !header.has_begun(*wave)) && has_begun(progress) {
             let seen = format!("{rollout} calls {name} {}, and its wave has not begun", progress.status);
             return Broken::on(node, seen);
         }
@@ -201,16 +274,18 @@ impl Inspector for WaveChecker {
                 Ok(())
             }
             Fact::Settled(_) if &**node == SERVER => {
-                let (touched, moved) = (std::mem::take(&mut self.touched), std::mem::take(&mut self.moved));
+                let touched = std::mem::take(&mut self.touched);
                 for (rollout, before) in touched {
                     self.check(scene, node, rollout, before.as_deref())?;
                 }
-                moved.into_iter().try_for_each(|(rollout, device)| Self::check_device(scene, node, rollout, device))
+                let mut moved = std::mem::take(&mut self.moved).into_iter();
+                moved.try_for_each(|(rollout, device)| self.check_device(scene, node, rollout, device))
             }
             // What a setback takes back is decided anew.
             Fact::Opened if &**node == SERVER => {
                 self.touched.clear();
                 self.moved.clear();
+                self.tallies.clear();
                 let held = scene.ledger.node(node);
                 let baking = held.into_iter().flat_map(|held| held.rollouts.values());
                 let baking = baking.filter(|header| header.wave.stage == Stage::Baking);

@@ -8,7 +8,7 @@ use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::{Clock as _, ClockQuality};
 
 use super::ledger::Part;
-use super::{Broken, Fact, Inspector, Scene};
+use super::{Broken, Fact, Inspector, Scene, device_number};
 use crate::fleet::SERVER;
 use crate::reference::window::{self, Windows};
 
@@ -32,7 +32,7 @@ impl WindowChecker {
         let held = scene.ledger.node(&server);
         let plan =
             held.zip(target.rollout).and_then(|(held, rollout)| held.plans.get(&held.rollouts.get(&rollout)?.plan));
-        let device = scene.fleet.devices.iter().find(|device| device.name == **node);
+        let device = device_number(node).and_then(|number| scene.fleet.devices.get(number));
         let (false, Some(plan), Some(device)) = (was_switching, plan, device) else { return Ok(()) };
         let terms = &plan.strategy.terms;
         if terms.windows.is_empty() && terms.blackouts.is_empty() {

@@ -158,6 +158,9 @@ impl Inspector for Witness {
             }
             Fact::Stored(Part::LaneGone { .. }) => scene.marks.reach("an opener let what was below it be forgotten"),
             Fact::Stored(Part::Workload { workload, record }) => Self::on_workload(scene, node, workload, record),
+            Fact::Stored(Part::Plan { plan }) if plan.rollback.is_some() => {
+                scene.marks.reach("a rollout was taken back");
+            }
             Fact::Stored(Part::Rollout { header }) => Self::on_rollout(scene, node, header),
             Fact::Stored(Part::Progress { rollout, progress, .. }) => {
                 Self::on_progress(scene, node, *rollout, progress);

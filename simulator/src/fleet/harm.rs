@@ -2,11 +2,12 @@
 
 use std::io;
 
+use fleetd_sync_core::time::{Monotonic, Wall};
 use fleetd_sync_store::memory::Fault;
 
 use super::device::DISK_BYTES;
 use super::{End, Fleet, SERVER, SERVER_ADDRESS, ScenarioError, Setting, device_number};
-use crate::clock::NodeClock;
+use crate::clock::{NodeClock, earlier};
 use crate::fault::FaultKind;
 use crate::hostile::{Hostility, Stranger, flood};
 use crate::observation::Observation;
@@ -23,6 +24,13 @@ impl Fleet {
             None => Some(self.server.clock.clone()),
             Some(number) => self.devices.get(number).map(|device| device.clock.clone()),
         }
+    }
+
+    /// Sets every clock to a date, as if the world had always gone towards it. Timers go on as they were.
+    pub(crate) fn set_date(&self, date: Wall) {
+        self.world.begin_at(earlier(date, self.world.monotonic().since(Monotonic(0))));
+        self.server.clock.set_right();
+        self.devices.iter().for_each(|device| device.clock.set_right());
     }
 
     /// Makes a node's next commit fail, and with it all that follow until its store is opened again.
@@ -159,6 +167,7 @@ impl Fleet {
 
     /// Says whether there is a node of this name.
     pub(crate) fn has_node(&self, node: &str) -> bool {
-        node == SERVER || device_number(node).is_some_and(|number| number < self.devices.len())
+        let is_there = |number: usize| number < self.devices.len() && !self.absent.contains(&number);
+        node == SERVER || device_number(node).is_some_and(is_there)
     }
 }

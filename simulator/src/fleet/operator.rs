@@ -4,6 +4,10 @@
 //! *errands*, which they send and look after; where the server is down, or an answer is lost with it, they ask again,
 //! as whoever sits before the command line does.
 
+mod order;
+mod roll_out;
+mod way_back;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,8 +55,8 @@ const PROBE_PORT: u16 = 8080;
 #[derive(Clone, Debug)]
 pub enum Wish {
     /// A release, on every device.
-    RollOut(Act),
-    /// The release before the newest, on every device.
+    RollOut(Box<Act>),
+    /// What the devices of the newest rollout ran before it.
     RollBack,
     /// That the newest rollout ends.
     Abort,
@@ -60,6 +64,26 @@ pub enum Wish {
     Pause,
     /// That it goes on.
     Resume,
+    /// That nothing changes anywhere.
+    StopAll {
+        /// The stop's hold.
+        hold: HoldId,
+    },
+    /// That such a stop ends.
+    LiftAll {
+        /// Its hold.
+        hold: HoldId,
+    },
+    /// That nobody gets the newest release any more.
+    Deny {
+        /// The denial's hold.
+        hold: HoldId,
+    },
+    /// That what was denied is allowed again.
+    Allow {
+        /// The denial's hold.
+        hold: HoldId,
+    },
     /// That nothing changes on a device.
     Hold {
         /// Which device.
@@ -141,6 +165,10 @@ pub(super) struct Operator {
     newest_rollout: Option<RolloutId>,
     /// Whether that one goes wave by wave.
     goes_in_waves: bool,
+    /// Plans that were made before their start, by the version that they bring.
+    saved: BTreeMap<String, Arc<Plan>>,
+    /// What was denied, by the denial's hold.
+    denied: BTreeMap<HoldId, ArtifactDigest>,
 }
 
 impl Operator {
@@ -153,6 +181,8 @@ impl Operator {
             newest: None,
             newest_rollout: None,
             goes_in_waves: false,
+            saved: BTreeMap::new(),
+            denied: BTreeMap::new(),
         }
     }
 
@@ -346,7 +376,7 @@ impl Fleet {
     /// [`ScenarioError`] when that is refused.
     pub fn start_plan(&self, rollout: RolloutId, plan: Plan) -> Result<(), ScenarioError> {
         let server = self.serving()?;
-        self.ask("the rollout", |reply| start(&server, rollout, plan, Box::new(reply)))?.map_err(failed)
+        self.ask("the rollout", |reply| start(&server, rollout, Arc::new(plan), Box::new(reply)))?.map_err(failed)
     }
 
     /// Aborts a rollout, as `fleetd rollout abort` does.
@@ -356,6 +386,17 @@ impl Fleet {
     pub fn abort(&self, rollout: RolloutId) -> Result<(), ScenarioError> {
         let server = self.serving()?;
         self.ask("the rollout", |reply| abort(&server, rollout, Box::new(reply)))?.map_err(failed)
+    }
+
+    /// Approves a wave of a rollout, as `fleetd rollout approve` does. Nobody waits for the answer.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] while the server is down.
+    pub(crate) fn approve_wave(&self, rollout: RolloutId, wave: u32) -> Result<(), ScenarioError> {
+        let server = self.serving()?;
+        let operation = server.shared.rollout_answers.open(Box::new(|_| {}));
+        server.actors.rollouts.send(&rollout, rollout::Input::Approve { operation, wave: Some(wave) });
+        Ok(())
     }
 
     /// The devices as a plan sees them, in the order of their local ids.
@@ -424,7 +465,7 @@ impl Fleet {
                 }
             }
             None => {
-                if self.is_serving() {
+                if self.is_serving() && !self.is_premature(&errand.wish) {
                     self.try_errand(number, &mut errand)?;
                 }
                 let agenda = self.agenda.clone();
@@ -440,7 +481,11 @@ impl Fleet {
             Wish::RollOut(act) => {
                 self.operator.releases.iter().position(|known| known.signed.claims().version.as_str() == act.roll_out)
             }
-            Wish::RollBack => self.operator.newest.and_then(|newest| newest.checked_sub(1)),
+            Wish::RollBack => {
+                let version = self.plan_of(errand.rollout).map(|plan| plan.release.version);
+                let known = &mut self.operator.releases.iter();
+                known.position(|known| Some(&known.signed.claims().version) == version.as_ref())
+            }
             Wish::Revoke { device } => {
                 self.broken.insert(*device, crate::fault::FaultKind::OperatorRevokes);
                 return;
@@ -459,31 +504,35 @@ impl Fleet {
             answered::<(), &str>(&errand.answer, &agenda, number)(Err(refusal));
         };
         let (device, command) = match errand.wish.clone() {
-            Wish::RollOut(_) | Wish::RollBack => {
-                if self.rollout(errand.rollout).is_some() {
-                    // The server has it; only its answer was lost.
-                    answered::<(), &str>(&errand.answer, &agenda, number)(Ok(()));
-                    return Ok(());
+            // The server has it; only its answer was lost.
+            Wish::RollOut(_) | Wish::RollBack if self.rollout(errand.rollout).is_some() => {
+                answered::<(), &str>(&errand.answer, &agenda, number)(Ok(()));
+                return Ok(());
+            }
+            Wish::RollOut(act) => return self.try_roll_out(&server, number, errand, &act),
+            Wish::RollBack => {
+                if !self.roll_back(&server, errand, number)? {
+                    refuse("there is no way back");
                 }
-                if let Some(former) = self.operator.newest_rollout.filter(|rollout| self.is_in_the_way(*rollout)) {
-                    // It stands in the way of whatever comes now. Whoever looks after the errand asks again.
-                    abort(&server, former, Box::new(|_| {}));
-                    return Ok(());
+                return Ok(());
+            }
+            Wish::StopAll { hold } => {
+                self.stop_all(&server, errand, number, hold);
+                return Ok(());
+            }
+            Wish::LiftAll { hold } => {
+                self.lift_all(&server, errand, number, hold);
+                return Ok(());
+            }
+            Wish::Deny { hold } => {
+                if !self.deny(&server, errand, number, hold) {
+                    refuse("there is no release yet");
                 }
-                let strategy = match &errand.wish {
-                    Wish::RollOut(Act { strategy: Some(strategy), .. }) => strategy.read().map_err(failed)?,
-                    _ => Strategy::default(),
-                };
-                let Some(place) = self.release_of(&errand.wish)? else {
-                    refuse("there is no such release");
-                    return Ok(());
-                };
-                let Some(known) = self.operator.releases.get_mut(place) else { return Ok(()) };
-                known.attempts += 1;
-                let (signed, attempt) = (known.signed.clone(), known.attempts);
-                match self.plan(&signed, attempt, strategy) {
-                    Ok(plan) => start(&server, errand.rollout, plan, answered(&errand.answer, &agenda, number)),
-                    Err(error) => refuse(&error.to_string()),
+                return Ok(());
+            }
+            Wish::Allow { hold } => {
+                if !self.allow(&server, errand, number, hold) {
+                    refuse("nothing was denied");
                 }
                 return Ok(());
             }
@@ -528,14 +577,11 @@ impl Fleet {
         self.rollout(rollout).is_some_and(is_open)
     }
 
-    /// The place of the release that a wish is about, pushed if it was not yet.
-    fn release_of(&mut self, wish: &Wish) -> Result<Option<usize>, ScenarioError> {
-        let Wish::RollOut(act) = wish else {
-            return Ok(self.operator.newest.and_then(|newest| newest.checked_sub(1)));
-        };
+    /// The place of the release that an act brings, pushed if it was not yet.
+    fn release_of(&mut self, act: &Act) -> Result<usize, ScenarioError> {
         let known = &self.operator.releases;
         if let Some(place) = known.iter().position(|known| known.signed.claims().version.as_str() == act.roll_out) {
-            return Ok(Some(place));
+            return Ok(place);
         }
         let programs: Vec<(Platform, Vec<u8>)> = [amd64(), arm64()]
             .into_iter()
@@ -553,7 +599,7 @@ impl Fleet {
         let contents: Vec<&[u8]> = programs.iter().map(|(_, program)| program.as_slice()).collect();
         let signed = self.publish(manifest, &contents)?;
         self.operator.releases.push(KnownRelease { signed, attempts: 0 });
-        Ok(Some(self.operator.releases.len() - 1))
+        Ok(self.operator.releases.len() - 1)
     }
 
     /// Tells every device's runner what a release's program does there.
@@ -600,11 +646,11 @@ const READY_LATE: Duration = Duration::from_secs(8);
 fn start(
     server: &server_node::Node,
     rollout: RolloutId,
-    plan: Plan,
+    plan: Arc<Plan>,
     reply: Box<dyn FnOnce(Result<(), rollout::RolloutError>) + Send>,
 ) {
     let operation = server.shared.rollout_answers.open(reply);
-    let input = rollout::Input::Start { operation, caller: "scenario".to_owned(), plan: Arc::new(plan) };
+    let input = rollout::Input::Start { operation, caller: "scenario".to_owned(), plan };
     server.actors.rollouts.send(&rollout, input);
 }
 

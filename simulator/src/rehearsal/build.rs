@@ -3,7 +3,8 @@
 //! Every device enrols with a token that gives it its labels and site, is renamed, and gets the release that it runs
 //! from a rollout of its own; one that did not prove itself there gets another one that crashes, and restores the
 //! first. Holds and stops are an operator's. What no operator can bring about, a membership that is in doubt, is
-//! written into the server's record while the server is down. Who is away is cut off last.
+//! written into the server's record while the server is down. Who is away is cut off last. Then all clocks are set to
+//! the date at which the rollout starts, so that windows mean what they will mean.
 //!
 //! The new release is one of the copy: signed by the copy's key, with the platforms and the probe of the real one, and
 //! a few bytes in place of each artifact. What the artifact itself would carry is counted, and takes its time.
@@ -16,7 +17,7 @@ use fleetd_actors::device;
 use fleetd_actors::device::command::Command;
 use fleetd_actors::device::record::Membership;
 use fleetd_actors::registration::token::TokenWish;
-use fleetd_actors::rollout::plan::{Plan, PlannedDevice, PlannedRelease, plan};
+use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
 use fleetd_actors::rollout::status::RolloutPhase;
 use fleetd_actors::rollout::strategy::{FailureBudget, Strategy};
 use fleetd_actors::targeting::{Chosen, DeviceRow, Targets};
@@ -34,8 +35,9 @@ use fleetd_sync_store::state_store::StateStore as _;
 
 use super::course::{Assigned, Recorder};
 use super::draw::{Links, Transfer, fails};
-use super::planning::{assigned, parsed, plan_again};
+use super::planning::{ZONE_FACT, assigned, parsed, plan_again, refusal};
 use super::{Barred, CopiedDevice, Rehearsal};
+use crate::clock::{earlier, new_year_2026};
 use crate::engine::EngineKind;
 use crate::fleet::{Fleet, NewDevice, SERVER, ScenarioError, failed};
 use crate::runner::Behaviour;
@@ -52,6 +54,8 @@ const EVENTS_BETWEEN_LOOKS: u32 = 64;
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// Time after which a fleet that was changed is at rest.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+/// By how much the copy begins before the rollout does: no clock has to be put back once it is made.
+const MADE_BEFORE: Duration = Duration::from_secs(2 * 3600);
 /// Time until a release that crashes does.
 const CRASHES_AFTER: Duration = Duration::from_millis(300);
 
@@ -81,6 +85,8 @@ pub(crate) fn build(
 ) -> Result<(Fleet, Ready), ScenarioError> {
     let original = rehearsal.read_plan()?;
     let workload = original.release.workload.clone();
+    let starts = scenario.begins().unwrap_or_else(new_year_2026);
+    world.begin_at(earlier(starts, MADE_BEFORE).max(new_year_2026()));
     let mut fleet = Fleet::on(engine, world, Duration::ZERO)?;
     fleet.delegate_release_key(workload.clone())?;
     let entropy = fleet.world.entropy("rehearsal");
@@ -91,6 +97,7 @@ pub(crate) fn build(
     builder.place_holds()?;
     builder.doubt_members()?;
     builder.cut_off()?;
+    builder.fleet.set_date(starts);
     builder.ready(&original, release, scenario.duration)
 }
 
@@ -131,16 +138,14 @@ impl Builder<'_> {
             };
             tokens.insert((site, labels), self.fleet.create_token(wish)?);
         }
-        let plan = self.rehearsal.read_plan().map_err(failed)?;
-        let zone = |device: &PlannedDevice| Some((device.name.to_string(), device.zone.as_ref()?.to_string()));
-        let zones: BTreeMap<_, _> = plan.devices.iter().filter_map(zone).collect();
+        let zones = self.rehearsal.zones();
         for (number, device) in self.rehearsal.devices.iter().enumerate() {
             let latency = from + self.entropy.stream(&format!("latency {}", device.name)).below(to - from + 1);
             self.fleet.network.set_latency(&format!("device-{number}"), Duration::from_millis(latency));
             let facts = [
                 ("platform", device.platform.clone()),
                 ("disk_free_bytes", device.disk_free_bytes.map(|free| free.to_string())),
-                ("timezone", zones.get(device.name.as_str()).cloned()),
+                (ZONE_FACT, zones.get(&device.local).cloned()),
             ];
             let facts = facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
             let token =
@@ -418,6 +423,7 @@ impl Builder<'_> {
             watched.push(Assigned {
                 device: number,
                 local: planned.local,
+                wave: planned.place.map_or(0, |place| place.wave),
                 is_bad,
                 more_bytes: real_bytes.saturating_sub(u64::try_from(STAND_IN_BYTES).unwrap_or(u64::MAX)),
                 transfer: transfer(rehearsal, real_bytes),
@@ -447,14 +453,15 @@ impl Ready {
     pub(crate) fn start(self, fleet: &Fleet, begin: Monotonic) -> Result<Recorder, ScenarioError> {
         let rollout = RolloutId::random(&mut fleet.world.entropy("rehearsal rollout"));
         let (_, carried_bytes) = fleet.network.traffic();
-        let recorder = Recorder::new(rollout, self.artifacts, self.assigned, (begin, self.duration), carried_bytes);
+        let span = (begin, self.duration);
+        let recorder = Recorder::new(rollout, &self.plan, self.artifacts, self.assigned, span, carried_bytes);
         fleet.start_plan(rollout, self.plan)?;
         Ok(recorder)
     }
 }
 
 /// The copy's devices as a planner sees them. What a copy has not got is the original's: device ids, which an operator
-/// may have named, the other rollouts that are at work, and what authorities disagree on.
+/// may have named, the other rollouts that are at work, what authorities disagree on, and what is refused.
 fn rows(
     rehearsal: &Rehearsal,
     fleet: &Fleet,
@@ -470,6 +477,7 @@ fn rows(
             continue;
         }
         row.device = parsed(device, &device.id)?;
+        row.refused = device.refused.as_ref().map(refusal);
         if let Some(rollout) = &device.busy {
             row.rollouts.insert(workload.clone(), parsed(device, rollout)?);
         }

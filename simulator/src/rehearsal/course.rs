@@ -1,9 +1,11 @@
 //! How a rehearsal went: written down as it happens, from what the server's store and the devices' runners did.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fleetd_actors::rollout::status::{DeviceStatus, Failure, RolloutPhase, Skip};
+use fleetd_actors::rollout::plan::Plan;
+use fleetd_actors::rollout::status::{DeviceStatus, Failure, RolloutHeader, RolloutPhase, Skip, Stage};
 use fleetd_server::record;
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::id::{ArtifactDigest, LocalId, RolloutId};
@@ -27,14 +29,32 @@ pub struct Rehearsed {
     pub reason: String,
     /// When it ended, in milliseconds since its start.
     pub ended_ms: Option<u64>,
+    /// When an operator stopped the whole fleet, in milliseconds since its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_ms: Option<u64>,
     /// How long was looked, in milliseconds since its start.
     pub until_ms: u64,
     /// The devices that the plan assigns the release to, in the order of the copy.
     pub devices: Vec<DeviceCourse>,
+    /// Its waves, in their order.
+    #[serde(default)]
+    pub waves: Vec<WaveCourse>,
     /// How much time one number of `traffic_bytes` is for, in milliseconds.
     pub slot_ms: u64,
     /// Bytes between server and devices, slot by slot from the start; nothing where there were none.
     pub traffic_bytes: BTreeMap<u64, u64>,
+}
+
+/// How one wave fared. Times are in milliseconds since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaveCourse {
+    /// When it began.
+    pub began_ms: Option<u64>,
+    /// When its gate let the next one begin; behind the last one, when the rollout had succeeded.
+    pub passed_ms: Option<u64>,
+    /// When the rollout stopped itself in it, or failed.
+    pub halted_ms: Option<u64>,
 }
 
 /// How one device fared.
@@ -43,6 +63,8 @@ pub struct Rehearsed {
 pub struct DeviceCourse {
     /// Its number in the copy.
     pub device: usize,
+    /// Its wave, from 0.
+    pub wave: u32,
     /// Where it stood at last, as its server knew it.
     pub end: DeviceEnd,
     /// When that became known, in milliseconds since the start.
@@ -66,6 +88,8 @@ pub enum DeviceEnd {
     Waiting,
     /// It has, and was at work.
     Working,
+    /// It has the release laid out, and waited for a time at which it may switch.
+    Waits,
     /// The release has proven itself there.
     Healthy,
     /// The release failed there, and the one before it runs again.
@@ -84,7 +108,7 @@ impl DeviceEnd {
     /// Says whether nothing more comes of it by itself.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        !matches!(self, Self::Waiting | Self::Working | Self::Silent)
+        !matches!(self, Self::Waiting | Self::Working | Self::Waits | Self::Silent)
     }
 
     /// Says whether the release has proven itself there.
@@ -96,7 +120,8 @@ impl DeviceEnd {
     const fn of(status: &DeviceStatus) -> Self {
         match status {
             DeviceStatus::Pending | DeviceStatus::Assigned => Self::Waiting,
-            DeviceStatus::Acknowledged | DeviceStatus::Installing(_) | DeviceStatus::Waits(_) => Self::Working,
+            DeviceStatus::Acknowledged | DeviceStatus::Installing(_) => Self::Working,
+            DeviceStatus::Waits(_) => Self::Waits,
             DeviceStatus::Healthy | DeviceStatus::Unchanged => Self::Healthy,
             DeviceStatus::Restored(_) => Self::Restored,
             DeviceStatus::Failed(Failure::Silent) => Self::Silent,
@@ -113,6 +138,8 @@ pub(super) struct Assigned {
     pub(super) device: usize,
     /// The hash of its key in the copy.
     pub(super) local: LocalId,
+    /// Its wave, from 0.
+    pub(super) wave: u32,
     /// Whether the release crashes there.
     pub(super) is_bad: bool,
     /// How much more the artifact has than what stands for it.
@@ -131,14 +158,23 @@ pub struct Recorder {
     assigned: Vec<Assigned>,
     rehearsed: Rehearsed,
     open: usize,
-    /// Whether the rollout is stopped, so that nobody else begins.
-    has_halted: bool,
+    /// Whether every device begins at once, so that none is still to begin while the rollout goes on.
+    begins_at_once: bool,
+    /// Whether few may be at work at once, so that who comes back waits for a place.
+    is_capped: bool,
+    /// Where the rollout stands.
+    phase: RolloutPhase,
+    /// The device that was found open last: most looks find the same one.
+    found: Cell<usize>,
+    /// The wave that somebody has to approve, and of which nobody was told yet.
+    awaiting: Option<u32>,
     carried_bytes: u64,
 }
 
 impl Recorder {
     pub(super) fn new(
         rollout: RolloutId,
+        plan: &Plan,
         artifacts: BTreeSet<ArtifactDigest>,
         assigned: Vec<Assigned>,
         (begin, duration): (Monotonic, Duration),
@@ -148,11 +184,14 @@ impl Recorder {
         let nodes = assigned.iter().enumerate().map(|(place, assigned)| (format!("device-{}", assigned.device), place));
         let devices = assigned.iter().map(|assigned| DeviceCourse {
             device: assigned.device,
+            wave: assigned.wave,
             is_bad: assigned.is_bad,
             ..DeviceCourse::default()
         });
         let slot_ms = u64::try_from(duration.as_millis().div_ceil(SLOTS_MAX).max(1000)).unwrap_or(u64::MAX);
         let devices: Vec<_> = devices.collect();
+        let waves: Vec<_> = (0..plan.wave_count()).map(|_| WaveCourse::default()).collect();
+        let begins_at_once = waves.len() == 1 && !plan.strategy.is_capped();
         let phase = RolloutPhase::Running.to_string();
         Self {
             rollout,
@@ -161,9 +200,13 @@ impl Recorder {
             places: places.collect(),
             nodes: nodes.collect(),
             open: devices.len(),
-            has_halted: false,
+            begins_at_once,
+            is_capped: plan.strategy.is_capped(),
+            phase: RolloutPhase::Running,
+            found: Cell::new(0),
+            awaiting: None,
             assigned,
-            rehearsed: Rehearsed { phase, devices, slot_ms, ..Rehearsed::default() },
+            rehearsed: Rehearsed { phase, devices, waves, slot_ms, ..Rehearsed::default() },
             carried_bytes,
         }
     }
@@ -212,7 +255,8 @@ impl Recorder {
             }
             Mutation::Put { space: Space::Rollout, key, value } if key == self.rollout.as_bytes() => {
                 let Ok(header) = record::rollout::decode_header(value) else { return };
-                self.has_halted = header.phase.is_stopped();
+                self.phase = header.phase;
+                self.on_standing(at_ms, &header);
                 // What halts has come to its end here; with nothing left that it could go on with it fails.
                 let is_first = self.rehearsed.ended_ms.is_none();
                 if header.phase != RolloutPhase::Running && (is_first || header.phase.is_ended()) {
@@ -223,6 +267,22 @@ impl Recorder {
             }
             _ => {}
         }
+    }
+
+    /// Notes how far the waves have come.
+    fn on_standing(&mut self, at_ms: u64, header: &RolloutHeader) {
+        let newest = usize::try_from(header.wave.number).unwrap_or(usize::MAX);
+        for (number, wave) in self.rehearsed.waves.iter_mut().enumerate().take(newest.saturating_add(1)) {
+            wave.began_ms.get_or_insert(at_ms);
+            if number < newest || header.phase == RolloutPhase::Succeeded {
+                wave.passed_ms.get_or_insert(at_ms);
+            }
+            if number == newest && matches!(header.phase, RolloutPhase::Halted | RolloutPhase::Failed) {
+                wave.halted_ms.get_or_insert(at_ms);
+            }
+        }
+        let awaits = header.phase == RolloutPhase::Running && header.wave.stage == Stage::AwaitingApproval;
+        self.awaiting = awaits.then_some(header.wave.number.saturating_add(1));
     }
 
     fn on_ran(&mut self, at_ms: u64, node: &str) {
@@ -248,19 +308,49 @@ impl Recorder {
         }
     }
 
+    /// Notes that an operator stops the whole fleet.
+    pub(crate) fn on_stop(&mut self, at: Monotonic) {
+        self.rehearsed.stopped_ms = Some(self.since_begin(at));
+    }
+
+    /// The rollout, and the wave of it that somebody has to approve from now on. It is told once.
+    pub(crate) fn take_awaiting(&mut self) -> Option<(RolloutId, u32)> {
+        Some((self.rollout, self.awaiting.take()?))
+    }
+
     /// Whether the rollout has ended and nothing more comes of any device but those that `is_gone` says are away for
     /// good.
     pub(crate) fn is_over(&self, is_gone: impl Fn(usize) -> bool) -> bool {
-        // Whoever has not begun when the rollout halts never begins by itself.
-        let is_stopped = |end: DeviceEnd| self.has_halted && matches!(end, DeviceEnd::Waiting | DeviceEnd::Silent);
-        let has_ended =
-            |course: &DeviceCourse| course.end.is_final() || is_stopped(course.end) || is_gone(course.device);
-        self.rehearsed.ended_ms.is_some() && (self.open == 0 || self.rehearsed.devices.iter().all(has_ended))
+        let is_open =
+            |course: &DeviceCourse| !course.end.is_final() && !self.is_stopped(course.end) && !is_gone(course.device);
+        self.rehearsed.ended_ms.is_some() && (self.open == 0 || self.find(is_open).is_none())
     }
 
-    /// Whether every device has come to an end.
-    pub(crate) const fn all_ended(&self) -> bool {
-        self.open == 0
+    /// Whoever has not begun when the rollout halts never begins by itself.
+    const fn is_stopped(&self, end: DeviceEnd) -> bool {
+        self.phase.is_stopped() && matches!(end, DeviceEnd::Waiting | DeviceEnd::Silent)
+    }
+
+    /// Whether a device has to come to an end by itself, soon, once everybody can be reached: its turn has come, and it
+    /// waits for no window.
+    fn is_expected(&self, course: &DeviceCourse) -> bool {
+        let is_its_turn = self.begins_at_once || (self.phase.is_ended() && !self.is_capped);
+        is_its_turn && !course.end.is_final() && course.end != DeviceEnd::Waits && !self.is_stopped(course.end)
+    }
+
+    fn find(&self, is_it: impl Fn(&DeviceCourse) -> bool) -> Option<&DeviceCourse> {
+        let devices = &self.rehearsed.devices;
+        if let Some(again) = devices.get(self.found.get()).filter(|course| is_it(course)) {
+            return Some(again);
+        }
+        let found = devices.iter().position(is_it)?;
+        self.found.set(found);
+        devices.get(found)
+    }
+
+    /// Whether every device has come to an end that has to.
+    pub(crate) fn all_ended(&self) -> bool {
+        self.open == 0 || self.find(|course| self.is_expected(course)).is_none()
     }
 
     /// How many devices run the release well.
@@ -268,9 +358,9 @@ impl Recorder {
         self.rehearsed.devices.iter().filter(|course| course.end == DeviceEnd::Healthy).count()
     }
 
-    /// The first device that has not come to an end, and how it stands.
+    /// The first device that has to come to an end and has not, and how it stands.
     pub(crate) fn first_open(&self) -> Option<(usize, DeviceEnd)> {
-        let open = self.rehearsed.devices.iter().find(|course| !course.end.is_final())?;
+        let open = self.rehearsed.devices.iter().find(|course| self.is_expected(course))?;
         Some((open.device, open.end))
     }
 

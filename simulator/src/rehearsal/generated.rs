@@ -46,7 +46,7 @@ pub fn one_wave(devices: u32) -> Result<Scenario, RehearsalError> {
     let rows = rehearsal.rows(&Targets::All, &release.workload)?;
     let id = PlanId::random(&mut Entropy::from_seed([1; 32]));
     rehearsal.plan = plan(id, release, Targets::All, 1, Strategy::default(), &rows)?.to_text();
-    rehearsal.into_scenario(DURATION)
+    rehearsal.into_scenario(None, DURATION)
 }
 
 fn device(number: u32) -> CopiedDevice {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::course::{DeviceCourse, DeviceEnd};
+use super::gates::Extent;
 use super::summary::{RehearsalReport, Seed, Spread, finished};
 use super::{CopiedDevice, Rehearsal};
 use crate::fault::Target;
@@ -63,6 +64,7 @@ impl fmt::Display for Page<'_> {
         self.figures(f)?;
         self.failures(f)?;
         if !self.seeds.is_empty() {
+            self.waves(f)?;
             self.burn_down(f)?;
             self.sites(f)?;
             self.traffic(f)?;
@@ -191,6 +193,38 @@ impl Page<'_> {
         writeln!(f, "<section><h2>Rollout burn-down</h2><p class=\"note\">{about}</p>")?;
         table::legend(f, &legend)?;
         writeln!(f, "{}</section>", Chart { top: assigned, series, moments: self.moments(), ..self.chart() })
+    }
+
+    fn waves(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.report;
+        let reach = report.halts.reach.map_or_else(String::new, |reach| {
+            let [ran, crashed] = [reach.ran, reach.crashed].map(|extent| worst(extent, &grouped));
+            format!(" The release ran on {ran} devices by then, and crashed on {crashed} of them.")
+        });
+        let about = format!("The rollout halted in {} of {} seeds.{reach}", report.halts.seeds, report.seeds);
+        writeln!(
+            f,
+            "<section><h2>Waves and gates</h2><p class=\"note\">{}</p><table><thead><tr><th>wave</th><th>devices</th><th>\
+             halts in</th><th></th><th>ran on by then</th><th>takes</th><th>passed after</th></tr></thead><tbody>",
+            Text(&about)
+        )?;
+        for wave in &report.waves {
+            let share = 100.0 * amount(wave.halted) / amount(wave.began.max(1));
+            let ran = wave.reach.map_or_else(|| "-".to_owned(), |reach| worst(reach.ran, &grouped));
+            let [takes, passed] = [wave.takes_ms, wave.passed_at_ms]
+                .map(|extent| extent.map_or_else(|| "-".to_owned(), |extent| worst(extent, &span)));
+            writeln!(
+                f,
+                "<tr><td class=\"count\">{}</td><td class=\"count\">{}</td><td class=\"count\">{} of {}</td><td><span \
+                 class=\"share\"><i style=\"width:{share:.0}%\"></i></span></td><td class=\"count\">{ran}</td><td class=\
+                 \"count\">{takes}</td><td class=\"count\">{passed}</td></tr>",
+                wave.wave,
+                grouped(count(wave.devices)),
+                wave.halted,
+                wave.began
+            )?;
+        }
+        writeln!(f, "</tbody></table></section>")
     }
 
     fn sites(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -324,8 +358,10 @@ impl Page<'_> {
             ),
             "At the end of each seed all are linked again, and each had to follow.".to_owned(),
         ];
+        let approval =
+            assumed.approve_after_ms.map(|after| format!("A wave that asks is approved after {}.", span(after)));
         writeln!(f, "<section><h2>What was assumed</h2><ul class=\"note\">")?;
-        lines.iter().try_for_each(|line| writeln!(f, "<li>{}</li>", Text(line)))?;
+        lines.iter().chain(&approval).try_for_each(|line| writeln!(f, "<li>{}</li>", Text(line)))?;
         writeln!(f, "</ul></section>")
     }
 
@@ -455,6 +491,12 @@ fn sampled(steps: &[(u64, f64)], grid: &[u64]) -> Vec<f64> {
 
 fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// A number in many seeds, with the worst where that is another.
+fn worst(Extent { median, worst }: Extent, told: &dyn Fn(u64) -> String) -> String {
+    let [median, worst] = [median, worst].map(told);
+    if median == worst { median } else { format!("{median} (at worst {worst})") }
 }
 
 /// A number in many seeds, with its band where it has one.

@@ -7,17 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use fleetd_actors::rollout::plan::{
-    Plan, PlanError, PlannedDevice, PlannedRelease, ReadPlanError, StaleReason, Verdict, check_fence, plan,
+    Blocked, Plan, PlanError, PlannedDevice, PlannedRelease, ReadPlanError, StaleReason, Verdict, check_fence, plan,
 };
 use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::{Chosen, DeviceRow, PresentRelease, Targets};
+use fleetd_actors::window::Zone;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, PlanId};
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Wall;
 
-use super::{Barred, CopiedDevice, Rehearsal};
+use super::{Barred, CopiedDevice, CopiedRefusal, Rehearsal};
 
+/// The fact by which a device says in which time zone it is.
+pub(super) const ZONE_FACT: &str = "timezone";
 /// Differences that one message names.
 const NAMED_MAX: usize = 5;
 
@@ -108,8 +111,16 @@ impl Rehearsal {
     /// # Errors
     /// [`RehearsalError::Device`] names what of which device cannot be read.
     pub fn rows(&self, targets: &Targets, workload: &WorkloadName) -> Result<Vec<DeviceRow>, RehearsalError> {
+        let zones = self.zones();
         let shown = self.devices.iter().filter(|device| is_shown(targets, device));
-        shown.map(|device| row(device, workload)).collect()
+        shown.map(|device| row(device, workload, zones.get(&device.local))).collect()
+    }
+
+    /// The time zones in which the plan has devices, by their local ids. Nobody shows them but the plan.
+    pub(super) fn zones(&self) -> BTreeMap<String, String> {
+        let Ok(plan) = self.read_plan() else { return BTreeMap::new() };
+        let zone = |device: PlannedDevice| Some((device.local.to_string(), device.zone?.to_string()));
+        plan.devices.into_iter().filter_map(zone).collect()
     }
 }
 
@@ -125,7 +136,7 @@ pub(super) fn is_shown(targets: &Targets, device: &CopiedDevice) -> bool {
 }
 
 /// A device as its server's planner sees it.
-fn row(device: &CopiedDevice, workload: &WorkloadName) -> Result<DeviceRow, RehearsalError> {
+fn row(device: &CopiedDevice, workload: &WorkloadName, zone: Option<&String>) -> Result<DeviceRow, RehearsalError> {
     let holds = device.holds.iter().map(|hold| {
         let held = hold.workload.as_ref().map(|held| parsed(device, held)).transpose()?;
         Ok((held, hold.reason.clone()))
@@ -150,19 +161,24 @@ fn row(device: &CopiedDevice, workload: &WorkloadName) -> Result<DeviceRow, Rehe
         name: parsed(device, &device.name)?,
         site: device.site.clone(),
         labels: labels.collect::<Result<_, RehearsalError>>()?,
-        facts: BTreeMap::new(),
+        facts: zone.map(|zone| (ZONE_FACT.to_owned(), zone.clone())).into_iter().collect(),
         // The server reads it as leniently: what is no platform is none that is known.
         platform: device.platform.as_ref().and_then(|platform| platform.parse().ok()),
         free_bytes: device.disk_free_bytes,
         releases: present.map(|present| (workload.clone(), present)).into_iter().collect(),
         barred: device.barred.map(Barred::reason),
-        refused: None,
+        refused: device.refused.as_ref().map(refusal),
         holds: holds.collect::<Result<_, RehearsalError>>()?,
         conflicts: if device.conflict { BTreeSet::from([workload.clone()]) } else { BTreeSet::new() },
         rollouts: busy.map(|rollout| (workload.clone(), rollout)).into_iter().collect(),
         offline_since: device.offline_since_ms.map(Wall),
         revision: Revision::default(),
     })
+}
+
+/// Why a device is refused the release, as its server's planner has it.
+pub(super) fn refusal(refused: &CopiedRefusal) -> (Blocked, String) {
+    (refused.by.into(), refused.reason.clone())
 }
 
 impl Barred {
@@ -196,7 +212,10 @@ pub(super) fn plan_again(
 ) -> Result<Plan, RehearsalError> {
     let original = rehearsal.read_plan()?;
     let targets = by_name(answered(&original), rehearsal);
-    let mut again = plan(id, release, targets, original.attempt, Strategy::default(), rows)?;
+    // Waves are those of the original; by which clocks windows open is found out again.
+    let terms = original.strategy.terms.clone();
+    let strategy = Strategy { terms, ..Strategy::default() };
+    let mut again = plan(id, release, targets, original.attempt, strategy, rows)?;
     let differences = differences(&original, &again);
     // Whose turn comes when was drawn with the ids of the fleet itself.
     let places: BTreeMap<_, _> = original.devices.iter().map(|device| (&device.name, device.place)).collect();
@@ -229,23 +248,31 @@ fn by_name(targets: Targets, rehearsal: &Rehearsal) -> Targets {
     Targets::Some(Chosen { devices: chosen.devices.into_iter().map(name).collect(), ..chosen })
 }
 
+/// What a plan means for a device, and by which clock, where that matters.
+type Said<'a> = (&'a Verdict, Option<&'a Zone>);
+
 /// What a plan in the copy says otherwise than the plan itself, device by device.
 fn differences(original: &Plan, again: &Plan) -> Vec<String> {
-    let by_name = |plan: &'_ Plan| -> BTreeMap<String, Verdict> {
-        plan.devices.iter().map(|device| (device.name.to_string(), device.verdict.clone())).collect()
-    };
-    let (planned, copied) = (by_name(original), by_name(again));
-    let names: BTreeSet<&String> = planned.keys().chain(copied.keys()).collect();
-    let differs = |name: &&String| match (planned.get(*name), copied.get(*name)) {
+    let (planned, copied) = (said(original), said(again));
+    let names: BTreeSet<&str> = planned.keys().chain(copied.keys()).copied().collect();
+    let differs = |name: &&str| match (planned.get(*name), copied.get(*name)) {
         // Why it is left out may be said in other words.
-        (Some(Verdict::Blocked { by, .. }), Some(Verdict::Blocked { by: other, .. })) => by != other,
+        (Some((Verdict::Blocked { by, .. }, _)), Some((Verdict::Blocked { by: other, .. }, _))) => by != other,
         (planned, copied) => planned != copied,
     };
-    let words = |verdict: Option<&Verdict>| verdict.map_or_else(|| "not meant".to_owned(), ToString::to_string);
-    let told = |name: &String| {
+    let words = |said: Option<&Said<'_>>| match said {
+        None => "not meant".to_owned(),
+        Some((verdict, None)) => verdict.to_string(),
+        Some((verdict, Some(zone))) => format!("{verdict} by the clocks of {zone}"),
+    };
+    let told = |name: &str| {
         format!("{name}: planned was {}, in the copy it is {}", words(planned.get(name)), words(copied.get(name)))
     };
     names.into_iter().filter(differs).map(told).collect()
+}
+
+fn said(plan: &Plan) -> BTreeMap<&str, Said<'_>> {
+    plan.devices.iter().map(|device| (device.name.as_str(), (&device.verdict, device.zone.as_ref()))).collect()
 }
 
 /// The planned devices that get the release, by name.

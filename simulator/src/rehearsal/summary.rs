@@ -1,13 +1,17 @@
 //! What many seeds of a rehearsal come to: the answers that an operator wants before a rollout is started.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fleetd_actors::rollout::plan::{Plan, Verdict};
+use fleetd_actors::rollout::status::RolloutPhase;
 use fleetd_sync_core::counted::Counted;
 use serde::Serialize;
 
 use super::course::{DeviceCourse, DeviceEnd, Rehearsed};
+use super::gates::{self, Halts, Stopped, WaveFigures};
 use super::{Rehearsal, RehearsalError, Share};
+use crate::clock::new_year_2026;
 use crate::fault::Target;
 use crate::origin::Build;
 use crate::report::band::percentile;
@@ -75,6 +79,12 @@ pub struct RehearsalReport {
     pub ends: Vec<End>,
     /// When it ends, in milliseconds after its start.
     pub ended_ms: Option<Spread>,
+    /// Each wave, and how likely the gate behind it is to halt.
+    pub waves: Vec<WaveFigures>,
+    /// All halts together, and how far the release had come by then.
+    pub halts: Halts,
+    /// What an operator's stop of the whole fleet comes to, if it was asked for.
+    pub stopped: Option<Stopped>,
     /// When devices have the release.
     pub update: Update,
     /// What a release that crashes does, if it was asked for.
@@ -97,8 +107,14 @@ pub struct RehearsalReport {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Assumed {
+    /// The date at which the rollout starts, by every clock of the copy, in milliseconds since 1970.
+    pub starts_at_ms: i64,
     /// How long was looked, at most, in milliseconds.
     pub for_ms: u64,
+    /// When an operator stops the whole fleet, in milliseconds after the start, if somebody does.
+    pub stop_after_ms: Option<u64>,
+    /// How long it takes until somebody approves a wave, in milliseconds; nothing where nobody has to.
+    pub approve_after_ms: Option<u64>,
     /// Which of the devices that can be reached go away.
     pub offline: Share,
     /// On which devices the release crashes.
@@ -289,7 +305,7 @@ pub(crate) fn finished(runs: &[Outcome]) -> Vec<Seed<'_>> {
 }
 
 impl Seed<'_> {
-    fn count(&self, is_so: impl Fn(&DeviceCourse) -> bool) -> u64 {
+    pub(super) fn count(&self, is_so: impl Fn(&DeviceCourse) -> bool) -> u64 {
         u64::try_from(self.rehearsed.devices.iter().filter(|course| is_so(course)).count()).unwrap_or(u64::MAX)
     }
 
@@ -297,8 +313,10 @@ impl Seed<'_> {
         self.count(|course| course.end == end)
     }
 
+    /// Those that have not come to an end, and whose rollout goes on or has ended well: a halt keeps them from it.
     fn following(&self) -> u64 {
-        self.count(|course| !course.end.is_final())
+        let is_kept = self.rehearsed.phase == RolloutPhase::Halted.to_string();
+        self.count(|course| !(course.end.is_final() || (is_kept && course.end == DeviceEnd::Waiting)))
     }
 
     fn total_bytes(&self) -> u64 {
@@ -358,7 +376,10 @@ impl RehearsalReport {
             workload: plan.release.workload.to_string(),
             version: plan.release.version.to_string(),
             assumed: Assumed {
-                for_ms: u64::try_from(facts.scenario.duration.as_millis()).unwrap_or(u64::MAX),
+                starts_at_ms: facts.scenario.begins().unwrap_or_else(new_year_2026).0,
+                for_ms: milliseconds(facts.scenario.duration),
+                stop_after_ms: rehearsal.stop_after.map(milliseconds),
+                approve_after_ms: plan.strategy.approve_waves.then(|| milliseconds(rehearsal.approve_after)),
                 offline: rehearsal.offline,
                 fail: rehearsal.fail,
                 loss: rehearsal.loss,
@@ -374,6 +395,9 @@ impl RehearsalReport {
             blocked: blocked(&plan),
             ends: ends(&seeds),
             ended_ms: Spread::of(seeds.iter().filter_map(|seed| seed.rehearsed.ended_ms)),
+            waves: gates::waves(&plan, &seeds),
+            halts: gates::halts(&seeds),
+            stopped: gates::stopped(&seeds),
             update: update(&seeds),
             bad: (!rehearsal.fail.is_none() && !seeds.is_empty()).then(|| bad(&seeds)),
             traffic: Traffic {
@@ -403,6 +427,10 @@ impl RehearsalReport {
     pub fn seeds_with(&self, phase: &str) -> usize {
         self.ends.iter().filter(|end| end.phase == phase).map(|end| end.seeds).sum()
     }
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn counts(plan: &Plan) -> Counts {

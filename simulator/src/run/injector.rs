@@ -52,6 +52,8 @@ pub(super) fn begin(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Sce
         FaultKind::OperatorAborts => fleet.want(Wish::Abort)?,
         FaultKind::OperatorPauses => fleet.want(Wish::Pause)?,
         FaultKind::OperatorRollsBack => fleet.want(Wish::RollBack)?,
+        FaultKind::OperatorStopsAll => fleet.want(Wish::StopAll { hold: hold_on_all(fleet, id) })?,
+        FaultKind::OperatorDenies => fleet.want(Wish::Deny { hold: hold_on_all(fleet, id) })?,
         FaultKind::HostileStranger => fleet.let_stranger_in(id, fault.value),
         _ => {}
     }
@@ -145,6 +147,8 @@ pub(super) fn end(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Scena
             }
             FaultKind::HostileFloods | FaultKind::HostileStranger => fleet.calm(id),
             FaultKind::OperatorPauses => fleet.want(Wish::Resume)?,
+            FaultKind::OperatorStopsAll => fleet.want(Wish::LiftAll { hold: hold_on_all(fleet, id) })?,
+            FaultKind::OperatorDenies => fleet.want(Wish::Allow { hold: hold_on_all(fleet, id) })?,
             _ => {}
         }
         let Some(device) = fleet.number(node) else { continue };
@@ -160,6 +164,11 @@ pub(super) fn end(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Scena
 /// The hold that a fault puts on a device.
 fn hold(fleet: &Fleet, id: u64, device: usize) -> HoldId {
     HoldId::random(&mut fleet.world.entropy("holds").stream(&format!("{id} on {device}")))
+}
+
+/// The hold of an order over the whole fleet.
+fn hold_on_all(fleet: &Fleet, id: u64) -> HoldId {
+    HoldId::random(&mut fleet.world.entropy("holds").stream(&format!("{id} on all")))
 }
 
 /// The names of a target's nodes.

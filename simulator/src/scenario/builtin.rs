@@ -2,7 +2,7 @@
 
 use super::Scenario;
 
-const BUILTIN: [(&str, &str); 19] = [
+const BUILTIN: [(&str, &str); 20] = [
     ("day", include_str!("../../scenarios/day.toml")),
     ("calm", include_str!("../../scenarios/calm.toml")),
     ("arm64-only", include_str!("../../scenarios/arm64-only.toml")),
@@ -16,6 +16,7 @@ const BUILTIN: [(&str, &str); 19] = [
     ("hostile", include_str!("../../scenarios/hostile.toml")),
     ("lost-store", include_str!("../../scenarios/lost-store.toml")),
     ("old-backup", include_str!("../../scenarios/old-backup.toml")),
+    ("orders", include_str!("../../scenarios/orders.toml")),
     ("reconnect-storm", include_str!("../../scenarios/reconnect-storm.toml")),
     ("site-outage", include_str!("../../scenarios/site-outage.toml")),
     ("small", include_str!("../../scenarios/small.toml")),

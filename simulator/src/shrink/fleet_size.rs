@@ -97,6 +97,7 @@ fn renumbered(plan: &RunPlan, devices: u32) -> Option<RunPlan> {
 fn resize(plan: &mut RunPlan, devices: u32) {
     plan.scenario.devices = devices;
     plan.scenario.sites = plan.scenario.sites.min(devices);
+    plan.scenario.late_devices = plan.scenario.late_devices.min(devices.saturating_sub(1));
 }
 
 fn is_below(number: usize, bound: u32) -> bool {

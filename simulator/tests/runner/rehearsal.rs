@@ -5,17 +5,21 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedRelease, Verdict, plan};
-use fleetd_actors::rollout::strategy::Strategy;
+use fleetd_actors::rollout::strategy::{Strategy, WaveSize};
 use fleetd_actors::targeting::{Chosen, Targets};
+use fleetd_actors::window::Terms;
 use fleetd_simulator::engine::EngineKind;
+use fleetd_simulator::reference::window::{Windows, is_open};
 use fleetd_simulator::rehearsal::course::{DeviceEnd, Rehearsed};
 use fleetd_simulator::rehearsal::{
-    Barred, CopiedCheck, CopiedDevice, CopiedHold, CopiedProbe, CopiedRelease, Rehearsal, RehearsalError, Share,
+    Barred, CopiedCheck, CopiedDevice, CopiedHold, CopiedProbe, CopiedRefusal, CopiedRelease, Refused, Rehearsal,
+    RehearsalError, Share,
 };
 use fleetd_simulator::run::{Outcome, RunPlan, run};
 use fleetd_simulator::scenario::Scenario;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId, RolloutId};
+use fleetd_sync_core::time::Wall;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// When the fleet was looked at.
@@ -72,6 +76,11 @@ fn every_kind() -> Vec<CopiedDevice> {
 }
 
 fn planned(devices: &[CopiedDevice], targets: Targets) -> (Rehearsal, Plan) {
+    planned_in(devices, targets, Strategy::default(), &[])
+}
+
+/// The same in waves or windows; devices have these time zones, one after the other.
+fn planned_in(devices: &[CopiedDevice], targets: Targets, strategy: Strategy, zones: &[&str]) -> (Rehearsal, Plan) {
     let size = (ArtifactDigest::of(b"an artifact"), ARTIFACT_BYTES);
     let release = PlannedRelease {
         workload: "coffee".parse().unwrap(),
@@ -90,6 +99,8 @@ fn planned(devices: &[CopiedDevice], targets: Targets) -> (Rehearsal, Plan) {
     let mut rehearsal = Rehearsal {
         plan: String::new(),
         copied_at_ms: NOW_MS,
+        approve_after: Duration::ZERO,
+        stop_after: None,
         offline: Share::NONE,
         fail: Share::NONE,
         loss: [Share::NONE; 2],
@@ -97,9 +108,12 @@ fn planned(devices: &[CopiedDevice], targets: Targets) -> (Rehearsal, Plan) {
         probe,
         devices: devices.to_vec(),
     };
-    let rows = rehearsal.rows(&targets, &release.workload).unwrap();
+    let mut rows = rehearsal.rows(&targets, &release.workload).unwrap();
+    for (row, zone) in rows.iter_mut().zip(zones.iter().cycle()) {
+        row.facts.insert("timezone".to_owned(), (*zone).to_owned());
+    }
     let id = PlanId::random(&mut Entropy::from_seed([1; 32]));
-    let plan = plan(id, release, targets, 4, Strategy::default(), &rows).unwrap();
+    let plan = plan(id, release, targets, 4, strategy, &rows).unwrap();
     rehearsal.plan = plan.to_text();
     (rehearsal, plan)
 }
@@ -107,7 +121,7 @@ fn planned(devices: &[CopiedDevice], targets: Targets) -> (Rehearsal, Plan) {
 fn scenario(devices: &[CopiedDevice], change: impl FnOnce(&mut Rehearsal)) -> Scenario {
     let (mut rehearsal, _) = planned(devices, Targets::All);
     change(&mut rehearsal);
-    rehearsal.into_scenario(HOUR).unwrap()
+    rehearsal.into_scenario(None, HOUR).unwrap()
 }
 
 fn rehearsed(scenario: &Scenario, seed: u64) -> (Outcome, Rehearsed) {
@@ -225,6 +239,116 @@ fn a_rehearsal_is_the_same_on_either_engine_and_from_its_own_file() {
     assert_eq!((bare.trace, bare.rehearsed), (actors.trace, actors.rehearsed));
 }
 
+/// A rehearsal of some otters in waves or windows, for as long as it is worth looking at.
+fn otters_by(strategy: Strategy, zones: &[&str], change: impl FnOnce(&mut Rehearsal)) -> Scenario {
+    let devices: Vec<_> = (0..6).map(|number| device(number, &format!("otter-{number}"))).collect();
+    let (mut rehearsal, _) = planned_in(&devices, Targets::All, strategy, zones);
+    change(&mut rehearsal);
+    rehearsal.check_plan().unwrap();
+    let duration = rehearsal.usual_duration(None).unwrap();
+    rehearsal.into_scenario(None, duration).unwrap()
+}
+
+#[test]
+fn windows_mean_what_they_will_mean_by_the_clocks_of_each_device() {
+    let zones = ["Europe/Berlin", "America/New_York"];
+    let window = "30 2 * * * 1h".to_owned();
+    let strategy = Strategy {
+        terms: Terms { windows: vec![window.parse().unwrap()], ..Terms::default() },
+        deadline: HOUR,
+        ..Strategy::default()
+    };
+    let scenario = otters_by(strategy, &zones, |_| ());
+    let (_, rehearsed) = rehearsed(&scenario, 4);
+    assert_eq!((rehearsed.phase.as_str(), rehearsed.devices.len()), ("succeeded", 6));
+    let windows = [window];
+    for course in &rehearsed.devices {
+        let zone = zones[course.device % zones.len()];
+        let ran = Wall(NOW_MS + i64::try_from(course.ran_ms.unwrap()).unwrap());
+        let asked = Windows { zone, windows: &windows, blackouts: &[] };
+        assert!(is_open(asked, ran).unwrap(), "{course:?} in {zone}");
+        // As soon as it opens: half past two in the night after the plan was made, there.
+        let minute_before = Wall(ran.0 - 120_000);
+        assert!(!is_open(asked, minute_before).unwrap(), "{course:?} in {zone}");
+        assert!(course.ran_ms.unwrap() < 24 * 3_600_000, "{course:?}");
+    }
+    assert!(rehearsed.ended_ms.unwrap() > 10 * 3_600_000, "nobody waited: {rehearsed:?}");
+}
+
+#[test]
+fn a_wave_that_has_to_be_approved_is_after_the_time_that_was_asked_for() {
+    let waves = vec![WaveSize::Count(2), WaveSize::Rest];
+    let strategy = Strategy { waves, bake: HOUR, approve_waves: true, ..Strategy::default() };
+    let after = HOUR * 7;
+    let scenario = otters_by(strategy, &[], |rehearsal| rehearsal.approve_after = after);
+    let (_, rehearsed) = rehearsed(&scenario, 4);
+    assert_eq!(rehearsed.phase, "succeeded");
+    let [first, second] = [0, 1].map(|wave| rehearsed.waves[wave]);
+    assert_eq!(first.passed_ms, second.began_ms);
+    let expected = u64::try_from((HOUR + after).as_millis()).unwrap();
+    let passed = first.passed_ms.unwrap();
+    assert!((expected..expected + 60_000).contains(&passed), "{passed} {expected}");
+}
+
+#[test]
+fn a_stop_of_the_whole_fleet_leaves_those_alone_who_have_not_begun() {
+    let waves = vec![WaveSize::Count(2), WaveSize::Count(2), WaveSize::Rest];
+    let strategy = Strategy { waves, bake: HOUR, ..Strategy::default() };
+    // The first wave bakes; nobody else has heard of the release.
+    let scenario = otters_by(strategy, &[], |rehearsal| rehearsal.stop_after = Some(HOUR / 2));
+    let (_, rehearsed) = rehearsed(&scenario, 4);
+    assert_eq!((rehearsed.phase.as_str(), rehearsed.stopped_ms), ("paused", Some(1_800_000)));
+    let ran: Vec<u32> =
+        rehearsed.devices.iter().filter(|course| course.ran_ms.is_some()).map(|course| course.wave).collect();
+    assert_eq!(ran, [0, 0]);
+    assert_eq!(rehearsed.waves[1].began_ms, None);
+}
+
+#[test]
+fn devices_that_still_carry_it_when_the_fleet_is_stopped_never_run_it() {
+    let scenario = otters_by(Strategy::default(), &[], |rehearsal| {
+        // 48 seconds of transfer for each.
+        (rehearsal.bandwidth, rehearsal.stop_after) = (Some(64 << 10), Some(Duration::from_secs(20)));
+    });
+    let (_, rehearsed) = rehearsed(&scenario, 4);
+    assert_eq!(rehearsed.phase, "paused");
+    for course in &rehearsed.devices {
+        assert_eq!((course.ran_ms, course.end), (None, DeviceEnd::Stopped), "{course:?}");
+    }
+}
+
+#[test]
+fn no_more_of_a_site_are_at_work_in_a_copy_than_the_plan_allows() {
+    let strategy = Strategy { unavailable_per_site_max: Some(1), ..Strategy::default() };
+    let scenario = otters_by(strategy, &[], |rehearsal| rehearsal.bandwidth = Some(64 << 10));
+    let (_, rehearsed) = rehearsed(&scenario, 4);
+    assert_eq!(rehearsed.phase, "succeeded");
+    // Two sites of three each, one of them that of the devices without one: 48 seconds of transfer for each, in turn.
+    for site in 0..2 {
+        let of_site = rehearsed.devices.iter().filter(|course| course.device % 2 == site);
+        let mut ran: Vec<u64> = of_site.map(|course| course.ran_ms.unwrap()).collect();
+        ran.sort_unstable();
+        assert_eq!(ran.len(), 3);
+        assert!(ran.windows(2).all(|pair| pair[1] - pair[0] > 48_000), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_pinned_device_is_blocked_in_a_copy_as_in_its_fleet() {
+    let reason = "pinned at 1.0.0: certified with it".to_owned();
+    let pinned = CopiedDevice {
+        refused: Some(CopiedRefusal { by: Refused::Pinned, reason: reason.clone() }),
+        ..device(1, "calm-heron")
+    };
+    let (rehearsal, plan) = planned(&[device(0, "brisk-otter"), pinned], Targets::All);
+    rehearsal.check_plan().unwrap();
+    let verdict = plan.devices.iter().find(|device| device.name.as_str() == "calm-heron").unwrap().verdict.clone();
+    assert_eq!(verdict, Verdict::Blocked { by: Blocked::Pinned, reason });
+    let scenario = rehearsal.into_scenario(None, HOUR).unwrap();
+    let (_, rehearsed) = rehearsed(&scenario, 1);
+    assert_eq!(ends(&scenario, &rehearsed), BTreeMap::from([("brisk-otter", DeviceEnd::Healthy)]));
+}
+
 #[test]
 fn a_plan_that_does_not_fit_the_fleet_any_more_is_stale_and_says_why() {
     let devices = [device(0, "brisk-otter"), device(1, "calm-heron")];
@@ -243,7 +367,7 @@ fn a_plan_that_does_not_fit_the_fleet_any_more_is_stale_and_says_why() {
         ]
     );
     // A run says so too, should somebody edit the file of a copy.
-    let scenario = changed.into_scenario(HOUR).unwrap();
+    let scenario = changed.into_scenario(None, HOUR).unwrap();
     let error = run(RunPlan::drawn(scenario, 1), &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.contains("calm-heron: planned was update from 1.0.0, in the copy it is blocked"), "{error}");
 }
@@ -255,7 +379,7 @@ fn devices_are_named_by_their_ids_in_a_copy_too() {
     let named = [devices[0].id.clone(), devices[1].local.clone()];
     let targets = Targets::Some(Chosen { selector, devices: named.into_iter().collect(), ..Chosen::default() });
     let (rehearsal, _) = planned(&devices, targets);
-    let scenario = rehearsal.into_scenario(HOUR).unwrap();
+    let scenario = rehearsal.into_scenario(None, HOUR).unwrap();
     let (_, rehearsed) = rehearsed(&scenario, 2);
     let names: Vec<&str> = ends(&scenario, &rehearsed).into_keys().collect();
     assert_eq!(names, ["brisk-otter", "calm-heron", "new-newt"]);

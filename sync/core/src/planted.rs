@@ -49,11 +49,19 @@ pub enum Bug {
     WaveDeadlineLost,
     /// A device reads its windows as if they were of another time zone.
     WindowZone,
+    /// A rollout takes a device back that another one took over.
+    SupersededReturns,
+    /// A device that connects is not told which releases are denied.
+    DeniedOffered,
+    /// A device that connects is not told that the whole fleet is stopped.
+    StopForgotten,
+    /// A plan is started that does not fit its fleet any more.
+    StalePlanStarted,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::RecordDropped,
         Self::EffectBeforeRecord,
         Self::AckBeforeAppend,
@@ -75,6 +83,10 @@ impl Bug {
         Self::HoldOvertaken,
         Self::WaveDeadlineLost,
         Self::WindowZone,
+        Self::SupersededReturns,
+        Self::DeniedOffered,
+        Self::StopForgotten,
+        Self::StalePlanStarted,
     ];
 
     /// What it is called.
@@ -102,6 +114,10 @@ impl Bug {
             Self::HoldOvertaken => "hold_overtaken",
             Self::WaveDeadlineLost => "wave_deadline_lost",
             Self::WindowZone => "window_zone",
+            Self::SupersededReturns => "superseded_returns",
+            Self::DeniedOffered => "denied_offered",
+            Self::StopForgotten => "stop_forgotten",
+            Self::StalePlanStarted => "stale_plan_started",
         }
     }
 }

@@ -12,12 +12,14 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use fleetd_simulator::clock::new_year_2026;
 use fleetd_simulator::crypto::Crypto;
 use fleetd_simulator::rehearsal::summary::{RehearsalFacts, RehearsalReport};
 use fleetd_simulator::rehearsal::{Share, page};
 use fleetd_simulator::run::{Outcome, Progress, RunPlan};
 use fleetd_simulator::scenario::Scenario;
 use fleetd_simulator::set::UnrunSeed;
+use fleetd_sync_core::time::Wall;
 
 use crate::command::sim::build::this_build;
 use crate::command::sim::pool::{Ended, Pool};
@@ -33,14 +35,16 @@ use crate::output::{LiveLine, Output};
 ///
 /// The copy has the devices that the server knows now, with their labels, sites, platforms, holds and what they run.
 /// It is planned again, which has to come to the same, and then carried out many times by the product's own server and
-/// agents on virtual time. Nothing of it reaches the server or a device.
+/// agents on virtual time. It says how likely each gate is to halt, and how many devices a bad release would reach before.
+/// Nothing of it reaches the server or a device.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   fleetd rollout rehearse p.json
   fleetd rollout rehearse p.json --offline 20% --fail 1% --seeds 50 --report rehearsal.html
   fleetd rollout rehearse pln_9d1f3h5k7n9q1s3v --bandwidth 2MB/s --for 24h
-  fleetd rollout rehearse p.json --json | jq .update")]
+  fleetd rollout rehearse p.json --approve-after 8h --start-at 2026-12-04T16:00:00Z
+  fleetd rollout rehearse p.json --json | jq .waves")]
 pub struct Rehearse {
     /// The plan: its id (`pln_…`), or the file that `rollout plan --out` wrote
     #[arg(value_name = "PLAN")]
@@ -54,9 +58,19 @@ pub struct Rehearse {
     /// What the link of each device carries; without a limit when left out
     #[arg(long, value_name = "RATE")]
     pub bandwidth: Option<Bandwidth>,
-    /// How long the rollout is looked at, at most
-    #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = value::duration)]
-    pub duration: Duration,
+    /// How long the rollout is looked at, at most; an hour for each wave, with its windows, bakes and approvals, when left
+    /// out
+    #[arg(long = "for", value_name = "DURATION", value_parser = value::duration)]
+    pub duration: Option<Duration>,
+    /// How long it takes until somebody approves a wave, where the plan asks for that; at once when left out
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub approve_after: Option<Duration>,
+    /// Let an operator stop the whole fleet at this time after the start
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub stop_after: Option<Duration>,
+    /// When the rollout starts, by every clock of the copy; now when left out
+    #[arg(long, value_name = "TIME")]
+    pub start_at: Option<StartAt>,
     /// How many times
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub seeds: u32,
@@ -75,6 +89,29 @@ pub struct Rehearse {
     /// Write what was copied to a file, as a scenario that `sim replay` runs again
     #[arg(long, value_name = "FILE.toml")]
     pub save_fleet: Option<PathBuf>,
+}
+
+/// A date at which a rollout may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartAt {
+    /// # Units
+    /// Milliseconds since 1970.
+    ms: i64,
+}
+
+/// Why a text is no date of a start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no date from 2026 on: write it as `2026-12-04T16:00:00Z`")]
+pub struct ParseStartAtError(String);
+
+impl FromStr for StartAt {
+    type Err = ParseStartAtError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ParseStartAtError(text.to_owned());
+        let ms = text.parse::<jiff::Timestamp>().map_err(|_| wrong())?.as_millisecond();
+        if ms < new_year_2026().0 { Err(wrong()) } else { Ok(Self { ms }) }
+    }
 }
 
 /// What a link carries in a second.
@@ -171,7 +208,11 @@ impl Rehearse {
         rehearsal.check_plan().map_err(|error| copy::refused(&error))?;
         (rehearsal.offline, rehearsal.fail) = (self.offline, self.fail);
         rehearsal.bandwidth = self.bandwidth.map(|bandwidth| bandwidth.0);
-        rehearsal.into_scenario(self.duration).map_err(|error| copy::refused(&error))
+        (rehearsal.approve_after, rehearsal.stop_after) = (self.approve_after.unwrap_or_default(), self.stop_after);
+        let starts = self.start_at.map(|starts| Wall(starts.ms));
+        let usual = || rehearsal.usual_duration(starts);
+        let duration = self.duration.map_or_else(usual, Ok).map_err(|error| copy::refused(&error))?;
+        rehearsal.into_scenario(starts, duration).map_err(|error| copy::refused(&error))
     }
 
     /// What a replay needs besides the seed, with a blank before it.
@@ -285,6 +326,15 @@ impl<'a> Stage<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rollout_starts_at_a_date_of_this_calendar() {
+        assert_eq!("2026-12-04T16:00:00Z".parse(), Ok(StartAt { ms: 1_796_400_000_000 }));
+        assert_eq!("2026-12-04T17:00:00+01:00".parse(), Ok(StartAt { ms: 1_796_400_000_000 }));
+        for text in ["", "tomorrow", "2026-12-04", "2025-12-04T16:00:00Z"] {
+            assert_eq!(text.parse::<StartAt>(), Err(ParseStartAtError(text.to_owned())), "{text}");
+        }
+    }
 
     #[test]
     fn bandwidths_are_read_in_bytes_and_in_bits() {

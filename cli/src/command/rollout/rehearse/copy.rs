@@ -1,6 +1,6 @@
 //! What a rehearsal copies: the plan, and the fleet as the API shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fleetd_proto::fleetd::common::v1::WorkloadPhase;
@@ -10,11 +10,13 @@ use fleetd_proto::fleetd::rollout::v1::{
     GetPlanRequest, GetRolloutRequest, ListRolloutsRequest, RolloutDevice, RolloutDeviceState, RolloutState,
 };
 use fleetd_simulator::rehearsal::{
-    Barred, CopiedDevice, CopiedHold, CopiedProbe, CopiedRelease, PlanHead, Rehearsal, RehearsalError,
+    Barred, CopiedDevice, CopiedHold, CopiedProbe, CopiedRefusal, CopiedRelease, PlanHead, Refused, Rehearsal,
+    RehearsalError,
 };
 use fleetd_sync_core::id::{ArtifactDigest, PlanId};
 
 use super::super::plan::document;
+use super::super::stop;
 use crate::client::FleetClient;
 use crate::command::{Session, login, wording};
 use crate::error::CommandError;
@@ -39,9 +41,24 @@ pub(super) async fn read(session: &Session<'_>, asked: &str) -> Result<Rehearsal
     let manifests = client.all_releases(releases).await?.into_iter();
     let manifests: BTreeMap<String, String> =
         manifests.map(|release| (release.version, release.manifest_digest)).collect();
-    let busy = busy(&client, &head.workload).await?;
+    let denied = release.denied_at.is_some().then(|| CopiedRefusal {
+        by: Refused::Denied,
+        reason: ["denied", release.denied_reason.as_str()].join(": ").trim_end_matches(": ").to_owned(),
+    });
+    // What a stop of the whole fleet keeps from happening is what the rehearsal is about.
+    let stops = stop::standing(&client).await?;
+    if !stops.is_empty() {
+        session.output.note(&format!("{}It is rehearsed what comes once that is over.", stop::sentences(&stops)));
+    }
+    let seen = Seen {
+        manifests,
+        busy: busy(&client, &head.workload).await?,
+        denied,
+        stops: stops.into_iter().map(|stop| stop.hold_id).collect(),
+        head,
+    };
     let devices = client.all_devices(ListDevicesRequest::default()).await?;
-    let devices = devices.into_iter().filter_map(|device| copied(device, &head.workload, &manifests, &busy)).collect();
+    let devices = devices.into_iter().filter_map(|device| seen.copied(device)).collect();
     let probe = CopiedProbe::of_manifest(&signed.manifest).map_err(|error| refused(&error))?;
     Ok(Rehearsal::new(plan, milliseconds(Moment::now()).unwrap_or_default(), probe, devices))
 }
@@ -119,46 +136,67 @@ fn is_at_work(device: &RolloutDevice) -> bool {
     }
 }
 
-/// A device of the copy; nothing for one that is no member yet, or no more.
-fn copied(
-    device: Device,
-    workload: &str,
-    manifests: &BTreeMap<String, String>,
-    busy: &BTreeMap<String, String>,
-) -> Option<CopiedDevice> {
-    let barred = match DeviceState::try_from(device.state) {
-        Ok(DeviceState::Enrolled) => None,
-        Ok(DeviceState::Recovered) => Some(Barred::Recovered),
-        Ok(DeviceState::Quarantined) => Some(Barred::Quarantined),
-        Ok(DeviceState::Revoked) => Some(Barred::Revoked),
-        _ => return None,
-    };
-    let running = device.workloads.iter().find(|found| found.name == workload);
-    let is_away = device.presence != i32::from(Presence::Online);
-    // One that was never connected is away since it registered.
-    let heard = device.last_heard_at.as_ref().or(device.registered_at.as_ref());
-    let facts = device.facts.unwrap_or_default();
-    let hold = |hold: fleetd_proto::fleetd::device::v1::Hold| CopiedHold {
-        workload: Some(hold.workload).filter(|workload| !workload.is_empty()),
-        reason: hold.reason,
-    };
-    Some(CopiedDevice {
-        busy: busy.get(&device.id).cloned(),
-        name: device.name,
-        id: device.id,
-        local: device.local_id,
-        site: device.site,
-        platform: Some(facts.platform).filter(|platform| !platform.is_empty()),
-        // A device may say anything, and a scenario's file has no number above.
-        disk_free_bytes: Some(facts.disk_free_bytes.min(i64::MAX.unsigned_abs())).filter(|free| *free > 0),
-        barred,
-        conflict: running.is_some_and(|running| running.conflict),
-        stopped: running.is_some_and(|running| running.desired_stopped),
-        offline_since_ms: heard.filter(|_| is_away).and_then(|heard| milliseconds(wording::moment(Some(heard)))),
-        labels: device.labels.into_iter().collect(),
-        present: running.and_then(|running| present(running, manifests)),
-        holds: device.holds.into_iter().map(hold).collect(),
-    })
+/// What of the server is looked at for each device.
+struct Seen {
+    head: PlanHead,
+    /// The digests of the workload's releases, by version.
+    manifests: BTreeMap<String, String>,
+    /// The rollouts that are at work, by device id.
+    busy: BTreeMap<String, String>,
+    /// Why nobody gets the release, if it is denied.
+    denied: Option<CopiedRefusal>,
+    /// The holds of stops of the whole fleet.
+    stops: BTreeSet<String>,
+}
+
+impl Seen {
+    /// A device of the copy; nothing for one that is no member yet, or no more.
+    fn copied(&self, device: Device) -> Option<CopiedDevice> {
+        let barred = match DeviceState::try_from(device.state) {
+            Ok(DeviceState::Enrolled) => None,
+            Ok(DeviceState::Recovered) => Some(Barred::Recovered),
+            Ok(DeviceState::Quarantined) => Some(Barred::Quarantined),
+            Ok(DeviceState::Revoked) => Some(Barred::Revoked),
+            _ => return None,
+        };
+        let refused = self.denied.clone().or_else(|| self.pinned(&device));
+        let running = device.workloads.iter().find(|found| found.name == self.head.workload);
+        let is_away = device.presence != i32::from(Presence::Online);
+        // One that was never connected is away since it registered.
+        let heard = device.last_heard_at.as_ref().or(device.registered_at.as_ref());
+        let facts = device.facts.unwrap_or_default();
+        let holds = device.holds.into_iter().filter(|hold| !self.stops.contains(&hold.id));
+        let holds = holds.map(|hold| CopiedHold {
+            workload: Some(hold.workload).filter(|workload| !workload.is_empty()),
+            reason: hold.reason,
+        });
+        Some(CopiedDevice {
+            busy: self.busy.get(&device.id).cloned(),
+            name: device.name,
+            id: device.id,
+            local: device.local_id,
+            site: device.site,
+            platform: Some(facts.platform).filter(|platform| !platform.is_empty()),
+            // A device may say anything, and a scenario's file has no number above.
+            disk_free_bytes: Some(facts.disk_free_bytes.min(i64::MAX.unsigned_abs())).filter(|free| *free > 0),
+            barred,
+            refused,
+            conflict: running.is_some_and(|running| running.conflict),
+            stopped: running.is_some_and(|running| running.desired_stopped),
+            offline_since_ms: heard.filter(|_| is_away).and_then(|heard| milliseconds(wording::moment(Some(heard)))),
+            labels: device.labels.into_iter().collect(),
+            present: running.and_then(|running| present(running, &self.manifests)),
+            holds: holds.collect(),
+        })
+    }
+
+    /// Why a device keeps the version that it has, if somebody pinned it there.
+    fn pinned(&self, device: &Device) -> Option<CopiedRefusal> {
+        let (workload, version) = (&self.head.workload, &self.head.version);
+        let pin = device.pins.iter().find(|pin| pin.workload == *workload && pin.version != *version)?;
+        let cause = if pin.reason.is_empty() { String::new() } else { format!(": {}", pin.reason) };
+        Some(CopiedRefusal { by: Refused::Pinned, reason: format!("pinned at {}{cause}", pin.version) })
+    }
 }
 
 fn present(running: &DeviceWorkload, manifests: &BTreeMap<String, String>) -> Option<CopiedRelease> {

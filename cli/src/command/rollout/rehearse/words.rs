@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use fleetd_simulator::rehearsal::gates::{Extent, WaveFigures};
 use fleetd_simulator::rehearsal::summary::{Late, RehearsalReport, Spread};
 use fleetd_simulator::run::Outcome;
 use fleetd_sync_core::counted::Counted;
 
 use crate::command::sim::build::this_build;
-use crate::output::bytes;
+use crate::output::{Moment, bytes};
 
 /// Blocked devices of one kind that are named.
 const BLOCKED_NAMED: usize = 10;
@@ -42,9 +43,12 @@ pub(super) fn text(report: &RehearsalReport) -> String {
         lines.push(format!("{}\n  {}{device}", failure.replay, failure.failure));
     }
     lines.push(headline(report));
+    lines.push(starts(report));
     if report.seeds > 0 {
         lines.extend(updates(report));
         lines.push(ending(report));
+        lines.extend(gates(report));
+        lines.extend(stopped(report));
         lines.extend(following(report));
         lines.extend(bad(report));
         lines.extend(traffic(report));
@@ -68,6 +72,75 @@ fn headline(report: &RehearsalReport) -> String {
 
 fn entry(name: &str, text: &str) -> String {
     format!("{name:<11} {text}")
+}
+
+/// When it starts: windows and nights are those after that.
+fn starts(report: &RehearsalReport) -> String {
+    let assumed = &report.assumed;
+    let nanos = i32::try_from(assumed.starts_at_ms.rem_euclid(1000) * 1_000_000).unwrap_or(0);
+    let at = Moment::from_parts(Some((assumed.starts_at_ms.div_euclid(1000), nanos))).absolute();
+    let approved = match assumed.approve_after_ms {
+        None => String::new(),
+        Some(0) => "; each wave is approved at once".to_owned(),
+        Some(after) => format!("; each wave is approved after {}", moment(after)),
+    };
+    entry("starts", &format!("{at}{approved}"))
+}
+
+/// How likely each gate is to halt, and how far a release comes before it does.
+fn gates(report: &RehearsalReport) -> Vec<String> {
+    let (seeds, halted) = (Counted(report.seeds, "seed"), report.halts.seeds);
+    let reach = report.halts.reach.map_or_else(String::new, |reach| {
+        let crashed = if report.bad.is_some() {
+            format!(", and had crashed on {}", extent(reach.crashed))
+        } else {
+            String::new()
+        };
+        format!("; the release ran on {} by then{crashed}", devices(reach.ran))
+    });
+    let mut lines = vec![entry("gates", &format!("halted in {halted} of {seeds}{reach}"))];
+    if report.waves.len() > 1 {
+        lines.extend(report.waves.iter().map(wave));
+    }
+    lines
+}
+
+/// What an operator's stop comes to.
+fn stopped(report: &RehearsalReport) -> Option<String> {
+    let after = moment(report.assumed.stop_after_ms?);
+    let Some(stopped) = &report.stopped else {
+        return Some(entry("stop", &format!("after {after} there was nothing to stop any more")));
+    };
+    let (before, more, quiet) = (devices(stopped.ran_before), extent(stopped.ran_after), stopped.quiet_after_ms);
+    let quiet = if quiet.worst == 0 { String::new() } else { format!(", the last after {}", moment(quiet.worst)) };
+    let of = if stopped.seeds == report.seeds { String::new() } else { format!(", in {} of the seeds", stopped.seeds) };
+    Some(entry("stop", &format!("after {after}{of}: the release ran on {before} by then, and on {more} more{quiet}")))
+}
+
+fn wave(wave: &WaveFigures) -> String {
+    let mut text = format!("{}: halts in {} of {}", Counted(wave.devices, "device"), wave.halted, wave.began);
+    if let Some(reach) = wave.reach {
+        text.push_str(&format!(", after {}", devices(reach.ran)));
+    }
+    if let Some(extent) = wave.takes_ms {
+        let [median, worst] = [extent.median, extent.worst].map(moment);
+        let worst = if worst == median { String::new() } else { format!(" (at worst {worst})") };
+        text.push_str(&format!("; takes {median}{worst}"));
+    }
+    match wave.began - wave.passed - wave.halted {
+        0 => {}
+        open => text.push_str(&format!("; not over in {open}")),
+    }
+    entry(&format!("  wave {}", wave.wave), &text)
+}
+
+fn devices(Extent { median, worst }: Extent) -> String {
+    let counted = Counted(usize::try_from(median).unwrap_or(usize::MAX), "device");
+    if worst == median { counted.to_string() } else { format!("{counted} (at worst {worst})") }
+}
+
+fn extent(Extent { median, worst }: Extent) -> String {
+    if worst == median { median.to_string() } else { format!("{median} (at worst {worst})") }
 }
 
 fn updates(report: &RehearsalReport) -> Vec<String> {
@@ -115,7 +188,9 @@ fn following(report: &RehearsalReport) -> Option<String> {
     if following.high > 0 {
         let within = moment(report.assumed.for_ms);
         let count = spread(following, &|count| count.to_string());
-        parts.push(format!("{count} still without it after at most {within}; each followed once it was back"));
+        parts.push(format!(
+            "{count} still without it after at most {within}; whoever was away followed once it was back"
+        ));
     }
     if silent.high > 0 {
         let count = spread(silent, &|count| count.to_string());
@@ -205,6 +280,8 @@ fn spread(spread: Spread, told: &dyn Fn(u64) -> String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fleetd_simulator::rehearsal::gates::Reach;
+
     use super::*;
 
     #[test]
@@ -212,6 +289,23 @@ mod tests {
         let told = |count: u64| count.to_string();
         assert_eq!(spread(Spread { low: 3, median: 3, high: 3 }, &told), "3");
         assert_eq!(spread(Spread { low: 3, median: 5, high: 9 }, &told), "5 (3 to 9)");
+    }
+
+    #[test]
+    fn a_wave_says_how_often_it_halts_and_how_long_it_takes() {
+        let figures = WaveFigures {
+            wave: 2,
+            devices: 12,
+            began: 17,
+            passed: 13,
+            halted: 3,
+            takes_ms: Some(Extent { median: 4000, worst: 612_000 }),
+            passed_at_ms: None,
+            reach: Some(Reach { ran: Extent { median: 14, worst: 15 }, crashed: Extent::default() }),
+        };
+        let told = "  wave 2    12 devices: halts in 3 of 17, after 14 devices (at worst 15); takes 4s (at worst 10m 12s); \
+                    not over in 1";
+        assert_eq!(wave(&figures), told);
     }
 
     #[test]

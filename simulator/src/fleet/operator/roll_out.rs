@@ -1,0 +1,82 @@
+//! Rolling a release out: planned when it is started, or before, and then refused where the fleet has changed since.
+
+use std::sync::Arc;
+
+use fleetd_actors::rollout::plan::{Plan, check_fence};
+use fleetd_actors::rollout::strategy::Strategy;
+use fleetd_server::node as server_node;
+
+use super::{Errand, Fleet, ScenarioError, abort, answered, failed, start};
+use crate::fleet::SERVER;
+use crate::observation::Observation;
+use crate::scenario::Act;
+
+impl Fleet {
+    /// Plans what an act starts later. Where the server is down, it is planned when it is started.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the release cannot be made.
+    pub(crate) fn plan_ahead(&mut self, act: &Act) -> Result<(), ScenarioError> {
+        if self.is_serving()
+            && let Ok(plan) = self.planned(act)?
+        {
+            self.operator.saved.insert(act.roll_out.clone(), Arc::new(plan));
+        }
+        Ok(())
+    }
+
+    /// A plan for all devices that there are now, or why there is none.
+    fn planned(&mut self, act: &Act) -> Result<Result<Plan, ScenarioError>, ScenarioError> {
+        let strategy = act.strategy.as_ref().map(|strategy| strategy.read().map_err(failed)).transpose()?;
+        let place = self.release_of(act)?;
+        let Some(known) = self.operator.releases.get_mut(place) else { return Err(failed("there is no such release")) };
+        known.attempts += 1;
+        let (signed, attempt) = (known.signed.clone(), known.attempts);
+        Ok(self.plan(&signed, attempt, strategy.unwrap_or_else(Strategy::default)))
+    }
+
+    /// Starts a rollout, as `fleetd rollout plan` and `start` do.
+    pub(super) fn try_roll_out(
+        &mut self,
+        server: &server_node::Node,
+        number: u64,
+        errand: &Errand,
+        act: &Act,
+    ) -> Result<(), ScenarioError> {
+        let agenda = self.agenda.clone();
+        let refuse = |refusal: &str| answered::<(), &str>(&errand.answer, &agenda, number)(Err(refusal));
+        if let Some(former) = self.operator.newest_rollout.filter(|rollout| self.is_in_the_way(*rollout)) {
+            // It stands in the way of whatever comes now. Whoever looks after the errand asks again.
+            abort(server, former, Box::new(|_| {}));
+            return Ok(());
+        }
+        let place = self.release_of(act)?;
+        let manifest = self.operator.releases.get(place).map(|known| known.signed.digest());
+        if let Some(standstill) = manifest.and_then(|manifest| server.shared.orders().standstill(manifest)) {
+            refuse(&standstill.reason);
+            return Ok(());
+        }
+        let plan = match self.still_good(act)? {
+            Some(plan) => Ok(plan),
+            None => self.planned(act)?.map(Arc::new),
+        };
+        match plan {
+            Ok(plan) => start(server, errand.rollout, plan, answered(&errand.answer, &agenda, number)),
+            Err(error) => refuse(&error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// The plan that was made for an act before, if the product lets it start. A stale one is thrown away.
+    fn still_good(&mut self, act: &Act) -> Result<Option<Arc<Plan>>, ScenarioError> {
+        let Some(plan) = self.operator.saved.get(&act.roll_out).cloned() else { return Ok(None) };
+        let rows = self.rows()?;
+        let is_started = check_fence(&plan, &rows).is_ok();
+        let judged = Arc::clone(&plan);
+        self.tap.note(|| Observation::PlanJudged { node: SERVER.into(), plan: judged, rows: rows.into(), is_started });
+        if !is_started {
+            self.operator.saved.remove(&act.roll_out);
+        }
+        Ok(is_started.then_some(plan))
+    }
+}
