@@ -57,8 +57,18 @@ fn two_plans_differ_in_what_they_do_and_how() {
         plan: plan("1.8.0", &[3]),
         devices: vec![device("calm-fox", 0, Verdict::Blocked), device("sly-crow", 1, Verdict::Install)],
     };
-    expect![[r#""#]].assert_eq(&diff::show("pln_a", "pln_b", &diff::differences(&one, &other)));
-    expect![[r#""#]].assert_eq(&diff::show("pln_a", "pln_a", &diff::differences(&one, &one)));
+    expect![[r#"
+        WHAT         pln_a                          pln_b
+        waves        1, 2                           3
+        brisk-otter  update 1.7.2 -> 1.8.0, wave 1  -
+        calm-fox     update 1.7.2 -> 1.8.0, wave 2  blocked: held: trade fair
+        sly-crow     -                              install 1.8.0
+    "#]]
+    .assert_eq(&diff::show("pln_a", "pln_b", &diff::differences(&one, &other)));
+    expect![[r#"
+        pln_a and pln_a do the same.
+    "#]]
+    .assert_eq(&diff::show("pln_a", "pln_a", &diff::differences(&one, &one)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The port of the API, called as its clients call it: gRPC, gRPC-Web and Connect over TLS on loopback.
 
-mod client;
+pub(crate) mod client;
 mod connect;
 mod guard;
 mod help;

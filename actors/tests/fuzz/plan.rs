@@ -80,7 +80,7 @@ impl Described for Otter {
 fn condition(text: &str) -> bool {
     let Ok(condition) = text.parse::<Condition>() else { return false };
     assert!(text.trim().len() <= limit::CONDITION_BYTES_MAX);
-    let again: Condition = condition.to_string().parse().expect("what is printed is read");
+    let again: Condition = condition.to_string().parse().unwrap();
     assert_eq!(again.answer(&Otter), condition.answer(&Otter));
     true
 }
@@ -110,6 +110,35 @@ fn check(bytes: &[u8]) -> bool {
         b'r' => plan(text),
         _ => plan(&with_digest(text)),
     }
+}
+
+fn of(kind: u8, text: &str) -> Vec<u8> {
+    [&[kind], text.as_bytes()].concat()
+}
+
+/// What plans are made of.
+fn parts() -> Vec<Vec<u8>> {
+    let mut samples = Vec::new();
+    let selectors = [
+        "site=berlin,rack!=3",
+        "site in (paris, berlin),!floor",
+        "rack notin (1,2)",
+        "in in (in),notin=notin",
+        "site",
+        " platform = linux/arm64 , ! floor ",
+    ];
+    samples.extend(selectors.map(|selector| of(b's', selector)));
+    let terms = [
+        "veto 86400s",
+        "veto 0s; zone Europe/Berlin; window 0 2 * * * 3h; window 30 1 * * 1-5 15m; blackout 2026-12-24..2027-01-01",
+    ];
+    samples.extend(terms.map(|terms| of(b't', terms)));
+    let conditions = [
+        "facts.ram_bytes >= 536870912 && site in ['berlin', 'paris']",
+        "!name.startsWith('otter-') || size(labels.rack) > 2 ? online : os == 'linux'",
+    ];
+    samples.extend(conditions.map(|condition| of(b'c', condition)));
+    samples
 }
 
 fn samples() -> Vec<Vec<u8>> {
@@ -162,7 +191,6 @@ fn samples() -> Vec<Vec<u8>> {
         undecided: vec![],
         devices: devices.clone(),
     });
-    let of = |kind: u8, text: &str| [&[kind], text.as_bytes()].concat();
     let mut samples = Vec::new();
     for plan in plans {
         let text = plan.to_text();
@@ -170,25 +198,7 @@ fn samples() -> Vec<Vec<u8>> {
         let (body, _) = text.split_at(text.rfind("digest ").unwrap());
         samples.extend([of(b'r', &text), of(b'd', body)]);
     }
-    let selectors = [
-        "site=berlin,rack!=3",
-        "site in (paris, berlin),!floor",
-        "rack notin (1,2)",
-        "in in (in),notin=notin",
-        "site",
-        " platform = linux/arm64 , ! floor ",
-    ];
-    samples.extend(selectors.map(|selector| of(b's', selector)));
-    let terms = [
-        "veto 86400s",
-        "veto 0s; zone Europe/Berlin; window 0 2 * * * 3h; window 30 1 * * 1-5 15m; blackout 2026-12-24..2027-01-01",
-    ];
-    samples.extend(terms.map(|terms| of(b't', terms)));
-    let conditions = [
-        "facts.ram_bytes >= 536870912 && site in ['berlin', 'paris']",
-        "!name.startsWith('otter-') || size(labels.rack) > 2 ? online : os == 'linux'",
-    ];
-    samples.extend(conditions.map(|condition| of(b'c', condition)));
+    samples.extend(parts());
     samples
 }
 

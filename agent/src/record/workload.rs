@@ -392,7 +392,7 @@ mod tests {
             }),
             veto_used: Duration::from_secs(3 * u64::try_from(at).unwrap()),
             veto_of: (at.is_multiple_of(2))
-                .then(|| (next.digest, (at % 4 == 0).then_some(RolloutId::from_bytes([9; 10])))),
+                .then(|| (next.digest, at.is_multiple_of(4).then_some(RolloutId::from_bytes([9; 10])))),
         };
         let full = installs.into_iter().enumerate().map(|(at, install)| full(install, at));
         std::iter::once(WorkloadRecord::default()).chain(full).collect()

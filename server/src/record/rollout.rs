@@ -130,17 +130,11 @@ pub fn visit_unfinished(
     loop {
         let page = store.scan(Space::Rollout, range.clone(), PAGE_RECORDS)?;
         for (key, found) in &page {
-            let visited = decode_header(&found.value).and_then(|header| {
-                if header.ended_at.is_none() || header.is_open {
-                    let plan = store.get(Space::Plan, header.plan.as_bytes());
-                    return Ok(Some((header, plan)));
-                }
-                Ok(None)
-            });
-            let read = match visited {
-                Ok(None) => continue,
-                Ok(Some((header, plan))) => {
-                    field(plan?, "plan_id").and_then(|plan| Ok((header, decode_plan_attempt(&plan.value)?.0)))
+            let read = match decode_header(&found.value) {
+                Ok(header) if header.ended_at.is_some() && !header.is_open => continue,
+                Ok(header) => {
+                    let plan = field(store.get(Space::Plan, header.plan.as_bytes())?, "plan_id");
+                    plan.and_then(|plan| Ok((header, decode_plan_attempt(&plan.value)?.0)))
                 }
                 Err(error) => Err(error),
             };

@@ -22,7 +22,7 @@ async fn two_under_way(world: &World) -> String {
     for (seed, version) in [(1, "1.0.0"), (2, "1.5.0")] {
         world.push(&key, "coffee", version).await.expect("it is taken");
         let report = runs(version, world.manifest_digest(&key, "coffee", version));
-        world.stored_device(seed, |record| drop(record.reports.insert("coffee".parse().unwrap(), report)));
+        world.stored_device(seed, |record| drop(record.reports.insert("coffee".parse().expect("a name"), report)));
     }
     let plan = json!({ "workload": "coffee", "version": "2.0.0", "targets": { "all": true } });
     let planned = on(world, "PlanRollout", plan).await;

@@ -1,5 +1,6 @@
 //! Clients: tonic's own, and one that sends what it is told over HTTP.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,13 +8,13 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Channel, Endpoint};
 
 use super::service::Server;
 
@@ -64,8 +65,12 @@ pub(crate) fn framed(message: &[u8]) -> Bytes {
 
 /// Shakes hands, and agrees on one version of HTTP.
 pub(crate) async fn tls(server: &Server, alpn: &[u8]) -> TlsStream<TcpStream> {
+    shake_hands(server.address, server.certificate.clone(), alpn).await
+}
+
+async fn shake_hands(address: SocketAddr, root: CertificateDer<'static>, alpn: &[u8]) -> TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(server.certificate.clone()).expect("it is a certificate");
+    roots.add(root).expect("it is a certificate");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -73,7 +78,7 @@ pub(crate) async fn tls(server: &Server, alpn: &[u8]) -> TlsStream<TcpStream> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
-    let stream = TcpStream::connect(server.address).await.expect("the server listens");
+    let stream = TcpStream::connect(address).await.expect("the server listens");
     let name = ServerName::try_from("localhost").expect("a name");
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("the server shakes hands")
 }
@@ -134,15 +139,18 @@ pub(crate) async fn post_json(server: &Server, path: &str, token: &str, json: &s
 
 /// Connects as tonic does.
 pub(crate) async fn channel(server: &Server) -> Channel {
-    let tls =
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&server.certificate_pem)).domain_name("localhost");
-    Channel::from_shared(format!("https://{}", server.address))
-        .expect("an address")
-        .tls_config(tls)
-        .expect("a configuration")
-        .connect()
-        .await
-        .expect("a connection")
+    channel_to(server.address, server.certificate.clone()).await
+}
+
+/// A channel of tonic's over TLS, to a server whose certificate `root` stands behind.
+pub(crate) async fn channel_to(address: SocketAddr, root: CertificateDer<'static>) -> Channel {
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let root = root.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(shake_hands(address, root, b"h2").await)) }
+    });
+    // What connects does TLS itself.
+    let endpoint = Endpoint::from_static("http://localhost").origin(http::Uri::from_static("https://localhost"));
+    endpoint.connect_with_connector(connector).await.expect("a connection")
 }
 
 /// Gives each request of a tonic client a token.

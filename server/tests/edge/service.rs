@@ -210,8 +210,6 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// Its certificate, which is its own CA.
     pub(crate) certificate: CertificateDer<'static>,
-    /// The same as text.
-    pub(crate) certificate_pem: String,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -246,7 +244,7 @@ impl Server {
         let served = tokio::spawn(serve(listener, tls, api, async {
             let _ = stopped.await;
         }));
-        Self { address, certificate, certificate_pem: identity.cert.pem(), stop, served }
+        Self { address, certificate, stop, served }
     }
 
     /// Stops the server, and returns once it has.

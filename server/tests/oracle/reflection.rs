@@ -7,9 +7,11 @@ use http::uri::PathAndQuery;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions, Value};
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -17,16 +19,11 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::fleet::Fleet;
+use crate::edge::client;
 
 async fn channel(fleet: &Fleet) -> Channel {
-    let ca = Certificate::from_pem(std::fs::read(fleet.ca()).expect("it is there"));
-    Channel::from_shared(format!("https://localhost:{}", fleet.world.address.port()))
-        .expect("an address")
-        .tls_config(ClientTlsConfig::new().ca_certificate(ca).domain_name("localhost"))
-        .expect("a configuration")
-        .connect()
-        .await
-        .expect("a connection")
+    let root = CertificateDer::from_pem_file(fleet.ca()).expect("it is there");
+    client::channel_to(fleet.world.address, root).await
 }
 
 fn as_deployer<T>(fleet: &Fleet, message: T) -> Request<T> {

@@ -186,9 +186,7 @@ fn whoever_is_away_while_a_stopped_rollout_goes_on_and_ends_gets_its_assignment_
     let mut bench = Bench::of_three();
     bench.report(1, Phase::Healthy);
     bench.pause();
-    for index in 2..=3 {
-        bench.input(Input::DevicePresence { device: local(index), offline_since: Some(Wall(1)) });
-    }
+    bench.advance(ACKNOWLEDGE_WITHIN);
     bench.resume();
     assert_eq!(bench.phase(), RolloutPhase::Succeeded, "the two that are away keep nobody waiting");
     bench.effects.clear();

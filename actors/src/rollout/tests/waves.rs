@@ -308,7 +308,7 @@ fn no_more_than_the_limit_of_one_site_are_at_work_at_once() {
 fn why(bench: &Bench) -> String {
     let (header, plan) = (bench.machine.header().unwrap(), bench.machine.plan().unwrap());
     let devices: BTreeMap<_, _> = bench.machine.devices().collect();
-    let waves = why::Tally::of(plan, |device| devices.get(&device).copied()).waves;
+    let waves = Tally::of(plan, |device| devices.get(&device).copied()).waves;
     why::explain(header, plan, &waves, bench.now.wall).join("\n") + "\n"
 }
 

@@ -116,7 +116,7 @@ fn whoever_asks_why_is_told_when_the_next_window_opens() {
     (1..=2).for_each(|index| acknowledge(&mut bench, index));
     waits(&mut bench, 2);
     let plan = bench.plan.clone().unwrap();
-    let waves = why::Tally::of(&plan, |device| bench.machine.run.as_ref().unwrap().devices.get(&device)).waves;
+    let waves = Tally::of(&plan, |device| bench.machine.run.as_ref().unwrap().devices.get(&device)).waves;
     let said = why::explain(bench.machine.header().unwrap(), &plan, &waves, bench.now.wall);
     expect![[r#"
         Wave 1 of 1 is rolling: 0 of its 2 devices have ended, 1 at work.

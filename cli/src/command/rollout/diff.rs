@@ -26,9 +26,9 @@ const SHOWN: usize = 50;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  fleetd rollout diff p.json                                      would it still start, and if not, why
-  fleetd rollout diff pln_9d1f3h5k7n9q1s3v pln_2c4f6h8k0m2p4r6t   two plans
-  fleetd rollout diff rol_6b8d0f2h4k6n8q0s p.json                 what a rollout carries out, and a plan
+  fleetd rollout diff p.json
+  fleetd rollout diff pln_9d1f3h5k7n9q1s3v pln_2c4f6h8k0m2p4r6t
+  fleetd rollout diff rol_6b8d0f2h4k6n8q0s p.json
   fleetd rollout diff p.json --json | jq -r '.changes[]'")]
 pub struct Diff {
     /// A plan: its id (`pln_…`), the file that `rollout plan --out` wrote, or a rollout (`rol_…`) that carries it out
@@ -153,8 +153,11 @@ pub fn differences(one: &WholePlan, other: &WholePlan) -> Vec<Difference> {
     differences
 }
 
+/// Says one thing of a plan.
+type Say = fn(&Plan) -> String;
+
 /// What is compared of plans besides their devices.
-const HEADS: [(&str, fn(&Plan) -> String); 6] = [
+const HEADS: [(&str, Say); 6] = [
     ("release", |plan| format!("{} {}", plan.workload, plan.version)),
     ("manifest", |plan| plan.manifest_digest.clone()),
     ("targets", |plan| targets(&plan.targets.clone().unwrap_or_default())),

@@ -89,6 +89,6 @@ impl Fleet {
     pub(super) fn plan_of(&self, rollout: RolloutId) -> Option<Plan> {
         let header = self.rollout(rollout)?;
         let found = self.server.store.get(Space::Plan, header.plan.as_bytes()).ok()??;
-        record::rollout::decode_plan(&found.value).ok().map(|(plan, ..)| plan)
+        record::rollout::decode_plan(&found.value).ok().map(|(plan, ..)| Arc::unwrap_or_clone(plan))
     }
 }
