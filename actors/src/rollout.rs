@@ -19,6 +19,7 @@
 //! | [`plan`] | what is to be done, computed before anything starts |
 //! | `gate` | from one wave to the next, and to the end |
 //! | `stop` | pause, halt, resume, abort |
+//! | [`tally`] | how many have come how far |
 //! | `queue` | who begins next where few may be at work at once |
 //! | [`timing`] | windows: by whose clock, and what they mean for deadlines |
 //! | `run` | what is known of the devices, and what is owed to them |
@@ -33,6 +34,7 @@ mod snapshot;
 pub mod status;
 mod stop;
 pub mod strategy;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 pub mod timing;
@@ -378,7 +380,7 @@ impl Rollout {
     /// How many devices have come how far.
     #[must_use]
     pub fn counts(&self) -> RolloutCounts {
-        self.run.as_ref().map(|run| run.counts).unwrap_or_default()
+        self.run.as_ref().map(|run| run.tally.all).unwrap_or_default()
     }
 
     /// How far each device has come, in the order of their local ids.

@@ -24,7 +24,7 @@ impl RolloutRun {
     /// How far the devices have come whose waves have begun.
     pub(super) fn begun(&self) -> impl Iterator<Item = &RolloutCounts> {
         let last = usize::try_from(self.header.wave.number).unwrap_or(usize::MAX);
-        self.waves.iter().take(last.saturating_add(1)).map(|wave| &wave.counts)
+        self.tally.waves.iter().take(last.saturating_add(1))
     }
 
     /// How many have failed that nobody has accepted, and how many may.
@@ -48,7 +48,8 @@ impl RolloutRun {
     }
 
     fn halt_if_exceeded(&mut self, now: Now, turn: &mut RolloutTurn) {
-        if !matches!(self.header.phase, RolloutPhase::Running | RolloutPhase::Paused) || self.counts.remaining() == 0 {
+        if !matches!(self.header.phase, RolloutPhase::Running | RolloutPhase::Paused) || self.tally.all.remaining() == 0
+        {
             return;
         }
         if let Some(reason) = self.excess() {
@@ -64,8 +65,8 @@ impl RolloutRun {
 
     /// Says whether the newest wave's devices have ended, as far as they can be reached.
     pub(super) fn is_wave_done(&self) -> bool {
-        let newest = usize::try_from(self.header.wave.number).ok().and_then(|newest| self.waves.get(newest));
-        newest.is_none_or(|wave| self.holds_up(&wave.counts) == 0)
+        let newest = usize::try_from(self.header.wave.number).ok().and_then(|newest| self.tally.waves.get(newest));
+        newest.is_none_or(|counts| self.holds_up(counts) == 0)
     }
 
     /// How many devices somebody waits for: those that wait themselves only as long as the wave has time.
@@ -105,7 +106,7 @@ impl RolloutRun {
         let number = self.header.wave.number.saturating_add(1);
         self.enter(now, number, Stage::Rolling, Some(self.wave_time(number, now.wall)), turn);
         let devices = usize::try_from(number).ok().and_then(|number| self.waves.get(number));
-        for device in devices.map(|wave| wave.devices.clone()).unwrap_or_default() {
+        for device in devices.cloned().unwrap_or_default() {
             let Some(mut progress) = self.devices.get(&device).cloned() else { continue };
             let was_queued = progress.is_queued();
             self.begin_unbounded(device, &mut progress);
@@ -172,7 +173,7 @@ impl RolloutRun {
         turn.persist(Record::Rollout(Box::new(self.header.clone())));
         let newest = usize::try_from(self.header.wave.number).ok().and_then(|newest| self.waves.get(newest));
         let is_capped = self.plan.strategy.is_capped();
-        for device in newest.map(|wave| wave.devices.clone()).unwrap_or_default() {
+        for device in newest.cloned().unwrap_or_default() {
             self.change(now, device, turn, |progress| match progress.status {
                 DeviceStatus::Pending | DeviceStatus::Assigned if !progress.is_queued() && !progress.is_offline() => {
                     progress.is_late = true;
@@ -194,7 +195,7 @@ impl RolloutRun {
     /// one the rollout waits for those that may follow, and has failed when there are none. One that was stopped ends
     /// when there is nothing left that it could go on with.
     fn end_if_done(&mut self, now: Now, turn: &mut RolloutTurn) {
-        let counts = self.counts;
+        let counts = self.tally.all;
         let is_over = match self.header.phase {
             RolloutPhase::Running => self.is_last_wave() && self.holds_up(&counts) == 0,
             RolloutPhase::Paused | RolloutPhase::Halted => counts.remaining() == 0,

@@ -12,8 +12,9 @@ use fleetd_sync_core::time::{Monotonic, Now};
 use super::deadline::Deadlines;
 use super::plan::Plan;
 use super::queue::Queue;
-use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, Stage};
+use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutHeader, RolloutPhase, Stage};
 use super::strategy::Place;
+use super::tally::Tally;
 use super::{Effect, Record, RolloutTurn};
 use crate::device::wanted::RolloutAssignment;
 use crate::window::Zone;
@@ -35,25 +36,19 @@ pub(super) const SILENT_AFTER: Duration = Duration::from_mins(10);
 /// again: its actor tells of its return only those whose assignment it has.
 pub(super) const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(10);
 
-/// A wave's devices, in the order in which their turn comes, and how far they have come.
-#[derive(Debug, Default)]
-pub(super) struct Wave {
-    pub(super) devices: Vec<LocalId>,
-    pub(super) counts: RolloutCounts,
-}
-
 /// A rollout that was started.
 #[derive(Debug)]
 pub(super) struct RolloutRun {
     pub(super) header: RolloutHeader,
     pub(super) plan: Arc<Plan>,
     pub(super) devices: BTreeMap<LocalId, DeviceProgress>,
-    pub(super) counts: RolloutCounts,
+    pub(super) tally: Tally,
     /// The time zones of devices, where windows open by them and they are known.
     pub(super) zones: BTreeMap<LocalId, Zone>,
     /// When the turn of each device comes that gets the release.
     places: BTreeMap<LocalId, Place>,
-    pub(super) waves: Vec<Wave>,
+    /// The devices of each wave, in the order in which their turn comes.
+    pub(super) waves: Vec<Vec<LocalId>>,
     /// Who waits for a place at work.
     queue: Queue,
     /// Devices to which something is to be sent.
@@ -77,7 +72,7 @@ impl RolloutRun {
             plan.devices.iter().filter_map(|device| Some((device.local, device.place?))).collect();
         let mut run = Self {
             devices: BTreeMap::new(),
-            counts: RolloutCounts::default(),
+            tally: Tally::empty(&plan),
             waves: waves(&plan),
             queue: Queue::new(&plan),
             zones: plan.devices.iter().filter_map(|device| Some((device.local, device.zone.clone()?))).collect(),
@@ -149,11 +144,7 @@ impl RolloutRun {
         if before.is_none() && self.devices.len() >= self.plan.devices.len() {
             return;
         }
-        let of_wave = place.and_then(|place| self.waves.get_mut(usize::try_from(place.wave).ok()?));
-        for counts in std::iter::once(&mut self.counts).chain(of_wave.map(|wave| &mut wave.counts)) {
-            before.into_iter().for_each(|before| counts.remove(before));
-            counts.add(&progress);
-        }
+        self.tally.recount(place, before, &progress);
         self.queue.count(device, before.is_some_and(DeviceProgress::has_slot), progress.has_slot());
         if let Some(place) = place {
             let may_begin = progress.is_queued() && !progress.is_offline() && self.header.has_begun(place.wave);
@@ -195,7 +186,7 @@ impl RolloutRun {
         turn.persist(Record::Device { device, progress: Box::new(progress.clone()) });
         self.put(device, progress.clone());
         self.expect(now, device);
-        turn.effect(Effect::DeviceChanged { device, progress, counts: self.counts });
+        turn.effect(Effect::DeviceChanged { device, progress, counts: self.tally.all });
     }
 
     /// Sets by when the device must say something, by what is known of it now.
@@ -357,8 +348,8 @@ impl RolloutRun {
 
     /// Notes whether a restart has to take the rollout up again.
     pub(super) fn close_if_settled(&mut self, turn: &mut RolloutTurn) {
-        let some_wait = self.is_admitting() && self.counts.pending > 0;
-        let is_open = !self.header.phase.is_ended() || self.counts.open > 0 || some_wait;
+        let some_wait = self.is_admitting() && self.tally.all.pending > 0;
+        let is_open = !self.header.phase.is_ended() || self.tally.all.open > 0 || some_wait;
         if self.header.is_open != is_open {
             self.header.is_open = is_open;
             turn.persist(Record::Rollout(Box::new(self.header.clone())));
@@ -366,14 +357,14 @@ impl RolloutRun {
     }
 
     pub(super) fn tell(&self, turn: &mut RolloutTurn) {
-        turn.effect(Effect::Changed { header: self.header.clone(), counts: self.counts });
+        turn.effect(Effect::Changed { header: self.header.clone(), counts: self.tally.all });
     }
 
     pub(super) fn assert_invariants(&self) {
         let header = &self.header;
-        assert_eq!(self.counts.total(), self.plan.devices.len(), "{}: a device is lost or doubled", header.rollout);
+        assert_eq!(self.tally.all.total(), self.plan.devices.len(), "{}: a device is lost or doubled", header.rollout);
         assert!(
-            !header.is_called_back() || self.counts.under_way() == 0,
+            !header.is_called_back() || self.tally.all.under_way() == 0,
             "{}: a rollout that was taken back still has devices under way",
             header.rollout
         );
@@ -400,13 +391,13 @@ pub(super) fn give_place_up(progress: &mut DeviceProgress, is_capped: bool) {
     }
 }
 
-fn waves(plan: &Plan) -> Vec<Wave> {
+fn waves(plan: &Plan) -> Vec<Vec<LocalId>> {
     let mut placed: Vec<_> = plan.devices.iter().filter_map(|device| Some((device.place?, device.local))).collect();
     placed.sort_unstable();
-    let mut waves: Vec<Wave> = (0..plan.wave_count()).map(|_| Wave::default()).collect();
+    let mut waves: Vec<_> = (0..plan.wave_count()).map(|_| Vec::new()).collect();
     for (place, device) in placed {
         if let Some(wave) = usize::try_from(place.wave).ok().and_then(|wave| waves.get_mut(wave)) {
-            wave.devices.push(device);
+            wave.push(device);
         }
     }
     waves

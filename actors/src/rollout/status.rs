@@ -434,8 +434,7 @@ pub struct RolloutCounts {
 }
 
 impl RolloutCounts {
-    /// Counts a device.
-    pub fn add(&mut self, progress: &DeviceProgress) {
+    pub(super) fn add(&mut self, progress: &DeviceProgress) {
         *self.field(&progress.status) += 1;
         if progress.status.waits_for_device() && progress.is_offline() {
             self.offline += 1;

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::plan::{Blocked, PlannedDevice, PlannedRelease, Verdict};
 use super::run::{ACKNOWLEDGE_WITHIN, RESEND_FIRST, RETURN_WITHIN, SENT_PER_TURN, SILENT_AFTER};
 use super::strategy::{FailureBudget, Place, Strategy as RolloutStrategy};
-use super::why::Tally;
+use super::tally::Tally;
 use super::*;
 use crate::flight::Recorded as _;
 use crate::report::{Exit, Fault};
@@ -669,7 +669,7 @@ proptest! {
             happen(&mut bench, happening);
             let now = progress_of(&bench);
             for device in plan.devices.iter().filter(|device| before[&device.local] != now[&device.local]) {
-                tally.recount(device, before.get(&device.local), &now[&device.local]);
+                tally.recount(device.place, before.get(&device.local), &now[&device.local]);
             }
             before = now;
             prop_assert_eq!(&tally, &Tally::of(&plan, |device| before.get(&device)));

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use fleetd_sync_core::counted::Counted;
-use fleetd_sync_core::id::LocalId;
 use fleetd_sync_core::time::Wall;
 
-use super::plan::{Plan, PlannedDevice};
-use super::status::{DeviceProgress, RolloutCounts, RolloutHeader, RolloutPhase, Stage, StageTimer};
+use super::plan::Plan;
+use super::status::{RolloutCounts, RolloutHeader, RolloutPhase, Stage, StageTimer};
 
 /// Where a wave stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,38 +31,6 @@ impl WaveState {
             (true, _) => Self::Passed,
             (false, true) => Self::Skipped,
             (false, false) => Self::Waiting,
-        }
-    }
-}
-
-/// How many devices have come how far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// All of the plan.
-    pub all: RolloutCounts,
-    /// Those of each wave.
-    pub waves: Vec<RolloutCounts>,
-}
-
-impl Tally {
-    /// Counts every device.
-    pub fn of<'a>(plan: &Plan, progress_of: impl Fn(LocalId) -> Option<&'a DeviceProgress>) -> Self {
-        let waves = (0..plan.wave_count()).map(|_| RolloutCounts::default()).collect();
-        let mut tally = Self { all: RolloutCounts::default(), waves };
-        for device in &plan.devices {
-            if let Some(progress) = progress_of(device.local) {
-                tally.recount(device, None, progress);
-            }
-        }
-        tally
-    }
-
-    /// Counts one device anew that has come further: no other one is looked at.
-    pub fn recount(&mut self, device: &PlannedDevice, before: Option<&DeviceProgress>, now: &DeviceProgress) {
-        let wave = device.place.and_then(|place| self.waves.get_mut(usize::try_from(place.wave).ok()?));
-        for counts in std::iter::once(&mut self.all).chain(wave) {
-            before.into_iter().for_each(|before| counts.remove(before));
-            counts.add(now);
         }
     }
 }

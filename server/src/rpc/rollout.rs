@@ -63,14 +63,12 @@ impl Rollouts {
     /// The saved plan that a request means.
     fn plan_of(&self, asked: Option<&start_rollout_request::Plan>) -> Result<Plan, CallError> {
         match asked {
-            Some(start_rollout_request::Plan::PlanId(id)) => self.saved_plan(id),
+            Some(start_rollout_request::Plan::PlanId(id)) => {
+                Ok(Plan::clone(self.backend.catalog.plan(parsed(id, "plan_id")?)?.plan()))
+            }
             Some(start_rollout_request::Plan::Document(document)) => planning::read_document(&self.backend, document),
             None => Err(CallError::Missing { field: "plan" }),
         }
-    }
-
-    fn saved_plan(&self, id: &str) -> Result<Plan, CallError> {
-        Ok(Plan::clone(self.backend.catalog.plan(parsed(id, "plan_id")?)?.plan()))
     }
 
     /// A rollout as it stands now.
@@ -156,12 +154,12 @@ impl RolloutService for Rollouts {
         &self,
         request: Request<api::CheckPlanRequest>,
     ) -> Result<Response<api::CheckPlanResponse>, Status> {
-        use api::check_plan_request::Plan as By;
-        let plan = match request.into_inner().plan {
-            Some(By::PlanId(id)) => self.saved_plan(&id)?,
-            Some(By::Document(document)) => planning::read_document(&self.backend, &document)?,
-            None => return Err(CallError::Missing { field: "plan" }.into()),
-        };
+        use api::check_plan_request::Plan as Checked;
+        let asked = request.into_inner().plan.map(|plan| match plan {
+            Checked::PlanId(id) => start_rollout_request::Plan::PlanId(id),
+            Checked::Document(document) => start_rollout_request::Plan::Document(document),
+        });
+        let plan = self.plan_of(asked.as_ref())?;
         let rollout = planning::rollout_of(&self.backend, &plan)?;
         let changes = match rollout {
             Some(_) => Vec::new(),

@@ -1,4 +1,4 @@
-//! Invariant 6, of waves: a naive model of gates. It counts at each turn what the server has stored of every device, and
+//! Invariant 6, of waves: a naive model of gates. It counts what the server has stored of every device, and
 //! knows nothing of the counters, timers and queues by which the rollout machine decides.
 
 use std::collections::{BTreeMap, BTreeSet};

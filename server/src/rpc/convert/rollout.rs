@@ -3,7 +3,8 @@
 use fleetd_actors::report::Phase;
 use fleetd_actors::rollout::plan::{Plan, PlannedDevice};
 use fleetd_actors::rollout::status::{DeviceProgress, DeviceStatus, RolloutCounts, RolloutHeader, Stage, StageTimer};
-use fleetd_actors::rollout::why::{self, Tally, WaveState};
+use fleetd_actors::rollout::tally::Tally;
+use fleetd_actors::rollout::why::{self, WaveState};
 use fleetd_proto::fleetd::rollout::v1::{self as rollout, RolloutDeviceState, RolloutWaveState};
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::time::Wall;

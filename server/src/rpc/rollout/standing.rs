@@ -7,7 +7,7 @@ use fleetd_actors::orders::Standstill;
 use fleetd_actors::rollout::Rollout;
 use fleetd_actors::rollout::plan::{Plan, PlannedDevice};
 use fleetd_actors::rollout::status::{DeviceProgress, RolloutHeader};
-use fleetd_actors::rollout::why::Tally;
+use fleetd_actors::rollout::tally::Tally;
 use fleetd_proto::fleetd::rollout::v1 as api;
 use fleetd_proto::fleetd::rollout::v1::RolloutDeviceState;
 use fleetd_sync_core::commit::{Revision, Space};
@@ -82,14 +82,12 @@ impl Standing {
         let Some(found) = backend.store().get(Space::Assignment, &key)? else { return Ok(false) };
         let (device, progress) = record::rollout::decode_progress(&found.value)?;
         self.revisions.insert(device, found.revision);
-        let planned = self.planned.get(&device).and_then(|index| self.known.plan().devices.get(*index));
+        let place = self.planned(device).and_then(|planned| planned.place);
         let before = self.progress.get(&device);
         if before == Some(&progress) {
             return Ok(false);
         }
-        if let Some(planned) = planned {
-            self.tally.recount(planned, before, &progress);
-        }
+        self.tally.recount(place, before, &progress);
         self.progress.insert(device, progress);
         Ok(true)
     }
