@@ -429,6 +429,10 @@ impl Device {
         };
         let before = record.wanted.clone();
         let former = wanted::assigned_rollout(&before, &workload).filter(|former| *former != rollout);
+        // In one change: what stops the former rollout must not stop this one.
+        if let Some(former) = former {
+            hold::lift_all(record, former);
+        }
         wanted::assign(&mut record.wanted, assignment);
         if record.wanted != before {
             let message = format!("should have {workload}@{} (attempt {})", assignment.version, assignment.attempt);

@@ -29,6 +29,7 @@ mod deadline;
 mod gate;
 pub mod plan;
 mod queue;
+mod refusal;
 mod run;
 mod snapshot;
 pub mod status;
@@ -40,19 +41,21 @@ mod tests;
 pub mod timing;
 pub mod why;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleetd_sync_core::id::{ArtifactDigest, HoldId, LocalId, OperationId, PlanId, RolloutId};
+use fleetd_sync_core::id::{ArtifactDigest, HoldId, LocalId, OperationId, RolloutId};
 use fleetd_sync_core::machine::{Machine, Turn};
-use fleetd_sync_core::name::{DeviceName, WorkloadName};
+use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::{Monotonic, Now, Wall};
 
 use crate::device::wanted::RolloutAssignment;
 use crate::orders::Standstill;
 use crate::report::{FaultKind, Phase, RunState, Waits, WorkloadReport};
-use plan::{Plan, Verdict};
+use plan::Plan;
+pub use refusal::RolloutError;
+use refusal::refuse_blocked;
 use run::RolloutRun;
 use run::give_place_up;
 pub use snapshot::{DEVICES_RECORDED_MAX, RunSnapshot, Snapshot, extent_max};
@@ -94,6 +97,16 @@ pub enum Input {
         operation: OperationId,
         /// Why, or who.
         reason: String,
+    },
+    /// Another rollout takes devices over: whoever of them has not come to its end gets nothing of this one any more,
+    /// whatever becomes of the other.
+    Supersede {
+        /// Answered by [`Effect::Answer`].
+        operation: OperationId,
+        /// The other rollout.
+        by: RolloutId,
+        /// The devices.
+        devices: Arc<BTreeSet<LocalId>>,
     },
     /// Stop it, until it is resumed.
     Pause {
@@ -282,61 +295,6 @@ pub enum Effect {
     },
 }
 
-/// Why an operator's wish was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RolloutError {
-    /// It carries out another plan.
-    #[error("{rollout} carries out {running} already")]
-    OtherPlan {
-        /// The rollout.
-        rollout: RolloutId,
-        /// The plan that it carries out.
-        running: PlanId,
-    },
-    /// Nobody would get the release.
-    #[error("each device that lacks the release is blocked: {}", blocked.join("; "))]
-    Blocked {
-        /// The rollout that there is not.
-        rollout: RolloutId,
-        /// The plan.
-        plan: PlanId,
-        /// The first devices that are blocked, each with the reason.
-        blocked: Vec<String>,
-        /// The name of the first.
-        first: DeviceName,
-    },
-    /// It was never started.
-    #[error("{rollout} was not started")]
-    NotStarted {
-        /// The rollout.
-        rollout: RolloutId,
-    },
-    /// An order over the whole fleet keeps it stopped.
-    #[error("{}", standstill.reason)]
-    Ordered {
-        /// The rollout.
-        rollout: RolloutId,
-        /// The order.
-        standstill: Standstill,
-    },
-    /// No gate waits for a word.
-    #[error("nothing of {rollout} waits for an approval: {standing}")]
-    NothingToApprove {
-        /// The rollout.
-        rollout: RolloutId,
-        /// Where it stands.
-        standing: String,
-    },
-    /// It has ended.
-    #[error("{rollout} has ended: it {phase}")]
-    Ended {
-        /// The rollout.
-        rollout: RolloutId,
-        /// How.
-        phase: RolloutPhase,
-    },
-}
-
 type RolloutTurn = Turn<Record, Effect>;
 
 impl Rollout {
@@ -399,6 +357,7 @@ impl Machine for Rollout {
             Input::Start { operation, caller, plan } => self.on_start(now, operation, caller, plan, turn),
             Input::Abort { operation, reason } => self.on_abort(now, operation, reason, turn),
             Input::TakeBack { operation, reason } => self.on_take_back(now, operation, reason, turn),
+            Input::Supersede { operation, by, devices } => self.on_supersede(now, operation, by, &devices, turn),
             Input::Pause { operation, reason } => self.on_pause(now, operation, reason, turn),
             Input::Resume { operation } => self.on_resume(now, operation, turn),
             Input::Approve { operation, wave } => self.on_approve(now, operation, wave, turn),
@@ -520,6 +479,25 @@ impl Rollout {
                     (true, false) => run.take_back(now, reason, turn),
                     (true, true) => {}
                 }
+                Ok(())
+            }
+        };
+        turn.effect(Effect::Answer { operation, result });
+    }
+
+    fn on_supersede(
+        &mut self,
+        now: Now,
+        operation: OperationId,
+        by: RolloutId,
+        devices: &BTreeSet<LocalId>,
+        turn: &mut RolloutTurn,
+    ) {
+        let rollout = self.id;
+        let result = match &mut self.run {
+            None => Err(RolloutError::NotStarted { rollout }),
+            Some(run) => {
+                devices.iter().for_each(|device| run.give_over(now, *device, by, turn));
                 Ok(())
             }
         };
@@ -684,6 +662,8 @@ impl Rollout {
             let is_stale = match (&progress.status, &status) {
                 // Its wave's time is over: only its end says more than that.
                 (DeviceStatus::Failed(Failure::Deadline), status) => !status.is_final(),
+                // It is called back, and was at its end before it heard of that.
+                (known, status) if progress.owed == Owed::Withdraw && known.is_final() => !status.is_final(),
                 // It has not heard yet that this rollout's hold was lifted.
                 (_, DeviceStatus::Skipped(Skip::Held)) => running && progress.is_held,
                 _ => false,
@@ -691,7 +671,9 @@ impl Rollout {
             if is_stale {
                 return;
             }
-            if !aborted || status.is_final() {
+            // Whose device it is now does not change by what this rollout still hears of it: only its end is worth knowing.
+            let is_superseded = matches!(progress.status, DeviceStatus::Skipped(Skip::Superseded(_)));
+            if !(aborted || is_superseded) || status.is_final() {
                 progress.status = status;
             } else if status.is_at_work() && progress.status == DeviceStatus::Skipped(Skip::Aborted) {
                 // It had begun before it heard of the abort.
@@ -755,28 +737,6 @@ impl Rollout {
             run.assert_invariants();
         }
     }
-}
-
-/// Blocked devices that a refusal names.
-const BLOCKED_NAMED: usize = 5;
-
-/// Refuses a plan of which nobody would get the release: its rollout would succeed without having done anything.
-fn refuse_blocked(rollout: RolloutId, plan: &Plan) -> Option<RolloutError> {
-    if !plan.is_blocked() {
-        return None;
-    }
-    let blocked = plan.devices.iter().filter_map(|device| match &device.verdict {
-        Verdict::Blocked { reason, .. } => Some((&device.name, reason)),
-        Verdict::Update { .. } | Verdict::Install | Verdict::Unchanged => None,
-    });
-    let blocked: Vec<_> = blocked.collect();
-    let first = blocked.first()?.0.clone();
-    let mut named: Vec<_> =
-        blocked.iter().take(BLOCKED_NAMED).map(|(name, reason)| format!("{name}: {reason}")).collect();
-    if blocked.len() > BLOCKED_NAMED {
-        named.push(format!("and {} more", blocked.len() - BLOCKED_NAMED));
-    }
-    Some(RolloutError::Blocked { rollout, plan: plan.id, blocked: named, first })
 }
 
 /// What a device's report about this rollout means for it.

@@ -24,6 +24,7 @@ pub use self::attribute::Described;
 pub use self::condition::Condition;
 pub use self::group::{Group, Members};
 use crate::rollout::plan::Blocked;
+use crate::rollout::strategy::Priority;
 use crate::selector::Selector;
 
 /// Why a text is no condition.
@@ -195,6 +196,15 @@ pub struct PresentRelease {
     pub healthy: bool,
 }
 
+/// A rollout that has not come to its end with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtWork {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
 /// A device as its server knows it, as far as a plan looks at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRow {
@@ -224,8 +234,8 @@ pub struct DeviceRow {
     pub holds: Vec<(Option<WorkloadName>, String)>,
     /// Workloads on which authorities disagree.
     pub conflicts: BTreeSet<WorkloadName>,
-    /// Rollouts that are at work on it.
-    pub rollouts: BTreeMap<WorkloadName, RolloutId>,
+    /// The most urgent of the unfinished rollouts that have it.
+    pub rollouts: BTreeMap<WorkloadName, AtWork>,
     /// Since when it cannot be reached; `None` while it can.
     pub offline_since: Option<Wall>,
     /// The revision of its record.

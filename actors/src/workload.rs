@@ -8,6 +8,7 @@
 //! `install` holds the way in, `gate` the last step before a release is switched to, [`child`] the run, `judge` the one gate through which a release becomes a program.
 
 pub mod child;
+pub mod device_queue;
 mod floor;
 mod gate;
 mod install;
@@ -30,9 +31,11 @@ use fleetd_sync_core::time::{Monotonic, Now};
 use fleetd_sync_core::trust::Roster;
 
 use crate::report::{Fault, FaultKind, Phase, RunState, WorkloadReport};
+use crate::rollout::strategy::Priority;
 pub use child::{Child, Vigil};
+use device_queue::Ahead;
 pub use floor::WorkloadFloor;
-pub use gate::{AssignedTerms, Gate, Look};
+pub use gate::{AssignedTerms, Gate, InQueue, Look};
 pub use install::Work;
 pub use record::{
     Assignment, Command, Deferral, Failed, FetchError, Fetched, Found, Install, LoadReleaseError, Program, Release,
@@ -126,6 +129,13 @@ pub enum Input {
         /// What is there.
         look: Look,
     },
+    /// Answers [`Effect::Queue`].
+    Queued {
+        /// The operation.
+        operation: OperationId,
+        /// Who goes before it; `None` when its turn has come.
+        ahead: Option<Ahead>,
+    },
     /// Somebody at the device asks for something.
     Command {
         /// Answered by [`Effect::Done`].
@@ -166,6 +176,15 @@ pub enum Effect {
         /// The operation.
         operation: OperationId,
     },
+    /// Ask for the workload's turn among all of the device.
+    Queue {
+        /// The operation.
+        operation: OperationId,
+        /// How urgent it is.
+        priority: Priority,
+    },
+    /// Its turn is over, or it does not want one any more.
+    LeaveQueue,
     /// Make a slot the current one.
     Switch {
         /// The operation.
@@ -242,6 +261,9 @@ impl Workload {
     /// be another stream at each load, or operation ids would repeat.
     #[must_use]
     pub fn new(name: WorkloadName, platform: Platform, record: WorkloadRecord, entropy: Entropy) -> Self {
+        // What had begun to switch has its turn until that has ended.
+        let is_at_work = record.install.as_ref().is_some_and(|install| !install.step.is_reversible());
+        let queue = if is_at_work { InQueue::AtWork } else { InQueue::Out };
         Self {
             name,
             platform,
@@ -251,7 +273,7 @@ impl Workload {
             assignment: None,
             roster: None,
             work: Work::default(),
-            gate: Gate::default(),
+            gate: Gate { queue, ..Gate::default() },
             look: None,
             child: Child::Unknown,
             vigil: Vigil::default(),
@@ -303,6 +325,7 @@ impl Machine for Workload {
             Input::Run { run, event } => self.on_run(now, run, event, turn),
             Input::Probed { operation, outcome } => self.on_probed(now, operation, outcome, turn),
             Input::Looked { operation, look } => self.on_looked(operation, look),
+            Input::Queued { operation, ahead } => self.on_queued(now, operation, ahead),
             Input::Command { operation, command } => self.on_command(now, operation, command, turn),
             Input::Reset => self.on_reset(),
         }
@@ -388,6 +411,7 @@ impl Workload {
         self.tend_child(now, turn);
         self.step_removal(now, turn);
         self.close_gate();
+        self.tend_queue(turn);
         self.assert_invariants();
         let is_dropped = is_planted(Bug::RecordDropped) && self.record.run != self.persisted.run;
         if self.record != self.persisted && !is_dropped {

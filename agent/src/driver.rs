@@ -8,8 +8,9 @@ pub(crate) mod log_spool;
 pub(crate) mod workload;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use fleetd_actors::workload::device_queue::DeviceQueue;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::time::{ClockFloor, Now, Wall};
 
@@ -27,6 +28,8 @@ pub(crate) struct Surroundings {
     loads: AtomicU64,
     /// The date that is known to have passed, which the agent keeps.
     clock_floor_ms: AtomicI64,
+    /// The workloads that switch, or want to.
+    queue: Mutex<DeviceQueue>,
 }
 
 impl Surroundings {
@@ -39,7 +42,13 @@ impl Surroundings {
             exchange,
             loads: AtomicU64::new(0),
             clock_floor_ms: AtomicI64::new(floor.0.0),
+            queue: Mutex::default(),
         }
+    }
+
+    /// The workloads that switch, or want to.
+    pub(crate) fn queue(&self) -> MutexGuard<'_, DeviceQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Trusts no earlier date from now on.

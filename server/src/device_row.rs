@@ -8,6 +8,7 @@ use fleetd_actors::report::{FaultKind, Phase};
 use fleetd_actors::rollout::plan::{Blocked, PlannedRelease};
 use fleetd_actors::targeting::{DeviceRow, PresentRelease};
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::id::RolloutId;
 use fleetd_sync_core::time::Wall;
 
 use crate::connection_table::Connection;
@@ -25,6 +26,8 @@ pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connect
         .reports
         .iter()
         .filter(|(_, report)| report.error.as_ref().is_some_and(|fault| fault.kind == FaultKind::Conflict));
+    // What stops a rollout stops no other one: whether it gives the device over is a matter of priorities.
+    let holds = record.holds.values().filter(|hold| hold.created_by.parse::<RolloutId>().is_err());
     let offline_since = match connection {
         Some(_) => None,
         None => Some(last_heard(record, None).unwrap_or(record.registered_at)),
@@ -41,7 +44,7 @@ pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connect
         releases: releases.collect(),
         barred: barred(record),
         refused: None,
-        holds: record.holds.values().map(|hold| (hold.workload.clone(), hold.reason.clone())).collect(),
+        holds: holds.map(|hold| (hold.workload.clone(), hold.reason.clone())).collect(),
         conflicts: conflicts.map(|(name, _)| name.clone()).collect(),
         rollouts: BTreeMap::new(),
         offline_since,

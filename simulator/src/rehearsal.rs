@@ -141,6 +141,9 @@ pub struct CopiedDevice {
     /// The rollout of the workload that is at work on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<String>,
+    /// How urgent that is; more than anything else when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_priority: Option<u32>,
     /// An operator stopped the workload.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stopped: bool,

@@ -162,6 +162,21 @@ fn a_new_assignment_supersedes_the_one_before_it() {
 }
 
 #[test]
+fn a_rollout_that_takes_a_device_over_replaces_assignment_and_hold_in_one_change() {
+    let mut world = world();
+    world.enrol();
+    let (first, second) = (world.assignment("1.0"), world.assignment("2.0"));
+    world.step(Input::Assign(first.clone()));
+    let (hold, workload) = (HoldId::from_bytes([1; 10]), first.workload.clone());
+    world.step(Input::Hold { rollout: first.rollout, hold, workload, reason: "it is paused".to_owned() });
+    let (records, _) = world.step(Input::Assign(second.clone()));
+    assert_eq!(records.len(), 1);
+    let record = world.device.record().unwrap();
+    assert_eq!(wanted::holds(&record.wanted).count() + record.holds.len(), 0, "what stops the one stops not the other");
+    assert_eq!(wanted::assigned_rollout(&record.wanted, &second.workload), Some(second.rollout));
+}
+
+#[test]
 fn a_stop_stands_beside_the_assignment_until_it_is_lifted_or_the_assignment_is_taken_back() {
     let mut world = world();
     world.enrol();

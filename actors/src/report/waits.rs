@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use fleetd_sync_core::limit;
+use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Wall;
 
 use crate::window::{Zone, spell};
@@ -31,6 +32,13 @@ pub enum Waits {
     Locked {
         /// How long the rollout lets it be put off in all.
         limit: Duration,
+    },
+    /// Other workloads of the device have their turn before it.
+    Queue {
+        /// How many.
+        before: u32,
+        /// The one that has its turn, or is next.
+        first: WorkloadName,
     },
     /// The agent does not understand when it may.
     Terms {
@@ -61,6 +69,10 @@ impl Waits {
                 format!("it was asked to wait until {}{} ({})", zone.show(*until), why(reason), limit(most))
             }
             Self::Locked { limit: most } => format!("the workload asks it to wait, by its lock ({})", limit(most)),
+            Self::Queue { before, first } => {
+                let place = before.saturating_add(1);
+                format!("it is number {place} in the queue of its device, and {first} goes first")
+            }
             Self::Terms { cause } => format!("its agent does not understand when it may switch: {cause}"),
         }
     }
@@ -80,6 +92,10 @@ impl Waits {
                 Self::Deferred { until, limit, reason: words.next()?.to_owned() }
             }
             "locked" => Self::Locked { limit: seconds(rest)? },
+            "queue" => {
+                let (before, first) = rest.split_once(' ')?;
+                Self::Queue { before: before.parse().ok()?, first: first.parse().ok()? }
+            }
             "terms" => Self::Terms { cause: rest.to_owned() },
             _ => return None,
         })
@@ -96,6 +112,7 @@ impl fmt::Display for Waits {
                 write!(f, "deferred {} {} {}", until.0, limit.as_secs(), cut(reason))
             }
             Self::Locked { limit } => write!(f, "locked {}", limit.as_secs()),
+            Self::Queue { before, first } => write!(f, "queue {before} {first}"),
             Self::Terms { cause } => write!(f, "terms {}", cut(cause)),
         }
     }
@@ -120,5 +137,6 @@ pub(super) fn any_waits() -> impl proptest::strategy::Strategy<Value = Waits> {
         }),
         seconds().prop_map(|limit| Waits::Locked { limit }),
         ".{0,60}".prop_map(|cause| Waits::Terms { cause }),
+        any::<u32>().prop_map(|before| Waits::Queue { before, first: "coffee".parse().unwrap() }),
     ]
 }

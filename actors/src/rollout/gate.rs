@@ -6,8 +6,9 @@ use fleetd_sync_core::counted::Counted;
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::Now;
 
+use super::plan::PlannedDevice;
 use super::run::{RolloutRun, give_place_up};
-use super::status::{DeviceStatus, Failure, RolloutCounts, RolloutPhase, Stage, StageTimer, WaveStanding};
+use super::status::{DeviceStatus, Failure, RolloutCounts, RolloutPhase, Skip, Stage, StageTimer, WaveStanding};
 use super::{Effect, Record, RolloutTurn};
 
 impl RolloutRun {
@@ -191,13 +192,23 @@ impl RolloutRun {
         }
     }
 
+    /// Says whether other rollouts took over each device that it was to bring the release to.
+    fn is_superseded(&self) -> bool {
+        let is_taken = |device: &PlannedDevice| {
+            let progress = self.devices.get(&device.local);
+            progress.is_some_and(|progress| matches!(progress.status, DeviceStatus::Skipped(Skip::Superseded(_))))
+        };
+        self.plan.assigned().next().is_some() && self.plan.assigned().all(is_taken)
+    }
+
     /// Ends the rollout when no device that it can reach is still on its way. Success is a device's own word: without
     /// one the rollout waits for those that may follow, and has failed when there are none. One that was stopped ends
     /// when there is nothing left that it could go on with.
     fn end_if_done(&mut self, now: Now, turn: &mut RolloutTurn) {
         let counts = self.tally.all;
         let is_over = match self.header.phase {
-            RolloutPhase::Running => self.is_last_wave() && self.holds_up(&counts) == 0,
+            // With nobody left in any wave there is nothing to go on with.
+            RolloutPhase::Running => counts.remaining() == 0 || (self.is_last_wave() && self.holds_up(&counts) == 0),
             RolloutPhase::Paused | RolloutPhase::Halted => counts.remaining() == 0,
             RolloutPhase::Succeeded | RolloutPhase::Failed | RolloutPhase::Aborted => false,
         };
@@ -207,6 +218,9 @@ impl RolloutRun {
         let some_follow = counts.offline + counts.passing + counts.waits > 0;
         let (phase, reason) = match (self.excess(), counts.succeeded()) {
             (None, 0) if some_follow => return,
+            (None, 0) if self.is_superseded() => {
+                (RolloutPhase::Aborted, "other rollouts took all of its devices over".to_owned())
+            }
             (None, 0) => (RolloutPhase::Failed, "no device took the release".to_owned()),
             (None, _) => (RolloutPhase::Succeeded, String::new()),
             (Some(reason), _) => (RolloutPhase::Failed, reason),

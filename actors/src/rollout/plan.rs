@@ -17,10 +17,10 @@ use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::release::{Artifact, Manifest};
 use fleetd_sync_core::time::Wall;
 
-use super::strategy::{Place, Strategy, StrategyError};
+use super::strategy::{Place, Priority, Strategy, StrategyError};
 use super::timing::Zones;
-use crate::targeting::{Answer, Chosen, DeviceRow, Group, Matcher, Targets, UndecidedDevices, note_undecided};
-use crate::window::{Terms, Zone};
+use crate::targeting::{Answer, AtWork, Chosen, DeviceRow, Group, Matcher, Targets, UndecidedDevices, note_undecided};
+use crate::window::Zone;
 pub use text::ReadPlanError;
 
 /// Storage that an install leaves free on a device: its logs and records go on growing.
@@ -178,6 +178,8 @@ pub struct PlannedDevice {
     pub offline_since: Option<Wall>,
     /// Its time zone, where windows open by it and it is known.
     pub zone: Option<Zone>,
+    /// The unfinished rollout of the same workload that this one takes it over from.
+    pub supersedes: Option<RolloutId>,
     /// The revision of the record that was looked at.
     pub revision: Revision,
 }
@@ -333,7 +335,7 @@ pub fn plan(
     let mut zones = Zones::default();
     for row in rows {
         match matcher.answer(row) {
-            Answer::Holds => devices.push(plan_device(&release, &strategy.terms, row, &mut zones)),
+            Answer::Holds => devices.push(plan_device(&release, &strategy, row, &mut zones)),
             Answer::Fails => {}
             Answer::Undecided(why) => note_undecided(&mut undecided, why.to_string(), row.name.as_str()),
         }
@@ -356,11 +358,12 @@ fn canaries(strategy: &Strategy, rows: &[DeviceRow]) -> BTreeSet<LocalId> {
     rows.iter().filter(|row| matcher.matches(*row)).map(|row| row.local).collect()
 }
 
-fn plan_device(release: &PlannedRelease, terms: &Terms, row: &DeviceRow, zones: &mut Zones) -> PlannedDevice {
-    let (verdict, artifact) = match judge(release, row) {
+fn plan_device(release: &PlannedRelease, strategy: &Strategy, row: &DeviceRow, zones: &mut Zones) -> PlannedDevice {
+    let (verdict, artifact) = match judge(release, strategy.priority, row) {
         Ok((verdict, artifact)) => (verdict, artifact),
         Err((by, reason)) => (Verdict::Blocked { by, reason }, None),
     };
+    let at_work = row.rollouts.get(&release.workload).filter(|_| verdict.is_assigned());
     PlannedDevice {
         local: row.local,
         device: row.device,
@@ -370,14 +373,15 @@ fn plan_device(release: &PlannedRelease, terms: &Terms, row: &DeviceRow, zones: 
         place: None,
         artifact,
         offline_since: row.offline_since,
-        zone: zones.of(terms, row),
+        zone: zones.of(&strategy.terms, row),
+        supersedes: at_work.map(|at_work| at_work.rollout),
         revision: row.revision,
     }
 }
 
 type Judged = Result<(Verdict, Option<(ArtifactDigest, u64)>), (Blocked, String)>;
 
-fn judge(release: &PlannedRelease, row: &DeviceRow) -> Judged {
+fn judge(release: &PlannedRelease, priority: Priority, row: &DeviceRow) -> Judged {
     let workload = &release.workload;
     if let Some(reason) = &row.barred {
         return Err((Blocked::Membership, reason.clone()));
@@ -396,8 +400,10 @@ fn judge(release: &PlannedRelease, row: &DeviceRow) -> Judged {
     if row.conflicts.contains(workload) {
         return Err((Blocked::Conflict, format!("authorities disagree on {workload}")));
     }
-    if let Some(rollout) = row.rollouts.get(workload) {
-        return Err((Blocked::Busy, format!("{rollout} is at work on {workload}")));
+    // What is no more urgent is taken over.
+    if let Some(AtWork { rollout, priority: other }) = row.rollouts.get(workload).filter(|at| at.priority > priority) {
+        let reason = format!("{rollout} is at work on {workload} with priority {other}, and this has {priority}");
+        return Err((Blocked::Busy, reason));
     }
     let built = || release.artifacts.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let Some(platform) = &row.platform else {
@@ -533,14 +539,14 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
     let matcher = Matcher::new(&plan.targets);
     let now: BTreeMap<_, _> = rows.iter().filter(|row| matcher.matches(*row)).map(|row| (row.local, row)).collect();
     let planned: BTreeMap<_, _> = plan.devices.iter().map(|device| (device.local, device)).collect();
-    let (terms, mut zones) = (&plan.strategy.terms, Zones::default());
+    let mut zones = Zones::default();
     let locals: BTreeSet<_> = now.keys().chain(planned.keys()).copied().collect();
     let reasons: Vec<_> = locals
         .into_iter()
         .filter_map(|local| match (planned.get(&local), now.get(&local)) {
             // The revision alone does not tell: which rollouts are at work on a device stands in no record of its own.
             (Some(planned), Some(row)) => {
-                let again = plan_device(&plan.release, terms, row, &mut zones);
+                let again = plan_device(&plan.release, &plan.strategy, row, &mut zones);
                 let is_zone_alone = again.verdict == planned.verdict && again.zone != planned.zone;
                 (!again.comes_to_the_same(planned, plan.rollback.is_some())).then(|| match is_zone_alone {
                     true => StaleReason::ZoneChanged {
@@ -555,7 +561,7 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
             }
             (Some(planned), None) => planned.is_assigned().then(|| StaleReason::Gone { name: planned.name.clone() }),
             (None, Some(row)) => {
-                let again = plan_device(&plan.release, terms, row, &mut zones);
+                let again = plan_device(&plan.release, &plan.strategy, row, &mut zones);
                 let name = again.name.clone();
                 again.is_assigned().then_some(StaleReason::Appeared { name, verdict: again.verdict })
             }
@@ -588,7 +594,7 @@ impl Plan {
         let mut zones = Zones::default();
         let mut again = |planned: &PlannedDevice| {
             let row = rows.get(&planned.local)?;
-            let again = plan_device(&self.release, &self.strategy.terms, row, &mut zones);
+            let again = plan_device(&self.release, &self.strategy, row, &mut zones);
             // Its wave is the one that was planned.
             again
                 .comes_to_the_same(planned, self.rollback.is_some())

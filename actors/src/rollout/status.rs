@@ -259,6 +259,23 @@ impl DeviceStatus {
         matches!(self, Self::Healthy | Self::Restored(_) | Self::Failed(Failure::Reported(_)) | Self::Unchanged)
     }
 
+    /// Says whether the device is to get the release, or is at work on it.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        matches!(self, Self::Pending | Self::Assigned | Self::Acknowledged | Self::Installing(_) | Self::Waits(_))
+    }
+
+    /// Says whether something may come of it yet: the device is to get the release, is at work on it, or would go on.
+    #[must_use]
+    pub const fn may_go_on(&self) -> bool {
+        match self {
+            Self::Pending | Self::Assigned | Self::Acknowledged | Self::Installing(_) | Self::Waits(_) => true,
+            Self::Failed(failure) => matches!(failure, Failure::Silent | Failure::Deadline),
+            Self::Skipped(skip) => skip.is_passing(),
+            Self::Healthy | Self::Restored(_) | Self::Unchanged => false,
+        }
+    }
+
     pub(super) const fn waits_for_device(&self) -> bool {
         matches!(self, Self::Pending | Self::Assigned)
     }
@@ -266,6 +283,12 @@ impl DeviceStatus {
     /// Says whether the device is at work, as far as is known: its next word is awaited.
     pub(super) const fn is_at_work(&self) -> bool {
         matches!(self, Self::Acknowledged | Self::Installing(_) | Self::Waits(_) | Self::Skipped(Skip::AbortedAtWork))
+    }
+
+    /// Says whether other workloads of the device have their turn before it.
+    #[must_use]
+    pub const fn is_in_queue(&self) -> bool {
+        matches!(self, Self::Waits(Waits::Queue { .. }))
     }
 
     pub(super) const fn is_passing(&self) -> bool {
@@ -400,7 +423,7 @@ impl DeviceProgress {
     }
 }
 
-/// How many devices have come how far: each stands in one field, but for the last four, which count some again.
+/// How many devices have come how far: each stands in one field, but for the last five, which count some again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RolloutCounts {
     /// Not assigned yet.
@@ -429,6 +452,8 @@ pub struct RolloutCounts {
     pub passing: usize,
     /// Among pending: those that can be reached, and whose turn has not come.
     pub queued: usize,
+    /// Among waits: those that have other workloads of their device before them.
+    pub in_queue: usize,
     /// Those to which something is owed, or that are at work, wherever they stand.
     pub open: usize,
 }
@@ -443,6 +468,7 @@ impl RolloutCounts {
             self.passing += 1;
         }
         self.queued += usize::from(progress.is_queued() && !progress.is_offline());
+        self.in_queue += usize::from(progress.status.is_in_queue());
         if progress.is_open() {
             self.open += 1;
         }
@@ -457,6 +483,7 @@ impl RolloutCounts {
             self.passing -= 1;
         }
         self.queued -= usize::from(progress.is_queued() && !progress.is_offline());
+        self.in_queue -= usize::from(progress.status.is_in_queue());
         if progress.is_open() {
             self.open -= 1;
         }

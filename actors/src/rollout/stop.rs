@@ -4,7 +4,9 @@
 //! wishes, and a device that has both never acts on the assignment, whichever came first. An abort takes the assignment
 //! back, which undoes what was not switched to, and the rollout's hold with it, in one signed change.
 
-use fleetd_sync_core::id::{ArtifactDigest, HoldId, RolloutId};
+use std::time::Duration;
+
+use fleetd_sync_core::id::{ArtifactDigest, HoldId, LocalId, RolloutId};
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::Now;
 
@@ -12,6 +14,9 @@ use super::run::RolloutRun;
 use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutPhase, Skip, StageTimer};
 use super::{Effect, Record, RolloutTurn};
 use crate::orders::Standstill;
+
+/// Time in which the assignment of a device that another rollout takes over is mostly replaced by that of the other one.
+pub(super) const SUPERSEDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The id of a rollout's hold: each stop has another one, and a restart finds the same.
 fn hold_id(rollout: RolloutId, stop: u32) -> HoldId {
@@ -124,6 +129,32 @@ impl RolloutRun {
         let devices: Vec<_> = self.plan.assigned().map(|device| device.local).collect();
         devices.into_iter().for_each(|device| self.change(now, device, turn, call_back));
         self.tell(turn);
+    }
+
+    /// Gives a device over to another rollout. Its assignment goes in a while: by then the other one's has mostly taken its
+    /// place, in one change.
+    pub(super) fn give_over(&mut self, now: Now, device: LocalId, by: RolloutId, turn: &mut RolloutTurn) {
+        self.change(now, device, turn, |progress| {
+            let has_nothing = progress.is_queued();
+            match &progress.status {
+                status if status.is_final() => return,
+                DeviceStatus::Skipped(
+                    Skip::Planned(_)
+                    | Skip::Superseded(_)
+                    | Skip::Gone
+                    | Skip::Removed
+                    | Skip::Aborted
+                    | Skip::AbortedAtWork,
+                ) => return,
+                _ => progress.status = DeviceStatus::Skipped(Skip::Superseded(by)),
+            }
+            progress.owed = if has_nothing { Owed::Nothing } else { Owed::Withdraw };
+        });
+        if self.devices.get(&device).is_some_and(|progress| progress.owed == Owed::Withdraw)
+            && self.unsent.remove(&device)
+        {
+            self.resend_at.set(device, now.monotonic + SUPERSEDED_WITHIN);
+        }
     }
 
     /// Ends the rollout. Devices of an aborted one are called back unless they have come to their end; of a failed one

@@ -139,6 +139,8 @@ pub struct Strategy {
     pub unavailable_per_site_max: Option<u32>,
     /// When its devices may switch, and how long each may put that off.
     pub terms: Terms,
+    /// How urgent it is.
+    pub priority: Priority,
 }
 
 impl Default for Strategy {
@@ -153,8 +155,58 @@ impl Default for Strategy {
             unavailable_max: None,
             unavailable_per_site_max: None,
             terms: Terms::default(),
+            priority: Priority::default(),
         }
     }
+}
+
+/// How urgent a rollout is, from 0 to 9. A rollout takes devices over from unfinished ones of the same workload that are no
+/// more urgent than it is, and waits for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// The most urgent.
+    pub const MAX: Self = Self(9);
+
+    /// A priority; `None` when there is none of this number.
+    #[must_use]
+    pub fn new(number: u32) -> Option<Self> {
+        u8::try_from(number).ok().map(Self).filter(|priority| *priority <= Self::MAX)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(5)
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Priority {
+    type Err = UnknownPriorityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().ok().and_then(Self::new).ok_or_else(|| UnknownPriorityError { text: text.to_owned() })
+    }
+}
+
+/// A text is no priority.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no priority: they are 0 to {}", Priority::MAX)]
+pub struct UnknownPriorityError {
+    text: String,
 }
 
 /// A device's turn in a rollout.

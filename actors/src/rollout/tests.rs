@@ -1,6 +1,7 @@
 //! Rollouts of three devices, stepped by hand, and of any number, at random.
 
 mod orders;
+mod several;
 mod stops;
 mod waves;
 mod windows;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 use fleetd_sync_core::commit::Revision;
-use fleetd_sync_core::id::{ArtifactDigest, DeviceId};
+use fleetd_sync_core::id::{ArtifactDigest, DeviceId, PlanId};
 use proptest::prelude::*;
 
 use super::plan::{Blocked, PlannedDevice, PlannedRelease, Verdict};
@@ -40,6 +41,7 @@ fn planned(index: u8, verdict: Verdict, offline_since: Option<Wall>) -> PlannedD
         artifact: None,
         offline_since,
         zone: None,
+        supersedes: None,
         revision: Revision(1),
     }
 }

@@ -64,7 +64,8 @@ impl Plan {
     /// The terms of a device.
     #[must_use]
     pub fn terms_of(&self, zone: Option<&Zone>) -> DeviceTerms {
-        self.strategy.terms.of(&zone.cloned().unwrap_or_default())
+        let priority = self.strategy.priority;
+        DeviceTerms { priority, ..self.strategy.terms.of(&zone.cloned().unwrap_or_default()) }
     }
 
     /// When the devices of each zone may begin, of one wave or of all; empty where they may at any time.

@@ -144,10 +144,17 @@ fn running(header: &RolloutHeader, plan: &Plan, waves: &[RolloutCounts], now: Wa
 
 /// Says of a wave's devices that they wait for a time at which they may switch, and when that comes.
 fn wait_for_windows(plan: &Plan, counts: &RolloutCounts, wave: u32, now: Wall, said: &mut Vec<String>) {
-    if counts.waits == 0 {
+    if counts.in_queue > 0 {
+        let queued = are(counts.in_queue);
+        said.push(format!(
+            "{queued} waiting for its turn on its device, where other workloads go first: fleetd device why"
+        ));
+    }
+    let waits = counts.waits - counts.in_queue;
+    if waits == 0 {
         return;
     }
-    let mut sentence = format!("{} waiting for a time at which to switch", are(counts.waits));
+    let mut sentence = format!("{} waiting for a time at which to switch", are(waits));
     let openings = plan.openings(Some(wave), now).unwrap_or_default();
     if let Some(first) = openings.first() {
         let is_open = first.opens <= now;

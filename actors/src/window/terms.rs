@@ -7,6 +7,8 @@ use std::time::Duration;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::time::Wall;
 
+use crate::rollout::strategy::Priority;
+
 use super::cron::{Blackout, ParseBlackoutError, ParseWindowError, Window};
 use super::zone::{UnknownZoneError, Zone};
 use super::{BLACKOUTS_MAX, Calendar, OPENS_WITHIN, WINDOWS_MAX};
@@ -130,7 +132,8 @@ impl Terms {
             ZoneChoice::Fixed(zone) => zone.clone(),
         };
         let (windows, blackouts) = (self.windows.clone(), self.blackouts.clone());
-        DeviceTerms { calendar: Calendar { zone, windows, blackouts }, veto_limit: self.veto_limit }
+        let calendar = Calendar { zone, windows, blackouts };
+        DeviceTerms { calendar, veto_limit: self.veto_limit, priority: Priority::default() }
     }
 
     /// When the first device of a zone may switch.
@@ -150,17 +153,22 @@ pub struct DeviceTerms {
     pub calendar: Calendar,
     /// How long it may put that off.
     pub veto_limit: Duration,
+    /// How urgent it is among the workloads of the device.
+    pub priority: Priority,
 }
 
 impl Default for DeviceTerms {
     fn default() -> Self {
-        Self { calendar: Calendar::default(), veto_limit: VETO_LIMIT_DEFAULT }
+        Self { calendar: Calendar::default(), veto_limit: VETO_LIMIT_DEFAULT, priority: Priority::default() }
     }
 }
 
 impl fmt::Display for DeviceTerms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "veto {}s", self.veto_limit.as_secs())?;
+        if self.priority != Priority::default() {
+            write!(f, "; priority {}", self.priority)?;
+        }
         let Calendar { zone, windows, blackouts } = &self.calendar;
         if !(windows.is_empty() && blackouts.is_empty()) {
             write!(f, "; zone {zone}")?;
@@ -207,6 +215,7 @@ impl FromStr for DeviceTerms {
                     let seconds = rest.strip_suffix('s').and_then(|seconds| seconds.parse().ok());
                     terms.veto_limit = seconds.map(Duration::from_secs).ok_or_else(unknown)?;
                 }
+                "priority" => terms.priority = rest.parse().map_err(|_| unknown())?,
                 "zone" => terms.calendar.zone = rest.parse()?,
                 "window" => terms.calendar.windows.push(rest.parse()?),
                 "blackout" => terms.calendar.blackouts.push(rest.parse()?),

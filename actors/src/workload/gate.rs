@@ -12,15 +12,19 @@ use fleetd_sync_core::id::OperationId;
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::time::{ClockFloor, ClockQuality, Monotonic, Now};
 
+use super::device_queue::Ahead;
 use super::record::{Deferral, Install, Step, Target};
 use super::{Effect, Workload, WorkloadTurn};
 use crate::report::Waits;
+use crate::rollout::strategy::Priority;
 use crate::window::{Calendar, DeviceTerms, Zone};
 
 /// Time after which it is looked again whatever is waited for: a clock may be set at any moment.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Time after which a lock is looked for again.
 const LOCK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Time after which a workload asks again whether its turn has come.
+const TURN_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Time by which the limit is used up in one step, before it passes: a device that restarts gains none.
 const VETO_STEP: Duration = Duration::from_mins(5);
 
@@ -67,6 +71,18 @@ pub struct Look {
     pub clock_floor: ClockFloor,
 }
 
+/// Where a workload stands among those of its device that switch, or want to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InQueue {
+    /// Nowhere.
+    #[default]
+    Out,
+    /// It has asked for its turn.
+    Asked,
+    /// It has its turn.
+    AtWork,
+}
+
 /// What a release that is laid out waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gate {
@@ -76,6 +92,8 @@ pub struct Gate {
     pub deferred_until: Option<Monotonic>,
     /// Until when the time lasts that was taken of the limit.
     pub veto_until: Option<Monotonic>,
+    /// Whether the workload has its turn on the device.
+    pub queue: InQueue,
 }
 
 impl Workload {
@@ -137,13 +155,62 @@ impl Workload {
             turn.effect(Effect::Look { operation });
             return false;
         };
-        let (waits, again) = match self.judge_moment(now, look) {
-            None => return true,
-            Some(waiting) => waiting,
+        let Some((waits, again)) = self.judge_moment(now, look) else {
+            if self.gate.queue != InQueue::AtWork {
+                self.ask_for_turn(turn);
+            }
+            return self.gate.queue == InQueue::AtWork;
         };
+        // Whoever has to wait for something else is in nobody's way.
+        self.leave_queue(turn);
         self.gate.waits = Some(waits);
         self.work.retry_at = Some(now.monotonic + again);
         false
+    }
+
+    fn ask_for_turn(&mut self, turn: &mut WorkloadTurn) {
+        let priority = match self.assignment.as_ref().and_then(|assignment| assignment.terms.as_ref()) {
+            Some(AssignedTerms::Known(terms)) => terms.priority,
+            Some(AssignedTerms::Unknown { .. }) | None => Priority::default(),
+        };
+        let operation = self.begin_work();
+        self.gate.queue = InQueue::Asked;
+        turn.effect(Effect::Queue { operation, priority });
+    }
+
+    /// Its turn has come, and it is looked once more whether it may still switch; or others go first.
+    pub(super) fn on_queued(&mut self, now: Now, operation: OperationId, ahead: Option<Ahead>) {
+        if self.work.operation != Some(operation) {
+            return;
+        }
+        self.work.operation = None;
+        match ahead {
+            None => self.gate.queue = InQueue::AtWork,
+            Some(Ahead { first, before }) => {
+                self.gate.waits = Some(Waits::Queue { before, first });
+                self.work.retry_at = Some(now.monotonic + TURN_AGAIN_AFTER);
+            }
+        }
+    }
+
+    fn leave_queue(&mut self, turn: &mut WorkloadTurn) {
+        if self.gate.queue != InQueue::Out {
+            self.gate.queue = InQueue::Out;
+            turn.effect(Effect::LeaveQueue);
+        }
+    }
+
+    /// Ends its turn once there is nothing more to be proven or restored, or nothing that could: a program that is stopped
+    /// must not keep the others from theirs.
+    pub(super) fn tend_queue(&mut self, turn: &mut WorkloadTurn) {
+        let keeps = match self.record.install.as_ref().map(|install| &install.step) {
+            Some(Step::Wait(_) | Step::Switch(_) | Step::Restore { .. }) => true,
+            Some(Step::Watch { .. }) => self.wanted().is_some(),
+            Some(Step::Pending | Step::Download(_) | Step::Verify(_) | Step::Stage(_)) | None => false,
+        };
+        if !keeps {
+            self.leave_queue(turn);
+        }
     }
 
     /// What stands in the way of a switch, and when it is looked again.

@@ -191,7 +191,9 @@ pub enum Step {
 }
 
 impl Step {
-    pub(super) const fn is_reversible(&self) -> bool {
+    /// Says whether it can be taken back: nothing was switched yet.
+    #[must_use]
+    pub const fn is_reversible(&self) -> bool {
         matches!(self, Self::Pending | Self::Download(_) | Self::Verify(_) | Self::Stage(_) | Self::Wait(_))
     }
 

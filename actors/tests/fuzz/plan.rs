@@ -150,6 +150,7 @@ fn samples() -> Vec<Vec<u8>> {
         site: (*["", "berlin", "-", "a b"].get(usize::from(index) - 1).unwrap()).to_owned(),
         artifact: (index != 3).then_some((digest, 1000)),
         zone: None,
+        supersedes: None,
         offline_since: (index == 2).then_some(Wall(1234)),
         revision: Revision(u64::from(index)),
         place: verdict.is_assigned().then(|| Place { wave: u32::from(index) - 1, order: 0 }),

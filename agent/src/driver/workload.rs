@@ -48,6 +48,8 @@ pub(crate) fn load(
     let floor = read_floor(surroundings, name)?;
     let record = read_record(surroundings, name, floor.clone())?;
     exchange.workload_loaded(name, address, artifacts_of(&record));
+    let is_at_work = record.install.as_ref().is_some_and(|install| !install.step.is_reversible());
+    surroundings.queue().take_up(name, is_at_work);
     let entropy = surroundings.entropy(name.as_str());
     let workload = Workload::new(name.clone(), surroundings.options.platform.clone(), record, entropy);
     let recorder = surroundings.flights.of(name);
@@ -172,6 +174,11 @@ impl Driver<Workload> for WorkloadDriver {
                 operation,
                 look: Look { is_locked: is_locked(surroundings, name), clock_floor: surroundings.clock_floor() },
             }),
+            Effect::Queue { operation, priority } => {
+                let ahead = self.surroundings.queue().ask(&self.name, priority);
+                self.address.send(Input::Queued { operation, ahead });
+            }
+            Effect::LeaveQueue => self.surroundings.queue().leave(&self.name),
             Effect::Switch { operation, to } => self.run_blocking(move |surroundings, name| Input::Switched {
                 operation,
                 result: switch(surroundings, name, to),

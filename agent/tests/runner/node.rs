@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetd_actors::log_record::LogRecord;
 use fleetd_actors::shell::ShellEngine;
@@ -89,9 +90,9 @@ impl Agent {
         Self { runtime, client }
     }
 
-    /// Ends as a kill does: workloads go on.
+    /// Ends as a kill does: workloads go on. What it listened at is free after that.
     fn end(self) {
-        self.runtime.shutdown_background();
+        self.runtime.shutdown_timeout(Duration::from_secs(10));
     }
 
     /// Watches the workload until it is as it should be.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use rustls::pki_types::ServerName;
+
 /// Why a text is no server's URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseServerUrlError {
@@ -81,7 +83,8 @@ impl FromStr for ServerUrl {
                 let address = rest.strip_suffix(']').filter(|address| address.parse::<Ipv6Addr>().is_ok());
                 address.ok_or_else(wrong)?.to_owned()
             }
-            None => host.to_owned(),
+            // Whatever its certificate could not name is no host either.
+            None => ServerName::try_from(host).map_err(|_| wrong()).map(|_| host.to_owned())?,
         };
         Ok(Self { authority: format!("{host}:{port}"), host: bare, port })
     }
@@ -113,7 +116,9 @@ mod tests {
     #[test]
     fn what_would_send_a_token_in_the_clear_is_refused() {
         assert!(matches!("http://fleet.example".parse::<ServerUrl>(), Err(ParseServerUrlError::Scheme { .. })));
-        for text in ["", "https://", "https://a/b", "https://a:b", "a:99999", "u@a", "https://a?x", "https://[]:9"] {
+        for text in
+            ["", "https://", "https://a/b", "https://a:b", "a:99999", "u@a", "https://a?x", "https://[]:9", "ht[09]:1"]
+        {
             assert!(text.parse::<ServerUrl>().is_err(), "{text:?}");
         }
     }

@@ -992,6 +992,9 @@ pub struct WorkloadState {
     /// Until when the time lasts that was taken of a rollout's limit, in nanoseconds on the clock for timers.
     #[prost(fixed64, optional, tag = "33")]
     pub veto_until_ns: ::core::option::Option<u64>,
+    /// Whether it has its turn on the device.
+    #[prost(enumeration = "QueueState", tag = "34")]
+    pub queue: i32,
 }
 impl ::prost::Name for WorkloadState {
     const NAME: &'static str = "WorkloadState";
@@ -1137,7 +1140,7 @@ pub struct WorkloadInput {
     /// What.
     #[prost(
         oneof = "workload_input::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
     )]
     pub kind: ::core::option::Option<workload_input::Kind>,
 }
@@ -1182,6 +1185,9 @@ pub mod workload_input {
         /// It was looked whether a switch is wanted now.
         #[prost(message, tag = "12")]
         Looked(super::LookedInput),
+        /// It was asked for the workload's turn on the device.
+        #[prost(message, tag = "13")]
+        Queued(super::QueuedInput),
     }
 }
 impl ::prost::Name for WorkloadInput {
@@ -1427,6 +1433,29 @@ impl ::prost::Name for LookedInput {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.LookedInput".into()
+    }
+}
+/// Whether a workload has its turn on the device.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueuedInput {
+    /// The operation, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// The workload that has its turn, or is next; absent when this one has it.
+    #[prost(string, optional, tag = "2")]
+    pub first: ::core::option::Option<::prost::alloc::string::String>,
+    /// How many go before it.
+    #[prost(uint32, tag = "3")]
+    pub before: u32,
+}
+impl ::prost::Name for QueuedInput {
+    const NAME: &'static str = "QueuedInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.QueuedInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.QueuedInput".into()
     }
 }
 /// Failures are forgotten.
@@ -1711,6 +1740,39 @@ impl ChildPhase {
             "CHILD_PHASE_STARTING" => Some(Self::Starting),
             "CHILD_PHASE_UP" => Some(Self::Up),
             "CHILD_PHASE_STOPPING" => Some(Self::Stopping),
+            _ => None,
+        }
+    }
+}
+/// Where a workload stands among those of its device that switch, or want to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum QueueState {
+    /// Nowhere.
+    Unspecified = 0,
+    /// It has asked for its turn.
+    Asked = 10,
+    /// It has its turn.
+    AtWork = 20,
+}
+impl QueueState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "QUEUE_STATE_UNSPECIFIED",
+            Self::Asked => "QUEUE_STATE_ASKED",
+            Self::AtWork => "QUEUE_STATE_AT_WORK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "QUEUE_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "QUEUE_STATE_ASKED" => Some(Self::Asked),
+            "QUEUE_STATE_AT_WORK" => Some(Self::AtWork),
             _ => None,
         }
     }
@@ -2738,7 +2800,7 @@ pub struct RolloutInput {
     /// Which.
     #[prost(
         oneof = "rollout_input::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub kind: ::core::option::Option<rollout_input::Kind>,
 }
@@ -2795,6 +2857,9 @@ pub mod rollout_input {
         /// Take it back also where it has ended.
         #[prost(message, tag = "16")]
         TakeBack(super::AbortRolloutInput),
+        /// Another rollout takes devices over.
+        #[prost(message, tag = "17")]
+        Supersede(super::SupersedeRolloutInput),
     }
 }
 impl ::prost::Name for RolloutInput {
@@ -2805,6 +2870,29 @@ impl ::prost::Name for RolloutInput {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.RolloutInput".into()
+    }
+}
+/// Another rollout takes devices over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SupersedeRolloutInput {
+    /// Who waits for the answer, 8 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub operation_id: ::prost::alloc::vec::Vec<u8>,
+    /// The other rollout, 10 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub by_rollout_id: ::prost::alloc::vec::Vec<u8>,
+    /// The devices, 16 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub devices: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+impl ::prost::Name for SupersedeRolloutInput {
+    const NAME: &'static str = "SupersedeRolloutInput";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.SupersedeRolloutInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.SupersedeRolloutInput".into()
     }
 }
 /// Stop a rollout, until it is resumed.

@@ -44,6 +44,10 @@ pub struct Strategy {
     /// How long a device may put its switch off in all, once a window is open; 24 hours when absent, and 0 for not at all.
     #[prost(message, optional, tag = "34")]
     pub veto_limit: ::core::option::Option<::prost_types::Duration>,
+    /// How urgent it is, from 0 to 9; 5 when absent. A rollout takes devices over from unfinished ones of the same workload that
+    /// are no more urgent; on a device that is to switch several workloads, the most urgent goes first.
+    #[prost(uint32, optional, tag = "41")]
+    pub priority: ::core::option::Option<u32>,
 }
 impl ::prost::Name for Strategy {
     const NAME: &'static str = "Strategy";
@@ -223,6 +227,9 @@ pub struct RolloutCounts {
     /// Among those that are installing: those that have it laid out, and wait for a time at which they may switch.
     #[prost(uint32, tag = "12")]
     pub at_gate: u32,
+    /// Among those: devices on which other workloads have their turn first.
+    #[prost(uint32, tag = "13")]
+    pub in_queue: u32,
 }
 impl ::prost::Name for RolloutCounts {
     const NAME: &'static str = "RolloutCounts";
@@ -705,6 +712,9 @@ pub struct PlannedDevice {
     /// Its time zone, where windows open by it and it is known.
     #[prost(string, tag = "41")]
     pub zone: ::prost::alloc::string::String,
+    /// The unfinished rollout of the same workload that it is taken over from (`rol_…`); empty for none.
+    #[prost(string, tag = "42")]
+    pub supersedes: ::prost::alloc::string::String,
 }
 impl ::prost::Name for PlannedDevice {
     const NAME: &'static str = "PlannedDevice";

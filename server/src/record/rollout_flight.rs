@@ -139,6 +139,11 @@ fn encode_input(input: &Input, plans: &mut Plans) -> Kind {
             let operation_id = operation.as_bytes().to_vec();
             Kind::TakeBack(stored::AbortRolloutInput { operation_id, reason: reason.clone() })
         }
+        Input::Supersede { operation, by, devices } => Kind::Supersede(stored::SupersedeRolloutInput {
+            operation_id: operation.as_bytes().to_vec(),
+            by_rollout_id: by.as_bytes().to_vec(),
+            devices: devices.iter().map(local).collect(),
+        }),
         Input::Pause { operation, reason } => {
             let operation_id = operation.as_bytes().to_vec();
             Kind::Pause(stored::PauseRolloutInput { operation_id, reason: reason.clone() })
@@ -281,6 +286,11 @@ fn read_input(kind: Kind, plans: &Plans) -> Result<Input, ReadRecordError> {
         },
         Kind::Abort(abort) => Input::Abort { operation: operation(&abort.operation_id)?, reason: abort.reason },
         Kind::TakeBack(asked) => Input::TakeBack { operation: operation(&asked.operation_id)?, reason: asked.reason },
+        Kind::Supersede(asked) => Input::Supersede {
+            operation: operation(&asked.operation_id)?,
+            by: rollout(&asked.by_rollout_id)?,
+            devices: Arc::new(asked.devices.iter().map(|device| read_local(device)).collect::<Result<_, _>>()?),
+        },
         Kind::Pause(pause) => Input::Pause { operation: operation(&pause.operation_id)?, reason: pause.reason },
         Kind::Resume(asked) => Input::Resume { operation: operation(&asked)? },
         Kind::Approve(asked) => Input::Approve { operation: operation(&asked.operation_id)?, wave: asked.wave },

@@ -85,6 +85,18 @@ impl Rollouts {
         with_receipt(Vec::new(), take_back).await
     }
 
+    /// Has other rollouts of the workload give devices over, before the new one starts: none of them brings its release to
+    /// them meanwhile, nor later. A start that is cut off between the two is repeated, and finds that done: the request's
+    /// receipt comes with the start.
+    async fn take_over(&self, by: RolloutId, plan: &Plan) -> Result<(), CallError> {
+        for (other, devices) in planning::overlaps(&self.backend, plan)? {
+            let devices = Arc::new(devices);
+            let give_over = self.ask(other, |operation| rollout::Input::Supersede { operation, by, devices });
+            with_receipt(Vec::new(), give_over).await?;
+        }
+        Ok(())
+    }
+
     async fn start(
         &self,
         caller: &Caller,
@@ -102,6 +114,7 @@ impl Rollouts {
             self.end_for_rollback(caller, of).await?;
         }
         let rollout = RolloutId::random(&mut self.backend.shared().entropy());
+        self.take_over(rollout, &plan).await?;
         let (caller, plan) = (caller.id.to_string(), Arc::new(plan));
         self.ask(rollout, |operation| rollout::Input::Start { operation, caller, plan }).await?;
         let rollout = Some(self.shown(rollout)?);

@@ -63,7 +63,7 @@ async fn a_rollout_goes_wave_by_wave_and_is_paused_resumed_and_aborted() {
 }
 
 #[tokio::test]
-async fn devices_whose_turn_has_not_come_are_taken_by_no_other_rollout() {
+async fn devices_whose_turn_has_not_come_are_taken_by_no_less_urgent_rollout() {
     let world = World::start().await;
     world.with_release("1.0.0").await;
     world.devices(3).await;
@@ -71,10 +71,59 @@ async fn devices_whose_turn_has_not_come_are_taken_by_no_other_rollout() {
     let planned = on(&world, "PlanRollout", plan_of(strategy)).await.expect("a plan");
     let started = on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await.expect("it fits");
     let id = started["rollout"]["id"].as_str().expect("an id");
-    let other = on(&world, "PlanRollout", plan_of(json!({}))).await.expect("a plan");
-    let busy = other["devices"].as_array().expect("devices").iter();
-    let busy = busy.filter(|device| device["reason"] == format!("{id} is at work on coffee")).count();
-    assert!(busy >= 2, "{other}");
+    let other = on(&world, "PlanRollout", plan_of(json!({ "priority": 4 }))).await.expect("a plan");
+    let reason = format!("{id} is at work on coffee with priority 5, and this has 4");
+    let busy = other["devices"].as_array().expect("devices").iter().filter(|device| device["reason"] == reason);
+    assert_eq!(busy.count(), 3, "{other}");
+    refuses(
+        on(&world, "StartRollout", json!({ "planId": other["plan"]["id"] })).await,
+        "failed_precondition",
+        "rollout.plan_blocked",
+    );
+    let unknown = on(&world, "PlanRollout", plan_of(json!({ "priority": 10 }))).await;
+    refuses(unknown, "invalid_argument", "request.field.invalid");
+}
+
+#[tokio::test]
+async fn a_newer_rollout_takes_devices_over_and_the_older_one_ends_without_them() {
+    let world = World::start().await;
+    world.with_release("1.0.0").await;
+    let names = world.devices(3).await;
+    let strategy = json!({ "waves": [{ "count": 1 }, { "rest": true }] });
+    let planned = on(&world, "PlanRollout", plan_of(strategy.clone())).await.expect("a plan");
+    let older = on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await.expect("it fits");
+    let older = older["rollout"]["id"].clone();
+    let pause = json!({ "rolloutId": older });
+    on(&world, "PauseRollout", pause).await.expect("it runs");
+
+    let planned = on(&world, "PlanRollout", plan_of(strategy)).await.expect("a plan");
+    let taken = planned["devices"].as_array().expect("devices").iter().filter(|device| device["supersedes"] == older);
+    assert_eq!(taken.count(), 3, "{planned}");
+    let newer = on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await.expect("it fits");
+    let newer = newer["rollout"].clone();
+    assert_eq!((&newer["state"], &newer["strategy"]["priority"]), (&json!("ROLLOUT_STATE_RUNNING"), &json!(5)));
+    let ended = on(&world, "GetRollout", json!({ "rolloutId": older })).await.expect("it is there");
+    assert_eq!(ended["rollout"]["state"], "ROLLOUT_STATE_ABORTED");
+    assert_eq!(ended["rollout"]["reason"], "other rollouts took all of its devices over");
+    let why = format!("{} took its place", newer["id"].as_str().expect("an id"));
+    assert!(ended["devices"].as_array().expect("devices").iter().all(|device| device["reason"] == why), "{ended}");
+    let resumed = on(&world, "ResumeRollout", json!({ "rolloutId": older })).await;
+    refuses(resumed, "failed_precondition", "rollout.ended");
+
+    // No hold of the older one is left on any of them, wherever its turn in the newer one is.
+    world.clock.turn(10_000);
+    for name in &names {
+        loop {
+            let found = world.call("device.v1.DeviceService/GetDevice", json!({ "device": name })).await;
+            if found.expect("it is there")["device"]["holds"] == Value::Null {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    on(&world, "AbortRollout", json!({ "rolloutId": newer["id"] })).await.expect("it runs");
+    let again = on(&world, "GetRollout", json!({ "rolloutId": older })).await.expect("it is there");
+    assert_eq!(again["devices"], ended["devices"], "what was given over does not come back");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 mod order;
 mod roll_out;
+mod take_over;
 mod way_back;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,6 @@ use fleetd_actors::device::record::Membership;
 use fleetd_actors::registration::Input as RegistrationInput;
 use fleetd_actors::registration::token::{Answer, Command as RegistrationCommand, TokenWish};
 use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
-use fleetd_actors::rollout::status::RolloutHeader;
 use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_actors::targeting::{DeviceRow, Targets};
 use fleetd_actors::{authority, rollout};
@@ -163,8 +163,8 @@ pub(super) struct Operator {
     /// The release that was rolled out last, by its place.
     pub(super) newest: Option<usize>,
     newest_rollout: Option<RolloutId>,
-    /// Whether that one goes wave by wave.
-    goes_in_waves: bool,
+    /// Every rollout that was started.
+    rollouts: Vec<RolloutId>,
     /// Plans that were made before their start, by the version that they bring.
     saved: BTreeMap<String, Arc<Plan>>,
     /// What was denied, by the denial's hold.
@@ -180,7 +180,7 @@ impl Operator {
             releases: Vec::new(),
             newest: None,
             newest_rollout: None,
-            goes_in_waves: false,
+            rollouts: Vec::new(),
             saved: BTreeMap::new(),
             denied: BTreeMap::new(),
         }
@@ -494,7 +494,7 @@ impl Fleet {
         };
         self.operator.newest = place.or(self.operator.newest);
         self.operator.newest_rollout = Some(errand.rollout);
-        self.operator.goes_in_waves = matches!(&errand.wish, Wish::RollOut(act) if act.strategy.is_some());
+        self.operator.rollouts.push(errand.rollout);
     }
 
     fn try_errand(&mut self, number: u64, errand: &mut Errand) -> Result<(), ScenarioError> {
@@ -566,15 +566,6 @@ impl Fleet {
         };
         self.command(&server, device, command, answered(&errand.answer, &agenda, number));
         Ok(())
-    }
-
-    /// Says whether a rollout stands in the way of another one: it is stopped, or would bring its release to devices
-    /// whose turn has not come.
-    fn is_in_the_way(&self, rollout: RolloutId) -> bool {
-        let is_open = |header: RolloutHeader| {
-            !header.phase.is_ended() && (header.phase.is_stopped() || self.operator.goes_in_waves)
-        };
-        self.rollout(rollout).is_some_and(is_open)
     }
 
     /// The place of the release that an act brings, pushed if it was not yet.

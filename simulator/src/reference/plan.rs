@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedRelease, Verdict};
+use fleetd_actors::rollout::strategy::Priority;
 use fleetd_actors::targeting::DeviceRow;
 
 /// What a plan for the whole fleet says otherwise than the fleet of today would have it, device by device.
@@ -20,7 +21,7 @@ pub fn differences(plan: &Plan, rows: &[DeviceRow]) -> Vec<String> {
         words.insert(device.name.to_string(), (planned, "gone".to_owned()));
     }
     for row in rows {
-        let today = today(&plan.release, row);
+        let today = today(&plan.release, plan.strategy.priority, row);
         words.entry(row.name.to_string()).or_insert_with(|| ("unknown".to_owned(), String::new())).1 = today;
     }
     let gets = |word: &str| word.starts_with("in place of") || word == "for the first time";
@@ -39,7 +40,7 @@ fn left_out(by: Blocked) -> String {
 }
 
 /// What would be done with a device today.
-fn today(release: &PlannedRelease, row: &DeviceRow) -> String {
+fn today(release: &PlannedRelease, priority: Priority, row: &DeviceRow) -> String {
     if row.barred.is_some() {
         return left_out(Blocked::Membership);
     }
@@ -61,7 +62,8 @@ fn today(release: &PlannedRelease, row: &DeviceRow) -> String {
     if row.conflicts.iter().any(|disputed| *disputed == release.workload) {
         return left_out(Blocked::Conflict);
     }
-    if row.rollouts.keys().any(|busy| *busy == release.workload) {
+    // Others give way to what is as urgent as they are.
+    if row.rollouts.iter().any(|(busy, at_work)| *busy == release.workload && at_work.priority > priority) {
         return left_out(Blocked::Busy);
     }
     let built = |platform| release.artifacts.keys().any(|built| built == platform || built.runs_on(platform));
@@ -80,13 +82,19 @@ mod tests {
 
     use fleetd_actors::rollout::plan::{check_fence, plan};
     use fleetd_actors::rollout::strategy::Strategy;
-    use fleetd_actors::targeting::{PresentRelease, Targets};
+    use fleetd_actors::targeting::{AtWork, PresentRelease, Targets};
     use fleetd_sync_core::commit::Revision;
     use fleetd_sync_core::entropy::Entropy;
     use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId, RolloutId};
 
     use super::*;
     use crate::fleet::coffee;
+
+    /// A rollout that is more urgent than most, or as urgent as they are.
+    fn at_work(entropy: &mut Entropy, way: u64) -> AtWork {
+        let priority = if way == 8 { Priority::MAX } else { Priority::default() };
+        AtWork { rollout: RolloutId::random(entropy), priority }
+    }
 
     /// A device in one of the ways in which a planner tells them apart.
     fn row(number: u8, way: u64) -> DeviceRow {
@@ -115,7 +123,7 @@ mod tests {
             refused: (way == 5).then(|| (Blocked::Pinned, "pinned".to_owned())),
             holds: if way == 6 { vec![(None, "held".to_owned())] } else { Vec::new() },
             conflicts: if way == 7 { BTreeSet::from([coffee()]) } else { BTreeSet::new() },
-            rollouts: (way == 8).then(|| (coffee(), RolloutId::random(&mut entropy))).into_iter().collect(),
+            rollouts: (way >= 8).then(|| (coffee(), at_work(&mut entropy, way))).into_iter().collect(),
             offline_since: None,
             revision: Revision::default(),
         }

@@ -478,9 +478,7 @@ fn rows(
         }
         row.device = parsed(device, &device.id)?;
         row.refused = device.refused.as_ref().map(refusal);
-        if let Some(rollout) = &device.busy {
-            row.rollouts.insert(workload.clone(), parsed(device, rollout)?);
-        }
+        row.rollouts.extend(super::planning::at_work(device)?.map(|at_work| (workload.clone(), at_work)));
         if device.conflict {
             row.conflicts.insert(workload.clone());
         }

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use fleetd_actors::rollout::plan::{
     Blocked, Plan, PlanError, PlannedDevice, PlannedRelease, ReadPlanError, StaleReason, Verdict, check_fence, plan,
 };
-use fleetd_actors::rollout::strategy::Strategy;
-use fleetd_actors::targeting::{Chosen, DeviceRow, PresentRelease, Targets};
+use fleetd_actors::rollout::strategy::{Priority, Strategy};
+use fleetd_actors::targeting::{AtWork, Chosen, DeviceRow, PresentRelease, Targets};
 use fleetd_actors::window::Zone;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::{ArtifactDigest, PlanId};
@@ -154,7 +154,6 @@ fn row(device: &CopiedDevice, workload: &WorkloadName, zone: Option<&String>) ->
         })
     });
     let present = present.transpose()?;
-    let busy = device.busy.as_ref().map(|rollout| parsed(device, rollout)).transpose()?;
     Ok(DeviceRow {
         local: parsed(device, &device.local)?,
         device: parsed(device, &device.id)?,
@@ -170,7 +169,7 @@ fn row(device: &CopiedDevice, workload: &WorkloadName, zone: Option<&String>) ->
         refused: device.refused.as_ref().map(refusal),
         holds: holds.collect::<Result<_, RehearsalError>>()?,
         conflicts: if device.conflict { BTreeSet::from([workload.clone()]) } else { BTreeSet::new() },
-        rollouts: busy.map(|rollout| (workload.clone(), rollout)).into_iter().collect(),
+        rollouts: at_work(device)?.map(|at_work| (workload.clone(), at_work)).into_iter().collect(),
         offline_since: device.offline_since_ms.map(Wall),
         revision: Revision::default(),
     })
@@ -179,6 +178,13 @@ fn row(device: &CopiedDevice, workload: &WorkloadName, zone: Option<&String>) ->
 /// Why a device is refused the release, as its server's planner has it.
 pub(super) fn refusal(refused: &CopiedRefusal) -> (Blocked, String) {
     (refused.by.into(), refused.reason.clone())
+}
+
+/// The rollout that has the device, as a plan sees it.
+pub(super) fn at_work(device: &CopiedDevice) -> Result<Option<AtWork>, RehearsalError> {
+    let Some(rollout) = &device.busy else { return Ok(None) };
+    let priority = device.busy_priority.and_then(Priority::new).unwrap_or(Priority::MAX);
+    Ok(Some(AtWork { rollout: parsed(device, rollout)?, priority }))
 }
 
 impl Barred {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleetd_actors::rollout::strategy::{DEADLINE_DEFAULT, FailureBudget, Strategy, WaveSize};
+use fleetd_actors::rollout::strategy::{DEADLINE_DEFAULT, FailureBudget, Priority, Strategy, WaveSize};
 use fleetd_actors::window::{Blackout, Terms, Window};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub struct ActStrategy {
     /// Times in which devices switch, by the clock of each: `0 2 * * * 3h`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<String>,
+    /// How urgent it is, from 0 to 9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
     /// Days on which none does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blackouts: Vec<String>,
@@ -63,6 +66,10 @@ impl ActStrategy {
             },
             unavailable_max: self.max_unavailable,
             terms: self.terms()?,
+            priority: match self.priority {
+                Some(number) => Priority::new(number).ok_or_else(|| format!("{number} is no priority"))?,
+                None => Priority::default(),
+            },
             ..default
         };
         strategy.check().map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@ use proptest::prelude::{
     ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_assume, prop_oneof, proptest,
 };
 
-use super::super::strategy::{FailureBudget, Strategy as PlanStrategy, WaveSize};
+use super::super::strategy::{FailureBudget, Priority, Strategy as PlanStrategy, WaveSize};
 use super::*;
 use crate::targeting::tests::row;
 use crate::targeting::{Chosen, PresentRelease};
@@ -43,6 +43,12 @@ fn plan_of(targets: Targets, rows: &[DeviceRow]) -> Result<Plan, PlanError> {
     plan(PlanId::from_bytes([7; 10]), release(), targets, 1, PlanStrategy::default(), rows)
 }
 
+/// An unfinished rollout of coffee.
+fn at_work(priority: u32) -> BTreeMap<WorkloadName, AtWork> {
+    let priority = Priority::new(priority).unwrap();
+    BTreeMap::from([(coffee(), AtWork { rollout: RolloutId::from_bytes([1; 10]), priority })])
+}
+
 /// One device of each kind.
 fn fleet() -> Vec<DeviceRow> {
     let with = |index: u8, change: fn(&mut DeviceRow)| {
@@ -61,7 +67,7 @@ fn fleet() -> Vec<DeviceRow> {
         with(8, |row| row.free_bytes = Some(999)),
         with(9, |row| row.barred = Some("its key is revoked".to_owned())),
         with(10, |row| row.conflicts = BTreeSet::from([coffee()])),
-        with(11, |row| row.rollouts = BTreeMap::from([(coffee(), RolloutId::from_bytes([1; 10]))])),
+        with(11, |row| row.rollouts = at_work(6)),
         with(12, |row| row.offline_since = Some(Wall(1234))),
         with(13, |row| row.platform = None),
     ]
@@ -82,7 +88,7 @@ fn a_plan_says_of_each_device_what_would_happen_and_why() {
         otter-8: blocked: it needs 4195304 bytes and has 999 free
         otter-9: blocked: its key is revoked
         otter-10: blocked: authorities disagree on coffee
-        otter-11: blocked: rol_040g2081040g2081 is at work on coffee
+        otter-11: blocked: rol_040g2081040g2081 is at work on coffee with priority 6, and this has 5
         otter-12: install
         otter-13: blocked: its platform is not known yet
     "#]]
@@ -146,9 +152,10 @@ fn a_plan_is_stale_only_if_planning_again_would_say_something_else() {
 fn a_plan_is_stale_once_another_rollout_is_at_work_though_no_record_was_written() {
     let mut rows: Vec<_> = (1..=2).map(row).collect();
     let plan = plan_of(Targets::All, &rows).unwrap();
-    rows[1].rollouts.insert(coffee(), RolloutId::from_bytes([1; 10]));
+    rows[1].rollouts = at_work(9);
     let reasons: Vec<_> = check_fence(&plan, &rows).unwrap_err().iter().map(ToString::to_string).collect();
-    let busy = "otter-2: planned was install, now it is blocked: rol_040g2081040g2081 is at work on coffee";
+    let busy = "otter-2: planned was install, now it is blocked: rol_040g2081040g2081 is at work on coffee with priority \
+                9, and this has 5";
     assert_eq!(reasons, [busy]);
 }
 
@@ -417,6 +424,7 @@ fn strategies() -> impl Strategy<Value = PlanStrategy> {
                 budget: FailureBudget { count, percent },
                 unavailable_max,
                 unavailable_per_site_max,
+                priority: Priority::new(u32::try_from(bake % 10).unwrap()).unwrap(),
                 terms: terms(bake % 3, deadline % 100_000),
             }
         },
@@ -467,4 +475,29 @@ fn a_way_back_is_not_stale_since_a_device_has_come_to_another_release_meanwhile(
     assert_eq!(back.only_planned(2, &rows).unwrap().assigned().count(), 2);
     rows[0].holds.push((None, "the owner is away".to_owned()));
     assert_eq!(check_fence(&back, &rows).unwrap_err().len(), 1, "who cannot go back any more is told");
+}
+
+#[test]
+fn a_plan_takes_devices_over_from_what_is_no_more_urgent_and_waits_for_what_is() {
+    let urgent = |priority| PlanStrategy { priority: Priority::new(priority).unwrap(), ..PlanStrategy::default() };
+    let mut busy = row(1);
+    busy.rollouts = at_work(5);
+    let planned = |priority| {
+        let strategy = urgent(priority);
+        plan(PlanId::from_bytes([7; 10]), release(), Targets::All, 1, strategy, std::slice::from_ref(&busy)).unwrap()
+    };
+    let older = RolloutId::from_bytes([1; 10]);
+    for priority in [5, 9] {
+        let plan = planned(priority);
+        assert_eq!((plan.devices[0].supersedes, &plan.devices[0].verdict), (Some(older), &Verdict::Install));
+        assert_eq!(Plan::from_text(&plan.to_text()), Ok(plan.clone()));
+        assert_eq!(check_fence(&plan, &[row(1)]), Ok(()), "the other one may end meanwhile");
+    }
+    let reason = format!("{older} is at work on coffee with priority 5, and this has 4");
+    let plan = planned(4);
+    assert_eq!(plan.devices[0].verdict, Verdict::Blocked { by: Blocked::Busy, reason });
+    assert_eq!(plan.devices[0].supersedes, None);
+    for text in ["-1", "10", "urgent", ""] {
+        assert!(text.parse::<Priority>().is_err(), "{text}");
+    }
 }

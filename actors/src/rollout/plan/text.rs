@@ -8,7 +8,7 @@ use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::time::Wall;
 
-use super::super::strategy::{FailureBudget, Place, Strategy, WAVES_MAX, WaveSize};
+use super::super::strategy::{FailureBudget, Place, Priority, Strategy, WAVES_MAX, WaveSize};
 use super::super::timing::Zones;
 use super::{Blocked, Plan, PlannedDevice, PlannedRelease, Rollback, Verdict};
 use crate::selector::Selector;
@@ -83,6 +83,9 @@ impl Plan {
             if let Some(zone) = &device.zone {
                 text += &format!("zone {zone}\n");
             }
+            if let Some(rollout) = device.supersedes {
+                text += &format!("supersedes {rollout}\n");
+            }
         }
         let digest = ArtifactDigest::of(text.as_bytes());
         text + &format!("{DIGEST}{digest}\n")
@@ -156,6 +159,12 @@ fn strategy_lines(strategy: &Strategy) -> String {
         number(strategy.unavailable_max),
         number(strategy.unavailable_per_site_max),
     ) + &terms_lines(&strategy.terms)
+        + &priority_line(strategy.priority)
+}
+
+/// How urgent it is; nothing where that was not said, so that plans of before are written alike.
+fn priority_line(priority: Priority) -> String {
+    if priority == Priority::default() { String::new() } else { format!("priority {priority}\n") }
 }
 
 /// What is said of windows; nothing where a plan has no terms of its own, so that those of before are written alike.
@@ -253,7 +262,8 @@ impl<'a> Lines<'a> {
                 Some(name) => Some(zones.named(name).ok_or_else(|| self.unreadable("a time zone", name))?),
                 None => None,
             };
-            devices.push(PlannedDevice { zone, ..device });
+            let supersedes = self.take("supersedes").map(|text| self.parse(text, "a rollout")).transpose()?;
+            devices.push(PlannedDevice { zone, supersedes, ..device });
         }
         if !self.has_waves {
             // All of them were one wave, in their order.
@@ -288,6 +298,10 @@ impl<'a> Lines<'a> {
             unavailable_max: self.number("unavailable-max")?,
             unavailable_per_site_max: self.number("unavailable-per-site-max")?,
             terms: self.terms()?,
+            priority: match self.take("priority") {
+                Some(text) => self.parse(text, "a priority")?,
+                None => Priority::default(),
+            },
         };
         let line = self.lines.get(self.next).copied().unwrap_or("the end");
         strategy.check().map_err(|_| self.unreadable("waves that make sense", line))?;
@@ -396,6 +410,7 @@ impl<'a> Lines<'a> {
             artifact,
             offline_since,
             zone: None,
+            supersedes: None,
             revision: Revision(self.parse(revision, "a revision")?),
         })
     }

@@ -12,6 +12,7 @@ use fleetd_sync_core::trust::{
     Change, Rank, Revocation, Role, RootChain, RootRecord, Roster, Sites, Statement, deny_path, revoke_path,
 };
 
+use super::super::device_queue::DeviceQueue;
 use super::super::*;
 use crate::flight::Recorded as _;
 use crate::report::Exit;
@@ -132,6 +133,8 @@ pub(super) struct Bench {
     platform: Platform,
     /// Whether the workload's lock is there.
     pub(super) is_locked: bool,
+    /// The workloads of the device that switch, or want to.
+    pub(super) queue: DeviceQueue,
     pub(super) clock_floor: ClockFloor,
     /// Turns before which the machine's state could be told.
     pub(super) snapshots: u32,
@@ -161,6 +164,7 @@ impl Bench {
             loads: 0,
             platform,
             is_locked: false,
+            queue: DeviceQueue::default(),
             clock_floor: ClockFloor::default(),
             snapshots: 0,
         };
@@ -256,7 +260,8 @@ impl Bench {
                 self.report = Some(report);
             }
             Effect::Show(_) | Effect::Done { .. } => {}
-            effect @ Effect::Look { .. } => self.pending.push(effect),
+            effect @ (Effect::Look { .. } | Effect::Queue { .. }) => self.pending.push(effect),
+            Effect::LeaveQueue => self.queue.leave(&"coffee".parse().unwrap()),
             Effect::Cancel { operation } => {
                 self.tell("cancel");
                 self.pending.retain(|pending| operation_of(pending) != Some(operation));
@@ -320,6 +325,9 @@ impl Bench {
             }
             Effect::Look { operation } => {
                 Input::Looked { operation, look: Look { is_locked: self.is_locked, clock_floor: self.clock_floor } }
+            }
+            Effect::Queue { operation, priority } => {
+                Input::Queued { operation, ahead: self.queue.ask(&"coffee".parse().unwrap(), priority) }
             }
             Effect::Switch { operation, to } => Input::Switched { operation, result: self.switch(&to) },
             Effect::Remove { operation } => {
@@ -431,6 +439,8 @@ impl Bench {
         self.loads += 1;
         self.pending.clear();
         self.report = None;
+        let is_at_work = self.disk.install.as_ref().is_some_and(|install| !install.step.is_reversible());
+        self.queue.take_up(&"coffee".parse().unwrap(), is_at_work);
         self.machine = load(&self.platform, &self.disk, self.loads);
         self.wake();
     }
@@ -511,12 +521,13 @@ pub(super) fn operation_of(effect: &Effect) -> Option<OperationId> {
         | Effect::Cancel { operation }
         | Effect::Stage { operation, .. }
         | Effect::Look { operation }
+        | Effect::Queue { operation, .. }
         | Effect::Switch { operation, .. }
         | Effect::Start { operation, .. }
         | Effect::Attach { operation }
         | Effect::Probe { operation, .. }
         | Effect::Remove { operation }
         | Effect::Done { operation } => Some(*operation),
-        Effect::Stop { .. } | Effect::Report(_) | Effect::Show(_) | Effect::Collect { .. } => None,
+        Effect::Stop { .. } | Effect::Report(_) | Effect::Show(_) | Effect::Collect { .. } | Effect::LeaveQueue => None,
     }
 }

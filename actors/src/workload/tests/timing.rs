@@ -254,3 +254,59 @@ fn a_hold_gives_nothing_of_the_limit_back() {
     pass(&mut bench, Duration::from_mins(59));
     assert_eq!(bench.running().as_deref(), Some("1.0"), "another rollout has a limit of its own");
 }
+
+#[test]
+fn a_workload_waits_for_its_turn_on_the_device_and_keeps_it_until_its_release_has_proven_itself() {
+    let tea: WorkloadName = "tea".parse().unwrap();
+    let urgent = |number| Priority::new(number).unwrap();
+    let mut bench = bench();
+    assert_eq!(bench.queue.ask(&tea, urgent(5)), None);
+    bench.assign(under("veto 0s; priority 7"));
+    bench.run_all();
+    assert_eq!(waits(&bench), Some(Waits::Queue { before: 1, first: tea.clone() }));
+    assert!(bench.story().contains("stage 2.0"), "it was fetched meanwhile");
+    pass(&mut bench, HOUR);
+    assert_eq!(bench.running().as_deref(), Some("1.0"));
+
+    // A hold undoes it, and it is in nobody's way.
+    let milk = "milk".parse().unwrap();
+    bench.assign(Assignment { held: true, ..under("veto 0s; priority 7") });
+    bench.run_all();
+    bench.queue.leave(&tea);
+    assert_eq!(bench.queue.ask(&milk, urgent(0)), None);
+    bench.queue.leave(&milk);
+    bench.assign(under("veto 0s; priority 7"));
+    bench.run_all();
+    assert_eq!((bench.report().phase, bench.running().as_deref()), (Some(Phase::Watch), Some("2.0")));
+    assert!(bench.queue.ask(&tea, urgent(9)).is_some(), "what is unproven keeps its turn");
+    pass(&mut bench, Duration::from_secs(10));
+    assert_eq!(bench.report().phase, Some(Phase::Healthy));
+    assert_eq!(bench.queue.ask(&tea, urgent(9)), None);
+}
+
+#[test]
+fn what_is_restored_or_stopped_gives_its_turn_back() {
+    let tea = "tea".parse().unwrap();
+    let priority = Priority::default();
+    let mut bench = bench();
+    bench.assign(under("veto 0s"));
+    bench.run_all();
+    assert!(bench.queue.ask(&tea, priority).is_some());
+    bench.kill_agent();
+    bench.hear_trust();
+    bench.assign(under("veto 0s"));
+    bench.run_all();
+    assert!(bench.queue.ask(&tea, priority).is_some(), "a restart of the agent changes nothing");
+    bench.exit(Exit::Code(1));
+    bench.run_all();
+    assert_eq!((bench.report().phase, bench.running().as_deref()), (Some(Phase::Restored), Some("1.0")));
+    assert_eq!(bench.queue.ask(&tea, priority), None);
+
+    let mut bench = self::bench();
+    bench.assign(under("veto 0s"));
+    bench.run_all();
+    bench.command(Command::Stop);
+    bench.run_all();
+    assert_eq!(bench.report().phase, Some(Phase::Watch));
+    assert_eq!(bench.queue.ask(&tea, priority), None, "a stopped program proves nothing, and keeps nobody waiting");
+}

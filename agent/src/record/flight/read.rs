@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use fleetd_actors::flight::{LEGS_MAX, Leg, Mark, STEPS_MAX, Start, Step};
 use fleetd_actors::report::Waits;
+use fleetd_actors::workload::device_queue::Ahead;
 use fleetd_actors::workload::{
-    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Gate, Input, Look, RunEvent, RunWish,
-    Snapshot, StageError, SwitchError, Vigil, Work,
+    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Gate, InQueue, Input, Look, RunEvent,
+    RunWish, Snapshot, StageError, SwitchError, Vigil, Work,
 };
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_proto::fleetd::record::v1 as stored;
@@ -68,6 +69,11 @@ impl Frame {
     }
 
     fn state(&self, state: stored::WorkloadState) -> Result<Snapshot, DecodeRecordError> {
+        let queue = match state.queue() {
+            stored::QueueState::Unspecified => InQueue::Out,
+            stored::QueueState::Asked => InQueue::Asked,
+            stored::QueueState::AtWork => InQueue::AtWork,
+        };
         Ok(Snapshot {
             name: self.name.clone(),
             platform: self.platform.clone(),
@@ -82,6 +88,7 @@ impl Frame {
                 waits: Waits::from_text(&state.waits),
                 deferred_until: state.deferred_until_ns.map(Monotonic),
                 veto_until: state.veto_until_ns.map(Monotonic),
+                queue,
             },
             is_reported: state.reported,
             is_shown: state.shown,
@@ -160,10 +167,18 @@ impl Frame {
                 operation: id("looked.operation_id", &looked.operation_id)?,
                 look: Look { is_locked: looked.locked, clock_floor: ClockFloor(Wall(looked.clock_floor_ms)) },
             },
+            Kind::Queued(queued) => Input::Queued {
+                operation: id("queued.operation_id", &queued.operation_id)?,
+                ahead: queued.first.map(|first| ahead(&first, queued.before)).transpose()?,
+            },
             Kind::Command(command) => read_command(command)?,
             Kind::Reset(stored::ResetInput {}) => Input::Reset,
         })
     }
+}
+
+fn ahead(first: &str, before: u32) -> Result<Ahead, DecodeRecordError> {
+    Ok(Ahead { first: required("queued.first", first.parse().ok())?, before })
 }
 
 fn read_command(message: stored::CommandInput) -> Result<Input, DecodeRecordError> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use fleetd_actors::flight::{LEGS_MAX, Mark, STEPS_MAX, Start, Step};
 use fleetd_actors::report::{Exit, Fault, FaultKind, Waits};
+use fleetd_actors::workload::device_queue::Ahead;
 use fleetd_actors::workload::{
-    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Gate, Look, RunEvent, RunWish, StageError,
-    SwitchError, Target, Vigil, Work, WorkloadRecord,
+    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Gate, InQueue, Look, RunEvent, RunWish,
+    StageError, SwitchError, Target, Vigil, Work, WorkloadRecord,
 };
 use fleetd_sync_core::entropy::{Entropy, EntropyPosition};
 use fleetd_sync_core::envelope::Value;
@@ -114,6 +115,8 @@ fn inputs() -> Vec<Input> {
         Input::Assigned(Assignment { terms: Some(AssignedTerms::of("tide high")), ..assignment() }),
         Input::Looked { operation, look: Look::default() },
         Input::Looked { operation, look: Look { is_locked: true, clock_floor: ClockFloor(Wall(-3)) } },
+        Input::Queued { operation, ahead: None },
+        Input::Queued { operation, ahead: Some(Ahead { first: "tea".parse().unwrap(), before: 2 }) },
         Input::Reset,
     ];
     inputs.extend(fetched.map(|result| Input::Fetched { operation, result }));
@@ -154,6 +157,7 @@ fn states() -> Vec<Snapshot> {
             waits: Some(Waits::Window { opens: Some(Wall(-4)) }),
             deferred_until: Some(Monotonic(0)),
             veto_until: Some(Monotonic(7)),
+            queue: InQueue::Asked,
         },
         child,
         vigil: Vigil {

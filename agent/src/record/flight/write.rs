@@ -2,7 +2,7 @@
 
 use fleetd_actors::flight::{Leg, Mark, Start, Step};
 use fleetd_actors::workload::{
-    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Input, RunEvent, RunWish, Snapshot,
+    AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, InQueue, Input, RunEvent, RunWish, Snapshot,
     StageError, SwitchError, Vigil, Work,
 };
 use fleetd_proto::fleetd::common::v1 as common;
@@ -96,6 +96,12 @@ fn state(state: &Snapshot, rosters: &mut Rosters) -> stored::WorkloadState {
         waits: state.gate.waits.as_ref().map(ToString::to_string).unwrap_or_default(),
         deferred_until_ns: nanoseconds(state.gate.deferred_until),
         veto_until_ns: nanoseconds(state.gate.veto_until),
+        queue: match state.gate.queue {
+            InQueue::Out => stored::QueueState::Unspecified,
+            InQueue::Asked => stored::QueueState::Asked,
+            InQueue::AtWork => stored::QueueState::AtWork,
+        }
+        .into(),
     }
 }
 
@@ -211,6 +217,11 @@ fn input(input: &Input, rosters: &mut Rosters) -> stored::workload_input::Kind {
             operation_id: id(*operation),
             locked: look.is_locked,
             clock_floor_ms: look.clock_floor.0.0,
+        }),
+        Input::Queued { operation, ahead } => Kind::Queued(stored::QueuedInput {
+            operation_id: id(*operation),
+            first: ahead.as_ref().map(|ahead| ahead.first.to_string()),
+            before: ahead.as_ref().map_or(0, |ahead| ahead.before),
         }),
         Input::Reset => Kind::Reset(stored::ResetInput {}),
     }

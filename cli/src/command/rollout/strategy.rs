@@ -47,6 +47,10 @@ pub struct StrategyArgs {
     /// How long a device may put its switch off in all, once it could; 0s for not at all [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub veto_limit: Option<Duration>,
+    /// How urgent it is, from 0 to 9: it takes devices over from unfinished rollouts of the workload that are no more urgent
+    /// [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=9))]
+    pub priority: Option<u32>,
     /// Have somebody approve each wave but the first
     #[arg(long)]
     pub approve_waves: bool,
@@ -112,6 +116,7 @@ impl From<StrategyArgs> for api::Strategy {
             window_zone: asked.window_zone.unwrap_or_default(),
             blackouts: asked.blackouts,
             veto_limit: span(asked.veto_limit),
+            priority: asked.priority,
         }
     }
 }

@@ -46,16 +46,16 @@ pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
         &mut text,
         "update",
         devices.iter().filter(is(Verdict::Update)).map(|device| {
-            format!("{:<20} {} -> {}{}", device.name, device.from_version, plan.version, offline(device, now))
+            let (from, to) = (&device.from_version, &plan.version);
+            format!("{:<20} {from} -> {to}{}{}", device.name, taken_over(device), offline(device, now))
         }),
     );
     section(
         &mut text,
         "install",
-        devices
-            .iter()
-            .filter(is(Verdict::Install))
-            .map(|device| format!("{:<20} {}{}", device.name, plan.version, offline(device, now))),
+        devices.iter().filter(is(Verdict::Install)).map(|device| {
+            format!("{:<20} {}{}{}", device.name, plan.version, taken_over(device), offline(device, now))
+        }),
     );
     section(
         &mut text,
@@ -208,7 +208,25 @@ pub(super) fn limits(strategy: &Strategy) -> String {
     if strategy.unavailable_per_site_max > 0 {
         parts.push(format!("at most {} of a site at once", strategy.unavailable_per_site_max));
     }
+    if strategy.priority != Some(PRIORITY_DEFAULT) {
+        parts.extend(strategy.priority.map(|priority| format!("priority {priority}")));
+    }
     if parts.is_empty() { String::new() } else { format!("{}\n", parts.join(", ")) }
+}
+
+/// How urgent a rollout is that nobody said anything about.
+const PRIORITY_DEFAULT: u32 = 5;
+
+/// Says how urgent a rollout is, where somebody said it.
+fn urgency(rollout: &Rollout) -> String {
+    let priority = rollout.strategy.as_ref().and_then(|strategy| strategy.priority);
+    let said = priority.filter(|priority| *priority != PRIORITY_DEFAULT);
+    said.map(|priority| format!(", priority {priority}")).unwrap_or_default()
+}
+
+/// Says from which rollout a plan takes a device over.
+fn taken_over(device: &PlannedDevice) -> String {
+    if device.supersedes.is_empty() { String::new() } else { format!("  taken over from {}", device.supersedes) }
 }
 
 /// Says why a rollout stands where it stands.
@@ -272,7 +290,9 @@ pub fn summary(rollout: &Rollout) -> String {
 fn state_words(rollout: &Rollout) -> String {
     let state = wording::rollout_state(rollout.state);
     let in_waves = rollout.ended_at.is_none() && rollout.waves.len() > 1;
-    if in_waves { format!("{state}, {}", wave_words(rollout)) } else { state }
+    let waves = if in_waves { format!(", {}", wave_words(rollout)) } else { String::new() };
+    let urgency = if rollout.ended_at.is_none() { urgency(rollout) } else { String::new() };
+    state + &waves + &urgency
 }
 
 /// Says in which wave a rollout is, and what that waits for.
@@ -293,7 +313,8 @@ pub fn device_count(counts: &RolloutCounts) -> u64 {
 fn counts(counts: &RolloutCounts) -> String {
     let mut text = format!("{}/{} healthy", counts.healthy, device_count(counts));
     let parts = [
-        (counts.installing, "installing"),
+        (counts.installing.saturating_sub(counts.in_queue), "installing"),
+        (counts.in_queue, "in the queue of their device"),
         (counts.waiting.saturating_sub(counts.offline), "waiting"),
         (counts.offline, "offline"),
         (counts.restored, "restored"),

@@ -21,6 +21,7 @@ fn device(index: u8) -> LocalId {
 fn plan(devices: u8) -> Plan {
     let planned = |index: u8| PlannedDevice {
         zone: None,
+        supersedes: None,
         local: device(index),
         device: DeviceId::from_bytes([index; 10]),
         name: format!("otter-{index}").parse().unwrap(),
@@ -92,6 +93,11 @@ fn flight() -> RolloutFlight {
         Input::DeviceReported { device: device(1), report: Box::new(report(Phase::Restored)) },
         Input::Abort { operation, reason: "ada".to_owned() },
         Input::TakeBack { operation, reason: "ada".to_owned() },
+        Input::Supersede {
+            operation,
+            by: RolloutId::from_bytes([8; 10]),
+            devices: Arc::new([LocalId::from_bytes([1; 16])].into()),
+        },
         Input::DeviceWithdrawn { device: device(3) },
     ];
     // Timers between them, until more legs than one are full.

@@ -143,6 +143,7 @@ pub(crate) fn device(device: &plan::PlannedDevice) -> rollout::PlannedDevice {
         wave: device.place.map_or(0, |place| place.wave.saturating_add(1)),
         place: device.place.map_or(0, |place| place.order.saturating_add(1)),
         zone: device.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+        supersedes: device.supersedes.map(|rollout| rollout.to_string()).unwrap_or_default(),
     }
 }
 

@@ -78,6 +78,7 @@ fn counts(counts: &RolloutCounts) -> rollout::RolloutCounts {
         offline: count(counts.offline),
         installing: count(counts.acknowledged + counts.installing + counts.waits),
         at_gate: count(counts.waits),
+        in_queue: count(counts.in_queue),
         // One that had the release already runs it, and has proven it.
         healthy: count(counts.healthy + counts.unchanged),
         restored: count(counts.restored),

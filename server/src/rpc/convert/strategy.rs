@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleetd_actors::rollout::strategy::{FailureBudget, Strategy, WaveSize};
+use fleetd_actors::rollout::strategy::{FailureBudget, Priority, Strategy, WaveSize};
 use fleetd_actors::window::{Blackout, ParseTermsError, Terms, Window};
 use fleetd_proto::fleetd::rollout::v1 as rollout;
 use fleetd_proto::fleetd::rollout::v1::wave_size::Size;
@@ -27,7 +27,14 @@ pub(crate) fn read(strategy: Option<&rollout::Strategy>) -> Result<Strategy, Cal
         unavailable_max: limit(asked.unavailable_max),
         unavailable_per_site_max: limit(asked.unavailable_per_site_max),
         terms: terms(asked)?,
+        priority: priority(asked.priority)?,
     })
+}
+
+fn priority(asked: Option<u32>) -> Result<Priority, CallError> {
+    let Some(number) = asked else { return Ok(Priority::default()) };
+    let cause = || format!("{number} is more than {}", Priority::MAX);
+    Priority::new(number).ok_or_else(|| CallError::Invalid { field: "priority", cause: cause() })
 }
 
 /// Reads when devices are to switch.
@@ -87,5 +94,6 @@ pub(crate) fn show(strategy: &Strategy) -> rollout::Strategy {
         window_zone: if strategy.terms.is_bounded() { strategy.terms.zone.to_string() } else { String::new() },
         blackouts: strategy.terms.blackouts.iter().map(ToString::to_string).collect(),
         veto_limit: prost_types::Duration::try_from(strategy.terms.veto_limit).ok(),
+        priority: Some(strategy.priority.number().into()),
     }
 }

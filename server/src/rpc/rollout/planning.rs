@@ -8,10 +8,9 @@ use fleetd_actors::device::wanted;
 use fleetd_actors::rollout::plan::{
     self, Blocked, Plan, PlanError, PlannedRelease, Rollback, StaleReason, check_fence,
 };
-use fleetd_actors::rollout::status::DeviceStatus;
-use fleetd_actors::rollout::strategy::Strategy;
+use fleetd_actors::rollout::strategy::{Priority, Strategy};
 use fleetd_actors::targeting::index::Selected;
-use fleetd_actors::targeting::{DeviceRow, Group, Targets, UndecidedDevices};
+use fleetd_actors::targeting::{AtWork, DeviceRow, Group, Targets, UndecidedDevices};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::name::{Version, WorkloadName};
@@ -282,7 +281,7 @@ async fn rows(
     rollback: Option<Rollback>,
 ) -> Result<Rows, CallError> {
     let orders = backend.shared().orders();
-    let busy = busy(backend)?;
+    let busy = busy(&unfinished(backend)?);
     let (fleet, shared, asked) = (Arc::clone(&backend.fleet), Arc::clone(&backend.node.shared), targets.clone());
     let select = move || fleet.select(&asked, &|local| shared.connections.of_device(local).is_some());
     let selected = tokio::task::spawn_blocking(select).await;
@@ -327,7 +326,7 @@ async fn rows(
 /// Looks away from a rollout that is taken back: it is in nobody's way, and what it assigned and did not bring yet has to
 /// go, too. It may have been taken back already: by the start of the way back to another version, say.
 fn forget(row: &mut DeviceRow, device: &DeviceRecord, of: RolloutId, workload: &WorkloadName) {
-    row.rollouts.retain(|_, rollout| *rollout != of);
+    row.rollouts.retain(|_, at_work| at_work.rollout != of);
     if wanted::assigned_rollout(&device.wanted, workload).is_none_or(|assigned| assigned == of)
         && let Some(present) = row.releases.get_mut(workload)
     {
@@ -335,37 +334,67 @@ fn forget(row: &mut DeviceRow, device: &DeviceRecord, of: RolloutId, workload: &
     }
 }
 
-type Busy = BTreeMap<LocalId, BTreeMap<WorkloadName, RolloutId>>;
+/// A rollout that has devices which have not come to their end with it.
+pub(super) struct Unfinished {
+    rollout: RolloutId,
+    workload: WorkloadName,
+    priority: Priority,
+    /// Whether it has ended, and only waits for those that are to follow.
+    is_ended: bool,
+    /// These devices, and whether each is to get the release or at work on it; the others may go on by themselves.
+    devices: BTreeMap<LocalId, bool>,
+}
 
-/// The rollouts that are at work on devices. One that waits for a device that cannot be reached is not: a later one
-/// takes its place there.
-fn busy(backend: &Backend) -> Result<Busy, CallError> {
-    let mut running = Vec::new();
+/// The rollouts that some device has not come to its end with.
+fn unfinished(backend: &Backend) -> Result<Vec<Unfinished>, CallError> {
+    let mut going = Vec::new();
     backend.visit(Space::Rollout, KeyRange::all(), |_, value, _| {
         let header = record::rollout::decode_header(value)?;
-        if !header.phase.is_ended() {
-            running.push(header);
+        if !header.phase.is_ended() || (header.goes_on() && header.is_open) {
+            going.push(header);
         }
         Ok(())
     })?;
+    let mut unfinished = Vec::with_capacity(going.len());
+    for header in going {
+        let known = backend.catalog.plan(header.plan)?;
+        let plan = known.plan();
+        let (workload, priority) = (plan.release.workload.clone(), plan.strategy.priority);
+        let progress = Standing::load(backend, header.rollout)?.progress;
+        let open = progress.into_iter().filter(|(_, progress)| progress.status.may_go_on());
+        let devices = open.map(|(device, progress)| (device, progress.status.is_under_way())).collect();
+        let (rollout, is_ended) = (header.rollout, header.phase.is_ended());
+        unfinished.push(Unfinished { rollout, workload, priority, is_ended, devices });
+    }
+    Ok(unfinished)
+}
+
+type Busy = BTreeMap<LocalId, BTreeMap<WorkloadName, AtWork>>;
+
+/// The most urgent rollout of each workload that has a device.
+fn busy(unfinished: &[Unfinished]) -> Busy {
     let mut busy = Busy::new();
-    for header in running {
-        let workload = backend.catalog.plan(header.plan)?.plan().release.workload.clone();
-        for (device, progress) in Standing::load(backend, header.rollout)?.progress {
-            let is_at_work = match progress.status {
-                // What has not begun would take the place of whatever comes now.
-                DeviceStatus::Pending | DeviceStatus::Assigned => progress.is_queued() || !progress.is_offline(),
-                DeviceStatus::Acknowledged | DeviceStatus::Installing(_) | DeviceStatus::Waits(_) => true,
-                DeviceStatus::Healthy
-                | DeviceStatus::Restored(_)
-                | DeviceStatus::Failed(_)
-                | DeviceStatus::Unchanged
-                | DeviceStatus::Skipped(_) => false,
-            };
-            if is_at_work {
-                busy.entry(device).or_default().insert(workload.clone(), header.rollout);
+    for Unfinished { rollout, workload, priority, devices, .. } in unfinished.iter().filter(|one| !one.is_ended) {
+        let at_work = AtWork { rollout: *rollout, priority: *priority };
+        for (device, _) in devices.iter().filter(|(_, is_under_way)| **is_under_way) {
+            let known = busy.entry(*device).or_default().entry(workload.clone()).or_insert(at_work);
+            if known.priority < at_work.priority {
+                *known = at_work;
             }
         }
     }
-    Ok(busy)
+    busy
+}
+
+/// Which devices of a plan other rollouts of the workload give over to its own. What it takes back is taken back anyhow.
+pub(super) fn overlaps(backend: &Backend, plan: &Plan) -> Result<Vec<(RolloutId, BTreeSet<LocalId>)>, CallError> {
+    let whole = plan.rollback.filter(|rollback| rollback.is_whole).map(|rollback| rollback.of);
+    let assigned: BTreeSet<LocalId> = plan.assigned().map(|device| device.local).collect();
+    let others = unfinished(backend)?.into_iter();
+    let others = others.filter(|other| other.workload == plan.release.workload && Some(other.rollout) != whole);
+    let shared = others.map(|other| {
+        let devices: BTreeSet<_> = other.devices.into_keys().filter(|device| assigned.contains(device)).collect();
+        (other.rollout, devices)
+    });
+    Ok(shared.filter(|(_, devices)| !devices.is_empty()).collect())
 }

@@ -6,7 +6,7 @@ use fleetd_actors::rollout::plan::{Plan, check_fence};
 use fleetd_actors::rollout::strategy::Strategy;
 use fleetd_server::node as server_node;
 
-use super::{Errand, Fleet, ScenarioError, abort, answered, failed, start};
+use super::{Errand, Fleet, ScenarioError, answered, failed};
 use crate::fleet::SERVER;
 use crate::observation::Observation;
 use crate::scenario::Act;
@@ -45,11 +45,6 @@ impl Fleet {
     ) -> Result<(), ScenarioError> {
         let agenda = self.agenda.clone();
         let refuse = |refusal: &str| answered::<(), &str>(&errand.answer, &agenda, number)(Err(refusal));
-        if let Some(former) = self.operator.newest_rollout.filter(|rollout| self.is_in_the_way(*rollout)) {
-            // It stands in the way of whatever comes now. Whoever looks after the errand asks again.
-            abort(server, former, Box::new(|_| {}));
-            return Ok(());
-        }
         let place = self.release_of(act)?;
         let manifest = self.operator.releases.get(place).map(|known| known.signed.digest());
         if let Some(standstill) = manifest.and_then(|manifest| server.shared.orders().standstill(manifest)) {
@@ -61,7 +56,7 @@ impl Fleet {
             None => self.planned(act)?.map(Arc::new),
         };
         match plan {
-            Ok(plan) => start(server, errand.rollout, plan, answered(&errand.answer, &agenda, number)),
+            Ok(plan) => self.start_over_others(server, errand, number, plan, None),
             Err(error) => refuse(&error.to_string()),
         }
         Ok(())

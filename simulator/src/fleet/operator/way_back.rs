@@ -12,7 +12,7 @@ use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{LocalId, PlanId, RolloutId};
 use fleetd_sync_store::state_store::StateStore as _;
 
-use super::{Errand, Fleet, ScenarioError, abort, answered, coffee, start};
+use super::{Errand, Fleet, ScenarioError, coffee};
 
 impl Fleet {
     /// Takes the newest rollout back, and ends it first where all of it goes; says whether there is a way back.
@@ -28,14 +28,7 @@ impl Fleet {
             return Ok(false);
         }
         let is_whole = plan.rollback.is_some_and(|rollback| rollback.is_whole);
-        let (rollout, reply) = (errand.rollout, answered(&errand.answer, &self.agenda, number));
-        if !is_whole {
-            start(server, rollout, Arc::new(plan), reply);
-            return Ok(true);
-        }
-        let again = server.clone();
-        // It may have ended already, and is answered so.
-        abort(server, of, Box::new(move |_| start(&again, rollout, Arc::new(plan), reply)));
+        self.start_over_others(server, errand, number, Arc::new(plan), is_whole.then_some(of));
         Ok(true)
     }
 

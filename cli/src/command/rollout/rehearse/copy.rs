@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fleetd_proto::fleetd::common::v1::WorkloadPhase;
-use fleetd_proto::fleetd::device::v1::{Device, DeviceState, DeviceWorkload, ListDevicesRequest, Presence};
+use fleetd_proto::fleetd::device::v1::{Device, DeviceState, DeviceWorkload, Hold, ListDevicesRequest, Presence};
 use fleetd_proto::fleetd::release::v1::{GetReleaseRequest, ListReleasesRequest};
 use fleetd_proto::fleetd::rollout::v1::{
     GetPlanRequest, GetRolloutRequest, ListRolloutsRequest, RolloutDevice, RolloutDeviceState, RolloutState,
@@ -13,7 +13,7 @@ use fleetd_simulator::rehearsal::{
     Barred, CopiedDevice, CopiedHold, CopiedProbe, CopiedRefusal, CopiedRelease, PlanHead, Refused, Rehearsal,
     RehearsalError,
 };
-use fleetd_sync_core::id::{ArtifactDigest, PlanId};
+use fleetd_sync_core::id::{ArtifactDigest, PlanId, RolloutId};
 
 use super::super::plan::document;
 use super::super::stop;
@@ -25,9 +25,6 @@ use crate::output::Moment;
 
 /// Differences between a plan and its fleet that an error names.
 const STALE_NAMED: usize = 10;
-/// Time after which a device that did not acknowledge is taken to be away, though it is connected. The rollout itself
-/// waits for 15 seconds; what it has decided by then has been stored and can be read soon after.
-const LATE_AFTER_S: u64 = 20;
 
 /// Reads the plan and the fleet.
 pub(super) async fn read(session: &Session<'_>, asked: &str) -> Result<Rehearsal, CommandError> {
@@ -107,10 +104,10 @@ async fn saved_plan(
     Ok((text, head))
 }
 
-/// The rollouts of a workload that are at work on devices, by device id.
-async fn busy(client: &FleetClient, workload: &str) -> Result<BTreeMap<String, String>, CommandError> {
+/// The most urgent rollout of a workload that has not ended with a device, and its priority, by device id.
+async fn busy(client: &FleetClient, workload: &str) -> Result<BTreeMap<String, (u32, String)>, CommandError> {
     let request = ListRolloutsRequest { workload: workload.to_owned(), ..Default::default() };
-    let mut busy = BTreeMap::new();
+    let mut busy = BTreeMap::<String, (u32, String)>::new();
     for rollout in client.all_rollouts(request).await? {
         let at_work = [RolloutState::Running, RolloutState::Paused, RolloutState::Halted].map(i32::from);
         if !at_work.contains(&rollout.state) {
@@ -118,22 +115,22 @@ async fn busy(client: &FleetClient, workload: &str) -> Result<BTreeMap<String, S
         }
         let request = GetRolloutRequest { rollout_id: rollout.id.clone(), ..Default::default() };
         let devices = client.all_rollout_devices(request).await?;
-        let at_work = devices.into_iter().filter(|device| is_at_work(device) || device.wave > rollout.wave);
-        busy.extend(at_work.map(|device| (device.device_id, rollout.id.clone())));
+        let priority = rollout.strategy.as_ref().and_then(|strategy| strategy.priority).unwrap_or_default();
+        for device in devices.into_iter().filter(is_at_work) {
+            let of_device = (priority, rollout.id.clone());
+            let known = busy.entry(device.device_id).or_insert_with(|| of_device.clone());
+            if known.0 < priority {
+                *known = of_device;
+            }
+        }
     }
     Ok(busy)
 }
 
-/// Says whether a rollout is at work on a device; one that waits for a device that is away is not.
+/// Says whether a rollout has not ended with a device.
 fn is_at_work(device: &RolloutDevice) -> bool {
-    match RolloutDeviceState::try_from(device.state) {
-        Ok(RolloutDeviceState::Installing) => true,
-        Ok(RolloutDeviceState::Waiting) => {
-            let since = Moment::now().distance(wording::moment(device.changed_at.as_ref()));
-            device.offline_since.is_none() && since.is_none_or(|since| since.as_secs() < LATE_AFTER_S)
-        }
-        _ => false,
-    }
+    let state = RolloutDeviceState::try_from(device.state);
+    matches!(state, Ok(RolloutDeviceState::Installing | RolloutDeviceState::Waiting))
 }
 
 /// What of the server is looked at for each device.
@@ -142,7 +139,7 @@ struct Seen {
     /// The digests of the workload's releases, by version.
     manifests: BTreeMap<String, String>,
     /// The rollouts that are at work, by device id.
-    busy: BTreeMap<String, String>,
+    busy: BTreeMap<String, (u32, String)>,
     /// Why nobody gets the release, if it is denied.
     denied: Option<CopiedRefusal>,
     /// The holds of stops of the whole fleet.
@@ -165,13 +162,16 @@ impl Seen {
         // One that was never connected is away since it registered.
         let heard = device.last_heard_at.as_ref().or(device.registered_at.as_ref());
         let facts = device.facts.unwrap_or_default();
-        let holds = device.holds.into_iter().filter(|hold| !self.stops.contains(&hold.id));
+        // A rollout's own hold is in no other one's way.
+        let counts = |hold: &Hold| !self.stops.contains(&hold.id) && hold.created_by.parse::<RolloutId>().is_err();
+        let holds = device.holds.into_iter().filter(counts);
         let holds = holds.map(|hold| CopiedHold {
             workload: Some(hold.workload).filter(|workload| !workload.is_empty()),
             reason: hold.reason,
         });
         Some(CopiedDevice {
-            busy: self.busy.get(&device.id).cloned(),
+            busy: self.busy.get(&device.id).map(|(_, rollout)| rollout.clone()),
+            busy_priority: self.busy.get(&device.id).map(|(priority, _)| *priority),
             name: device.name,
             id: device.id,
             local: device.local_id,
