@@ -31,6 +31,7 @@ pub mod plan;
 mod queue;
 mod refusal;
 mod run;
+mod site;
 mod snapshot;
 pub mod status;
 mod stop;
@@ -60,8 +61,8 @@ use run::RolloutRun;
 use run::give_place_up;
 pub use snapshot::{DEVICES_RECORDED_MAX, RunSnapshot, Snapshot, extent_max};
 use status::{
-    DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, Skip, Stage, StageTimer,
-    WaveStanding,
+    DeviceProgress, DeviceStatus, Failure, Owed, RolloutCounts, RolloutHeader, RolloutPhase, SiteWord, Skip, Stage,
+    StageTimer, WaveStanding,
 };
 
 /// One rollout.
@@ -624,9 +625,10 @@ impl Rollout {
         let (running, aborted) = (run.header.goes_on(), run.header.is_called_back());
         run.change(now, device, turn, |progress| match (assigned, running) {
             (Some(assigned), _) if !aborted && assigned == (rollout, attempt) => {
-                if progress.owed == Owed::Assign {
+                if progress.owed == Owed::Assign && progress.word != SiteWord::Switch {
                     progress.owed = Owed::Nothing;
                 }
+                progress.is_late = false;
                 if progress.status.waits_for_device() {
                     progress.status = DeviceStatus::Acknowledged;
                 }
@@ -656,7 +658,13 @@ impl Rollout {
         let aborted = run.header.is_called_back();
         let running = run.header.phase == RolloutPhase::Running;
         run.change(now, device, turn, |progress| {
-            if progress.owed == Owed::Assign {
+            progress.is_late = false;
+            // That its site switches is a word of its own, which only its actor confirms. Whoever was away then, and is
+            // ready now, may not have heard it.
+            let is_new = progress.status.is_under_way() && progress.status != status;
+            if progress.word == SiteWord::Switch && status.is_ready() && is_new {
+                progress.owed = Owed::Assign;
+            } else if progress.owed == Owed::Assign && progress.word != SiteWord::Switch {
                 progress.owed = Owed::Nothing;
             }
             let is_stale = match (&progress.status, &status) {
@@ -672,8 +680,8 @@ impl Rollout {
                 return;
             }
             // Whose device it is now does not change by what this rollout still hears of it: only its end is worth knowing.
-            let is_superseded = matches!(progress.status, DeviceStatus::Skipped(Skip::Superseded(_)));
-            if !(aborted || is_superseded) || status.is_final() {
+            let is_given_up = matches!(progress.status, DeviceStatus::Skipped(Skip::Superseded(_) | Skip::Site));
+            if !(aborted || is_given_up) || status.is_final() {
                 progress.status = status;
             } else if status.is_at_work() && progress.status == DeviceStatus::Skipped(Skip::Aborted) {
                 // It had begun before it heard of the abort.
@@ -731,6 +739,7 @@ impl Rollout {
             run.ask_orders(turn);
             run.arm(now);
             run.proceed(now, turn);
+            run.decide_sites(now, turn);
             run.admit(now, turn);
             run.send(now, turn);
             run.close_if_settled(turn);

@@ -18,6 +18,7 @@ mod rehearsal;
 mod rollback;
 mod secret;
 mod server;
+mod site;
 mod store;
 mod support;
 mod trust;

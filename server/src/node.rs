@@ -245,10 +245,13 @@ impl Node {
         loop {
             let page = self.shared.seams.store.scan(Space::Rollout, range.clone(), PAGE_RECORDS)?;
             for (_, found) in &page {
-                if let Ok(header) = record::rollout::decode_header(&found.value)
-                    && (header.ended_at.is_none() || header.is_open)
-                {
-                    self.actors.rollouts.wake(&header.rollout);
+                match record::rollout::decode_header(&found.value) {
+                    Ok(header) if header.ended_at.is_none() || header.is_open => {
+                        self.actors.rollouts.wake(&header.rollout);
+                    }
+                    Ok(_) => {}
+                    // The others go on; whoever asks for this one is told.
+                    Err(error) => tracing::error!(%error, "a rollout is unreadable, and not taken up again"),
                 }
             }
             match page.last() {

@@ -20,6 +20,7 @@ mod resolved;
 mod reveal;
 mod rollout;
 mod running;
+mod site;
 mod storage;
 mod succession;
 mod wave;
@@ -185,6 +186,7 @@ impl Checkers {
             Box::new(rollout::RolloutChecker::default()),
             Box::new(wave::WaveChecker::default()),
             Box::new(window::WindowChecker),
+            Box::new(site::SiteChecker::default()),
             Box::new(order::OrderChecker::default()),
             Box::new(succession::SuccessionChecker::default()),
             Box::new(fence::FenceChecker),

@@ -198,7 +198,8 @@ impl Fleet {
             let platform = if is_arm64 { arm64() } else { amd64() };
             let mut facts = BTreeMap::from([("platform".to_owned(), platform.to_string())]);
             facts.extend(scenario.timezone_of(number).map(|zone| ("timezone".to_owned(), zone.to_owned())));
-            let token = fleet.create_token(operator::token_wish())?;
+            let site = format!("site-{}", number % scenario.sites.max(1));
+            let token = fleet.create_token(operator::token_wish(site))?;
             let is_late = number >= scenario.devices.saturating_sub(scenario.late_devices);
             let added = fleet.put(NewDevice { platform, facts, token }, has_rtc);
             if is_late {
@@ -243,7 +244,7 @@ impl Fleet {
     /// [`ScenarioError`] when there is no token for it, or it does not start.
     pub fn add_device(&mut self) -> Result<usize, ScenarioError> {
         let facts = BTreeMap::from([("platform".to_owned(), amd64().to_string())]);
-        let token: EnrolmentToken = self.create_token(operator::token_wish())?;
+        let token: EnrolmentToken = self.create_token(operator::token_wish(String::new()))?;
         self.add(NewDevice { platform: amd64(), facts, token })
     }
 

@@ -21,6 +21,8 @@ pub struct Mark {
     lines: bool,
     /// Whether rollouts have to have windows.
     windows: bool,
+    /// Whether sites have to switch together.
+    sites: bool,
     /// Whether plans have to be made some time before they are started.
     ahead: bool,
     /// The kinds of faults, as scenario files call them, of which one has to be possible; none is needed when empty.
@@ -39,7 +41,8 @@ enum Whom {
 
 impl Mark {
     const fn after(name: &'static str, acts: usize) -> Self {
-        Self { name, acts, fails: false, lines: false, windows: false, ahead: false, faults: &[], on: Whom::Anybody }
+        let (fails, lines, windows, sites, ahead) = (false, false, false, false, false);
+        Self { name, acts, fails, lines, windows, sites, ahead, faults: &[], on: Whom::Anybody }
     }
 
     const fn failing(self) -> Self {
@@ -52,6 +55,10 @@ impl Mark {
 
     const fn in_windows(self) -> Self {
         Self { windows: true, ..self }
+    }
+
+    const fn by_sites(self) -> Self {
+        Self { sites: true, ..self }
     }
 
     const fn planned_ahead(self) -> Self {
@@ -84,7 +91,10 @@ impl Mark {
         let windows = |act: &Act| act.strategy.as_ref().is_some_and(|strategy| !strategy.windows.is_empty());
         let has_windows = !self.windows || scenario.acts.iter().any(windows);
         let has_plans = !self.ahead || scenario.acts.iter().any(|act| act.planned_ahead.is_some());
-        scenario.acts.len() >= self.acts && has_plans && has_windows && has_program && has_fault && has_lines
+        let sites = |act: &Act| act.strategy.as_ref().is_some_and(|strategy| strategy.site_quorum.is_some());
+        let has_sites = !self.sites || scenario.acts.iter().any(sites);
+        let has_strategies = has_plans && has_windows && has_sites;
+        scenario.acts.len() >= self.acts && has_strategies && has_program && has_fault && has_lines
     }
 }
 
@@ -96,7 +106,7 @@ const SETBACKS: &[&str] = &["store_lost", "store_old_image"];
 const ABSENCES: &[&str] = &["link_cut", "power_cut", "link_cut_one_way", "link_deaf", "site_outage", "link_flaps"];
 
 /// Every mark.
-pub const ALL: [Mark; 41] = [
+pub const ALL: [Mark; 43] = [
     Mark::after("two nodes agreed at the same heads", 1),
     Mark::after("a release proved itself", 1),
     Mark::after("a rollout succeeded", 1),
@@ -123,6 +133,8 @@ pub const ALL: [Mark; 41] = [
     Mark::after("a rollout halted before more devices failed", 1).failing().under(&["operator_pauses"]),
     Mark::after("a rollout's next wave began", 1).under(&["operator_pauses"]),
     Mark::after("a device switched in its window", 1).in_windows(),
+    Mark::after("a device switched with its site", 1).by_sites(),
+    Mark::after("a site was given up", 1).by_sites(),
     Mark::after("a rollout took the place of another on a device", 2),
     Mark::after("a rollout was taken back", 2).under(&["operator_rolls_back"]),
     Mark::after("a plan of before was started", 1).planned_ahead(),

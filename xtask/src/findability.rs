@@ -44,7 +44,7 @@ const fn under_orders(name: &'static str, what: &'static str) -> Planted {
 }
 
 /// Every bug of `sync/core/src/planted.rs`.
-const BUGS: [Planted; 25] = [
+const BUGS: [Planted; 26] = [
     planted("record_dropped", "a workload does not remember the run that it starts"),
     planted("effect_before_record", "effects happen before their records are durable"),
     planted("ack_before_append", "log records are acknowledged before they are durable"),
@@ -78,6 +78,11 @@ const BUGS: [Planted; 25] = [
     under_orders("denied_offered", "a device that connects is not told which releases are denied"),
     under_orders("stop_forgotten", "a device that connects is not told that the whole fleet is stopped"),
     under_orders("stale_plan_started", "a plan is started that does not fit its fleet any more"),
+    Planted {
+        name: "site_split",
+        scenario: "sites",
+        what: "a site whose devices switch together does so as soon as one of them is ready",
+    },
 ];
 
 /// How a bug was found, or that it was not.

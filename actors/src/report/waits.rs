@@ -40,6 +40,8 @@ pub enum Waits {
         /// The one that has its turn, or is next.
         first: WorkloadName,
     },
+    /// It is ready, and the other devices of its site are not yet.
+    Site,
     /// The agent does not understand when it may.
     Terms {
         /// What it does not understand.
@@ -73,6 +75,7 @@ impl Waits {
                 let place = before.saturating_add(1);
                 format!("it is number {place} in the queue of its device, and {first} goes first")
             }
+            Self::Site => "it is ready, and waits for the other devices of its site".to_owned(),
             Self::Terms { cause } => format!("its agent does not understand when it may switch: {cause}"),
         }
     }
@@ -96,6 +99,7 @@ impl Waits {
                 let (before, first) = rest.split_once(' ')?;
                 Self::Queue { before: before.parse().ok()?, first: first.parse().ok()? }
             }
+            "site" => Self::Site,
             "terms" => Self::Terms { cause: rest.to_owned() },
             _ => return None,
         })
@@ -113,6 +117,7 @@ impl fmt::Display for Waits {
             }
             Self::Locked { limit } => write!(f, "locked {}", limit.as_secs()),
             Self::Queue { before, first } => write!(f, "queue {before} {first}"),
+            Self::Site => f.write_str("site"),
             Self::Terms { cause } => write!(f, "terms {}", cut(cause)),
         }
     }
@@ -137,6 +142,7 @@ pub(super) fn any_waits() -> impl proptest::strategy::Strategy<Value = Waits> {
         }),
         seconds().prop_map(|limit| Waits::Locked { limit }),
         ".{0,60}".prop_map(|cause| Waits::Terms { cause }),
+        Just(Waits::Site),
         any::<u32>().prop_map(|before| Waits::Queue { before, first: "coffee".parse().unwrap() }),
     ]
 }

@@ -190,6 +190,10 @@ impl RolloutRun {
                 _ => {}
             });
         }
+        let newest = usize::try_from(self.header.wave.number).ok().and_then(|newest| self.waves.get(newest));
+        for device in newest.cloned().unwrap_or_default() {
+            self.close_site_of(now, device, turn);
+        }
     }
 
     /// Says whether other rollouts took over each device that it was to bring the release to.

@@ -17,6 +17,7 @@ use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::release::{Artifact, Manifest};
 use fleetd_sync_core::time::Wall;
 
+use super::site::{block_split_sites, drop_split_sites};
 use super::strategy::{Place, Priority, Strategy, StrategyError};
 use super::timing::Zones;
 use crate::targeting::{Answer, AtWork, Chosen, DeviceRow, Group, Matcher, Targets, UndecidedDevices, note_undecided};
@@ -81,10 +82,12 @@ pub enum Blocked {
     Unsigned,
     /// The workload is pinned at another version.
     Pinned,
+    /// Its site switches together, and too few of the others get the release.
+    Site,
 }
 
 impl Blocked {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Held,
         Self::Platform,
         Self::Storage,
@@ -94,6 +97,7 @@ impl Blocked {
         Self::Denied,
         Self::Unsigned,
         Self::Pinned,
+        Self::Site,
     ];
 
     /// The word for it.
@@ -109,6 +113,7 @@ impl Blocked {
             Self::Denied => "denied",
             Self::Unsigned => "unsigned",
             Self::Pinned => "pinned",
+            Self::Site => "site",
         }
     }
 
@@ -344,6 +349,7 @@ pub fn plan(
     if devices.is_empty() {
         return Err(PlanError::NoMatch { targets: targets.to_string(), devices: rows.len(), undecided });
     }
+    block_split_sites(strategy.site_quorum, &mut devices);
     devices.sort_by_key(|device| device.local);
     let canaries = canaries(&strategy, rows);
     strategy.place(id, &mut devices, |device| canaries.contains(&device))?;
@@ -530,23 +536,29 @@ fn zone_name(zone: Option<&Zone>) -> String {
     zone.map_or_else(|| "unknown".to_owned(), ToString::to_string)
 }
 
+/// What a plan would mean today for the devices that it is for.
+fn plan_again(plan: &Plan, rows: &[DeviceRow]) -> BTreeMap<LocalId, PlannedDevice> {
+    let (matcher, mut zones) = (Matcher::new(&plan.targets), Zones::default());
+    let meant = rows.iter().filter(|row| matcher.matches(*row));
+    let mut devices: Vec<_> = meant.map(|row| plan_device(&plan.release, &plan.strategy, row, &mut zones)).collect();
+    block_split_sites(plan.strategy.site_quorum, &mut devices);
+    devices.into_iter().map(|device| (device.local, device)).collect()
+}
+
 /// Compares a saved plan with today's devices. A record that was merely written again, with nothing in it that a plan
 /// looks at, leaves the plan as good as it was.
 ///
 /// # Errors
 /// Every difference, in the order of the devices' local ids.
 pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReason>> {
-    let matcher = Matcher::new(&plan.targets);
-    let now: BTreeMap<_, _> = rows.iter().filter(|row| matcher.matches(*row)).map(|row| (row.local, row)).collect();
+    let mut now = plan_again(plan, rows);
     let planned: BTreeMap<_, _> = plan.devices.iter().map(|device| (device.local, device)).collect();
-    let mut zones = Zones::default();
     let locals: BTreeSet<_> = now.keys().chain(planned.keys()).copied().collect();
     let reasons: Vec<_> = locals
         .into_iter()
-        .filter_map(|local| match (planned.get(&local), now.get(&local)) {
+        .filter_map(|local| match (planned.get(&local), now.remove(&local)) {
             // The revision alone does not tell: which rollouts are at work on a device stands in no record of its own.
-            (Some(planned), Some(row)) => {
-                let again = plan_device(&plan.release, &plan.strategy, row, &mut zones);
+            (Some(planned), Some(again)) => {
                 let is_zone_alone = again.verdict == planned.verdict && again.zone != planned.zone;
                 (!again.comes_to_the_same(planned, plan.rollback.is_some())).then(|| match is_zone_alone {
                     true => StaleReason::ZoneChanged {
@@ -560,8 +572,7 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
                 })
             }
             (Some(planned), None) => planned.is_assigned().then(|| StaleReason::Gone { name: planned.name.clone() }),
-            (None, Some(row)) => {
-                let again = plan_device(&plan.release, &plan.strategy, row, &mut zones);
+            (None, Some(again)) => {
                 let name = again.name.clone();
                 again.is_assigned().then_some(StaleReason::Appeared { name, verdict: again.verdict })
             }
@@ -588,19 +599,16 @@ impl Plan {
     /// It names them, so that no other device can come to it; `None` when none of them gets the release.
     #[must_use]
     pub fn only_planned(&self, attempt: u32, rows: &[DeviceRow]) -> Option<Self> {
-        let matcher = Matcher::new(&self.targets);
-        let rows: BTreeMap<_, _> =
-            rows.iter().filter(|row| matcher.matches(*row)).map(|row| (row.local, row)).collect();
-        let mut zones = Zones::default();
-        let mut again = |planned: &PlannedDevice| {
-            let row = rows.get(&planned.local)?;
-            let again = plan_device(&self.release, &self.strategy, row, &mut zones);
+        let mut again = plan_again(self, rows);
+        let left = |planned: &PlannedDevice| {
+            let again = again.remove(&planned.local)?;
             // Its wave is the one that was planned.
             again
                 .comes_to_the_same(planned, self.rollback.is_some())
                 .then_some(PlannedDevice { place: planned.place, ..again })
         };
-        let devices: Vec<_> = self.devices.iter().filter_map(&mut again).collect();
+        let mut devices: Vec<_> = self.devices.iter().filter_map(left).collect();
+        drop_split_sites(self, &mut devices);
         let named = devices.iter().map(|device| device.local.to_string()).collect();
         let targets = Targets::Some(Chosen { devices: named, ..Chosen::default() });
         let id = self.id_of_what_is_left();

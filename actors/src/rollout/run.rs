@@ -12,11 +12,13 @@ use fleetd_sync_core::time::{Monotonic, Now};
 use super::deadline::Deadlines;
 use super::plan::Plan;
 use super::queue::Queue;
+use super::site::Sites;
 use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, RolloutHeader, RolloutPhase, Stage};
 use super::strategy::Place;
 use super::tally::Tally;
 use super::{Effect, Record, RolloutTurn};
 use crate::device::wanted::RolloutAssignment;
+use crate::report::Waits;
 use crate::window::Zone;
 
 /// Assignments that one turn sends: a batch that a commit bears, and an operator's abort does not wait behind.
@@ -51,6 +53,8 @@ pub(super) struct RolloutRun {
     pub(super) waves: Vec<Vec<LocalId>>,
     /// Who waits for a place at work.
     queue: Queue,
+    /// The sites whose devices switch together.
+    pub(super) sites: Sites,
     /// Devices to which something is to be sent.
     pub(super) unsent: BTreeSet<LocalId>,
     /// Devices that are to be asked how they stand: what they said may have been lost with the last load.
@@ -75,6 +79,7 @@ impl RolloutRun {
             tally: Tally::empty(&plan),
             waves: waves(&plan),
             queue: Queue::new(&plan),
+            sites: Sites::new(&plan),
             zones: plan.devices.iter().filter_map(|device| Some((device.local, device.zone.clone()?))).collect(),
             places,
             unsent: BTreeSet::new(),
@@ -185,6 +190,7 @@ impl RolloutRun {
         }
         turn.persist(Record::Device { device, progress: Box::new(progress.clone()) });
         self.put(device, progress.clone());
+        self.sites.touch(device);
         self.expect(now, device);
         turn.effect(Effect::DeviceChanged { device, progress, counts: self.tally.all });
     }
@@ -205,6 +211,10 @@ impl RolloutRun {
             DeviceStatus::Acknowledged | DeviceStatus::Installing(_)
                 if !self.is_timed(device) && !self.header.phase.is_stopped() =>
             {
+                Some(self.device_time(device, now.wall))
+            }
+            // Who is ready does not wait for its site for ever.
+            DeviceStatus::Waits(Waits::Site) if !self.is_timed(device) && !self.header.phase.is_stopped() => {
                 Some(self.device_time(device, now.wall))
             }
             // Who waits may be silent until its window opens, and may then take its time.
@@ -248,6 +258,10 @@ impl RolloutRun {
                 self.expect(now, device);
                 continue;
             }
+            if self.devices.get(&device).is_some_and(is_ready) {
+                self.close_site_of(now, device, turn);
+                continue;
+            }
             self.change(now, device, turn, |progress| match progress.status {
                 DeviceStatus::Pending | DeviceStatus::Assigned => {
                     progress.is_late = true;
@@ -266,6 +280,7 @@ impl RolloutRun {
     pub(super) fn arm(&mut self, now: Now) {
         if !self.is_armed {
             self.is_armed = true;
+            self.sites.touch_all();
             self.arm_stage(now);
             let devices: Vec<_> = self.devices.keys().copied().collect();
             devices.into_iter().for_each(|device| self.expect(now, device));
@@ -381,6 +396,11 @@ impl RolloutRun {
 /// Says whether a device was assigned, is to acknowledge that, and is not counted as offline.
 fn is_awaited(progress: &DeviceProgress) -> bool {
     progress.status.waits_for_device() && !progress.is_queued() && !progress.is_offline()
+}
+
+/// Says whether a device that can be reached is ready to switch, and waits for the others of its site.
+fn is_ready(progress: &DeviceProgress) -> bool {
+    progress.status == DeviceStatus::Waits(Waits::Site) && !progress.is_offline()
 }
 
 /// Takes back what a device that is away was assigned, where places at work are few: it gets one when it is back.

@@ -175,6 +175,8 @@ pub enum Skip {
     Superseded(RolloutId),
     /// The device is of the fleet no more.
     Gone,
+    /// Too few devices of its site were ready in time, so that none of them switched.
+    Site,
     /// The rollout was aborted before the device had switched to the release: it keeps what it ran.
     Aborted,
     /// The rollout was aborted while the device was at work. What became of that is still to come.
@@ -199,6 +201,7 @@ impl fmt::Display for Skip {
             Self::Removed => f.write_str("the workload was removed"),
             Self::Superseded(by) => write!(f, "{by} took its place"),
             Self::Gone => f.write_str("the device left the fleet"),
+            Self::Site => f.write_str("too few devices of its site were ready in time, so that none of them switched"),
             Self::Aborted => f.write_str("the rollout was aborted"),
             Self::AbortedAtWork => f.write_str("the rollout was aborted while it was at work; its end is awaited"),
         }
@@ -285,6 +288,12 @@ impl DeviceStatus {
         matches!(self, Self::Acknowledged | Self::Installing(_) | Self::Waits(_) | Self::Skipped(Skip::AbortedAtWork))
     }
 
+    /// Says whether it is ready, and waits for the other devices of its site.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        matches!(self, Self::Waits(Waits::Site))
+    }
+
     /// Says whether other workloads of the device have their turn before it.
     #[must_use]
     pub const fn is_in_queue(&self) -> bool {
@@ -350,6 +359,23 @@ impl Owed {
     pub const ALL: [Self; 5] = [Self::Nothing, Self::Assign, Self::Withdraw, Self::Hold, Self::Lift];
 }
 
+/// What was decided of a site whose devices switch together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SiteWord {
+    /// Nothing yet.
+    #[default]
+    Unsaid,
+    /// That it switches.
+    Switch,
+    /// That it does not.
+    Stay,
+}
+
+impl SiteWord {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Unsaid, Self::Switch, Self::Stay];
+}
+
 /// What a rollout knows of one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceProgress {
@@ -363,6 +389,8 @@ pub struct DeviceProgress {
     pub is_late: bool,
     /// A hold of this rollout stands on it, or is on its way there.
     pub is_held: bool,
+    /// What was decided of its site, where its devices switch together.
+    pub word: SiteWord,
     /// When its status last changed.
     pub changed_at: Wall,
 }
@@ -375,7 +403,7 @@ impl DeviceProgress {
             Verdict::Blocked { reason, .. } => (DeviceStatus::Skipped(Skip::Planned(reason.clone())), Owed::Nothing),
         };
         let offline_since = device.offline_since;
-        Self { status, owed, offline_since, is_late: false, is_held: false, changed_at: at }
+        Self { status, owed, offline_since, is_late: false, is_held: false, word: SiteWord::Unsaid, changed_at: at }
     }
 
     /// Says whether it waits for its turn: nothing was sent to it yet.
@@ -423,7 +451,7 @@ impl DeviceProgress {
     }
 }
 
-/// How many devices have come how far: each stands in one field, but for the last five, which count some again.
+/// How many devices have come how far: each stands in one field, but for the last six, which count some again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RolloutCounts {
     /// Not assigned yet.
@@ -454,6 +482,8 @@ pub struct RolloutCounts {
     pub queued: usize,
     /// Among waits: those that have other workloads of their device before them.
     pub in_queue: usize,
+    /// Among waits: those that are ready, and wait for the other devices of their site.
+    pub ready: usize,
     /// Those to which something is owed, or that are at work, wherever they stand.
     pub open: usize,
 }
@@ -469,6 +499,7 @@ impl RolloutCounts {
         }
         self.queued += usize::from(progress.is_queued() && !progress.is_offline());
         self.in_queue += usize::from(progress.status.is_in_queue());
+        self.ready += usize::from(progress.status.is_ready());
         if progress.is_open() {
             self.open += 1;
         }
@@ -484,6 +515,7 @@ impl RolloutCounts {
         }
         self.queued -= usize::from(progress.is_queued() && !progress.is_offline());
         self.in_queue -= usize::from(progress.status.is_in_queue());
+        self.ready -= usize::from(progress.status.is_ready());
         if progress.is_open() {
             self.open -= 1;
         }

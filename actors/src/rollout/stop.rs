@@ -61,6 +61,7 @@ impl RolloutRun {
         (header.phase, header.hold, header.ordered) = (RolloutPhase::Running, None, None);
         header.reason.clear();
         self.resume_stage(now);
+        self.sites.touch_all();
         turn.persist(Record::Rollout(Box::new(self.header.clone())));
         let devices: Vec<_> = self.plan.assigned().map(|device| device.local).collect();
         for device in devices {
@@ -142,6 +143,7 @@ impl RolloutRun {
                     Skip::Planned(_)
                     | Skip::Superseded(_)
                     | Skip::Gone
+                    | Skip::Site
                     | Skip::Removed
                     | Skip::Aborted
                     | Skip::AbortedAtWork,
@@ -191,7 +193,7 @@ fn call_back(progress: &mut DeviceProgress) {
         | DeviceStatus::Failed(Failure::Reported(_))
         | DeviceStatus::Unchanged
         | DeviceStatus::Skipped(
-            Skip::Planned(_) | Skip::Superseded(_) | Skip::Gone | Skip::Aborted | Skip::AbortedAtWork,
+            Skip::Planned(_) | Skip::Superseded(_) | Skip::Gone | Skip::Site | Skip::Aborted | Skip::AbortedAtWork,
         ) => return,
         // Nothing was ever sent to it.
         DeviceStatus::Pending if progress.is_queued() => {

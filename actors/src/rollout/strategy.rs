@@ -5,6 +5,7 @@
 //! sees who goes first. Within its wave a device's place is drawn from the ids of plan and device. That is a random
 //! sample of the fleet, and the same one for everybody who computes it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -113,7 +114,7 @@ impl fmt::Display for FailureBudget {
 }
 
 /// So many of a hundred, rounded up to whole devices.
-fn percent_of(percent: u32, all: usize) -> usize {
+pub(super) fn percent_of(percent: u32, all: usize) -> usize {
     let percent = usize::try_from(percent).unwrap_or(usize::MAX);
     all.saturating_mul(percent).div_ceil(100)
 }
@@ -141,6 +142,8 @@ pub struct Strategy {
     pub terms: Terms,
     /// How urgent it is.
     pub priority: Priority,
+    /// The devices of each site switch together, once so many of a hundred of them are ready; without it, each by itself.
+    pub site_quorum: Option<u32>,
 }
 
 impl Default for Strategy {
@@ -156,6 +159,7 @@ impl Default for Strategy {
             unavailable_per_site_max: None,
             terms: Terms::default(),
             priority: Priority::default(),
+            site_quorum: None,
         }
     }
 }
@@ -261,6 +265,15 @@ pub enum StrategyError {
     /// Nobody could ever begin.
     #[error("0 devices may be at work at the same time: none could ever begin")]
     NoneAtOnce,
+    /// A site would switch with nobody ready, or never.
+    #[error("{percent}% of a site cannot be ready; it is 1% to 100%")]
+    SiteQuorum {
+        /// The share.
+        percent: u32,
+    },
+    /// What keeps the devices of a site apart.
+    #[error("devices of a site that switch together cannot be bounded in how many are at work at the same time")]
+    SiteCapped,
     /// No device could ever end in time.
     #[error("a wave has no time at all: its deadline is 0")]
     NoTime,
@@ -321,6 +334,10 @@ impl Strategy {
             _ if sum > 100 => Err(StrategyError::PercentSum { percent: sum }),
             (Some(percent), ..) if percent > 100 => Err(StrategyError::Percent { percent }),
             (_, Some(0), _) | (.., Some(0)) => Err(StrategyError::NoneAtOnce),
+            _ if self.site_quorum.is_some() && self.is_capped() => Err(StrategyError::SiteCapped),
+            _ if self.site_quorum.is_some_and(|percent| !(1..=100).contains(&percent)) => {
+                Err(StrategyError::SiteQuorum { percent: self.site_quorum.unwrap_or_default() })
+            }
             _ if self.deadline.is_zero() => Err(StrategyError::NoTime),
             _ if self.deadline > SPAN_MAX || self.bake > SPAN_MAX => Err(StrategyError::Span),
             _ => Ok(self.terms.check()?),
@@ -333,8 +350,26 @@ impl Strategy {
         self.unavailable_max.is_some() || self.unavailable_per_site_max.is_some()
     }
 
+    /// What of a plan's devices goes into one wave: a site whose devices switch together, or one device.
+    fn units<'a>(&self, plan: PlanId, devices: &'a mut [PlannedDevice]) -> Vec<Vec<&'a mut PlannedDevice>> {
+        let mut assigned: Vec<_> = devices.iter_mut().filter(|device| device.verdict.is_assigned()).collect();
+        if self.site_quorum.is_none() {
+            return assigned.into_iter().map(|device| vec![device]).collect();
+        }
+        assigned.sort_by_cached_key(|device| draw(plan, device.local));
+        let (mut units, mut of_sites) = (Vec::new(), BTreeMap::<String, Vec<_>>::new());
+        for device in assigned {
+            match device.site.is_empty() {
+                true => units.push(vec![device]),
+                false => of_sites.entry(device.site.clone()).or_default().push(device),
+            }
+        }
+        units.extend(of_sites.into_values());
+        units
+    }
+
     /// Gives each device that a plan assigns its wave, and its place there: those that can be reached first, then as
-    /// drawn. A wave for which nobody is left is no wave.
+    /// drawn. A site whose devices switch together is in one wave. A wave for which nobody is left is no wave.
     pub(super) fn place(
         &self,
         plan: PlanId,
@@ -342,35 +377,50 @@ impl Strategy {
         is_canary: impl Fn(LocalId) -> bool,
     ) -> Result<(), StrategyError> {
         self.check()?;
-        let mut drawn: Vec<&mut PlannedDevice> =
-            devices.iter_mut().filter(|device| device.verdict.is_assigned()).collect();
-        drawn.sort_by_cached_key(|device| (device.offline_since.is_some(), draw(plan, device.local)));
-        let all = drawn.len();
+        let mut units = self.units(plan, devices);
+        let all = units.iter().map(Vec::len).sum();
         if all == 0 {
             return Ok(());
         }
+        units.sort_by_cached_key(|unit| {
+            let first = unit.iter().map(|device| draw(plan, device.local)).min();
+            (unit.iter().all(|device| device.offline_since.is_some()), first)
+        });
+        let is_canary = |unit: &Vec<&mut PlannedDevice>| unit.iter().any(|device| is_canary(device.local));
         let (canaries, mut rest): (Vec<_>, Vec<_>) =
-            drawn.into_iter().partition(|device| self.canary.is_some() && is_canary(device.local));
+            units.into_iter().partition(|unit| self.canary.is_some() && is_canary(unit));
         if let (Some(selector), true) = (&self.canary, canaries.is_empty()) {
             return Err(StrategyError::NoCanary { selector: Box::new(selector.clone()), devices: all });
         }
         let mut waves = vec![canaries];
         for size in &self.waves {
-            let left = rest.split_off(size.of(all, rest.len()));
+            let left = rest.split_off(units_of(size.of(all, rest.iter().map(Vec::len).sum()), &rest));
             waves.push(std::mem::replace(&mut rest, left));
         }
+        let rest: Vec<_> = rest.into_iter().flatten().collect();
         if !rest.is_empty() {
             let named = rest.iter().take(DEVICES_NAMED).map(|device| device.name.to_string()).collect();
             return Err(StrategyError::Uncovered { remaining: rest.len(), named });
         }
         waves.retain(|wave| !wave.is_empty());
         for (wave, devices) in (0..).zip(waves) {
-            for (order, device) in (0..).zip(devices) {
+            for (order, device) in (0..).zip(devices.into_iter().flatten()) {
                 device.place = Some(Place { wave, order });
             }
         }
         Ok(())
     }
+}
+
+/// How many of these units make up so many devices: a unit that is begun is taken whole.
+fn units_of(devices: usize, units: &[Vec<&mut PlannedDevice>]) -> usize {
+    let mut taken = 0;
+    let is_taken = |unit: &&Vec<&mut PlannedDevice>| {
+        let is_short = taken < devices;
+        taken += unit.len();
+        is_short
+    };
+    units.iter().take_while(is_taken).count()
 }
 
 /// What a device draws in a plan.

@@ -2,6 +2,7 @@
 
 mod orders;
 mod several;
+mod site;
 mod stops;
 mod waves;
 mod windows;

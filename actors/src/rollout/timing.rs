@@ -100,11 +100,6 @@ impl Plan {
 }
 
 impl RolloutRun {
-    /// The terms of a device.
-    pub(super) fn terms_of(&self, device: LocalId) -> DeviceTerms {
-        self.plan.terms_of(self.zones.get(&device))
-    }
-
     /// The time that a wave has which begins at `from`: its deadline, once the last of its devices' windows has opened.
     pub(super) fn wave_time(&self, wave: u32, from: Wall) -> Duration {
         // A window that does not open within a year is none that was planned with: the clock has jumped.

@@ -150,7 +150,10 @@ fn wait_for_windows(plan: &Plan, counts: &RolloutCounts, wave: u32, now: Wall, s
             "{queued} waiting for its turn on its device, where other workloads go first: fleetd device why"
         ));
     }
-    let waits = counts.waits - counts.in_queue;
+    if counts.ready > 0 {
+        said.push(format!("{} ready and waiting for the other devices of its site", are(counts.ready)));
+    }
+    let waits = counts.waits - counts.in_queue - counts.ready;
     if waits == 0 {
         return;
     }

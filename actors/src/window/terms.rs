@@ -133,7 +133,7 @@ impl Terms {
         };
         let (windows, blackouts) = (self.windows.clone(), self.blackouts.clone());
         let calendar = Calendar { zone, windows, blackouts };
-        DeviceTerms { calendar, veto_limit: self.veto_limit, priority: Priority::default() }
+        DeviceTerms { calendar, veto_limit: self.veto_limit, ..DeviceTerms::default() }
     }
 
     /// When the first device of a zone may switch.
@@ -155,11 +155,14 @@ pub struct DeviceTerms {
     pub veto_limit: Duration,
     /// How urgent it is among the workloads of the device.
     pub priority: Priority,
+    /// It waits for the word that its site switches.
+    pub is_together: bool,
 }
 
 impl Default for DeviceTerms {
     fn default() -> Self {
-        Self { calendar: Calendar::default(), veto_limit: VETO_LIMIT_DEFAULT, priority: Priority::default() }
+        let (calendar, priority) = (Calendar::default(), Priority::default());
+        Self { calendar, veto_limit: VETO_LIMIT_DEFAULT, priority, is_together: false }
     }
 }
 
@@ -168,6 +171,9 @@ impl fmt::Display for DeviceTerms {
         write!(f, "veto {}s", self.veto_limit.as_secs())?;
         if self.priority != Priority::default() {
             write!(f, "; priority {}", self.priority)?;
+        }
+        if self.is_together {
+            f.write_str("; site together")?;
         }
         let Calendar { zone, windows, blackouts } = &self.calendar;
         if !(windows.is_empty() && blackouts.is_empty()) {
@@ -216,6 +222,7 @@ impl FromStr for DeviceTerms {
                     terms.veto_limit = seconds.map(Duration::from_secs).ok_or_else(unknown)?;
                 }
                 "priority" => terms.priority = rest.parse().map_err(|_| unknown())?,
+                "site" if rest == "together" => terms.is_together = true,
                 "zone" => terms.calendar.zone = rest.parse()?,
                 "window" => terms.calendar.windows.push(rest.parse()?),
                 "blackout" => terms.calendar.blackouts.push(rest.parse()?),

@@ -25,6 +25,9 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 const LOCK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Time after which a workload asks again whether its turn has come.
 const TURN_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Time that a window must still be open for a device that waits for its site: as long as it takes to look again, and as
+/// long again for the word to come.
+const SITE_MARGIN: Duration = Duration::from_secs(120);
 /// Time by which the limit is used up in one step, before it passes: a device that restarts gains none.
 const VETO_STEP: Duration = Duration::from_mins(5);
 
@@ -223,8 +226,20 @@ impl Workload {
         if let Some(waiting) = judge_window(&terms.calendar, look.clock_floor.judge(now)) {
             return Some(waiting);
         }
-        let limit = terms.veto_limit;
-        let (waits, again) = match (&self.record.deferral, self.gate.deferred_until, look.is_locked) {
+        // Whoever says that it is ready has time to hear the word that its site switches.
+        let soon = Now { wall: now.wall + SITE_MARGIN, ..look.clock_floor.judge(now) };
+        if terms.is_together
+            && let Some(waiting) = judge_window(&terms.calendar, soon)
+        {
+            return Some(waiting);
+        }
+        let put_off = self.judge_veto(now, terms.veto_limit, look.is_locked);
+        put_off.or_else(|| terms.is_together.then_some((Waits::Site, LOOK_AGAIN_AFTER)))
+    }
+
+    /// Who puts the switch off, and when it is looked again.
+    fn judge_veto(&mut self, now: Now, limit: Duration, is_locked: bool) -> Option<(Waits, Duration)> {
+        let (waits, again) = match (&self.record.deferral, self.gate.deferred_until, is_locked) {
             (Some(Deferral { until, reason, .. }), Some(ends), _) if ends > now.monotonic => {
                 let waits = Waits::Deferred { until: *until, limit, reason: reason.clone() };
                 (waits, ends.since(now.monotonic).min(LOOK_AGAIN_AFTER))

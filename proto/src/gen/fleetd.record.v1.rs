@@ -2620,6 +2620,9 @@ pub struct AssignmentRecord {
     /// A hold of the rollout stands on it, or is on its way there.
     #[prost(bool, tag = "36")]
     pub is_held: bool,
+    /// What was decided of its site, where its devices switch together: `switch`, `stay` or nothing.
+    #[prost(string, tag = "37")]
+    pub site_word: ::prost::alloc::string::String,
 }
 impl ::prost::Name for AssignmentRecord {
     const NAME: &'static str = "AssignmentRecord";

@@ -48,6 +48,10 @@ pub struct Strategy {
     /// are no more urgent; on a device that is to switch several workloads, the most urgent goes first.
     #[prost(uint32, optional, tag = "41")]
     pub priority: ::core::option::Option<u32>,
+    /// The devices of each site switch together, once so many of a hundred of them are ready, or not at all where there are
+    /// fewer when the wave's time is over. 0 for each by itself.
+    #[prost(uint32, tag = "42")]
+    pub site_quorum_percent: u32,
 }
 impl ::prost::Name for Strategy {
     const NAME: &'static str = "Strategy";
@@ -793,6 +797,8 @@ pub enum BlockedReason {
     Unsigned = 120,
     /// The workload is pinned at another version.
     Pinned = 130,
+    /// Its site switches together, and too few of the others get the release.
+    Site = 140,
 }
 impl BlockedReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -812,6 +818,7 @@ impl BlockedReason {
             Self::Denied => "BLOCKED_REASON_DENIED",
             Self::Unsigned => "BLOCKED_REASON_UNSIGNED",
             Self::Pinned => "BLOCKED_REASON_PINNED",
+            Self::Site => "BLOCKED_REASON_SITE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -828,6 +835,7 @@ impl BlockedReason {
             "BLOCKED_REASON_DENIED" => Some(Self::Denied),
             "BLOCKED_REASON_UNSIGNED" => Some(Self::Unsigned),
             "BLOCKED_REASON_PINNED" => Some(Self::Pinned),
+            "BLOCKED_REASON_SITE" => Some(Self::Site),
             _ => None,
         }
     }

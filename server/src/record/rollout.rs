@@ -8,7 +8,8 @@ use fleetd_actors::report::{Fault, Phase, Waits};
 use fleetd_actors::rollout::Record;
 use fleetd_actors::rollout::plan::Plan;
 use fleetd_actors::rollout::status::{
-    DeviceProgress, DeviceStatus, Failure, Owed, RolloutHeader, RolloutPhase, Skip, Stage, StageTimer, WaveStanding,
+    DeviceProgress, DeviceStatus, Failure, Owed, RolloutHeader, RolloutPhase, SiteWord, Skip, Stage, StageTimer,
+    WaveStanding,
 };
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_proto::fleetd::rollout::v1::RolloutState;
@@ -238,6 +239,11 @@ pub(super) fn read_progress(record: &stored::AssignmentRecord) -> Result<(LocalI
         offline_since: record.offline_since.as_ref().map(wall),
         is_late: record.is_late,
         is_held: record.is_held,
+        word: match record.site_word.as_str() {
+            "switch" => SiteWord::Switch,
+            "stay" => SiteWord::Stay,
+            _ => SiteWord::Unsaid,
+        },
         changed_at: record.changed_at.as_ref().map(wall).unwrap_or_default(),
     };
     Ok((local, progress))
@@ -291,6 +297,12 @@ pub(super) fn encode_progress(
         offline_since: progress.offline_since.map(timestamp),
         is_late: progress.is_late,
         is_held: progress.is_held,
+        site_word: match progress.word {
+            SiteWord::Unsaid => "",
+            SiteWord::Switch => "switch",
+            SiteWord::Stay => "stay",
+        }
+        .to_owned(),
     }
 }
 
@@ -321,6 +333,7 @@ fn skip_words(skip: &Skip) -> (&'static str, String) {
         Skip::Removed => ("skipped-removed", String::new()),
         Skip::Superseded(by) => ("skipped-superseded", by.to_string()),
         Skip::Gone => ("skipped-gone", String::new()),
+        Skip::Site => ("skipped-site", String::new()),
         Skip::Aborted => ("skipped-aborted", String::new()),
         Skip::AbortedAtWork => ("skipped-aborted-at-work", String::new()),
     }
@@ -347,6 +360,7 @@ fn status(word: &str, detail: &str) -> Option<DeviceStatus> {
         "skipped-removed" => DeviceStatus::Skipped(Skip::Removed),
         "skipped-superseded" => DeviceStatus::Skipped(Skip::Superseded(detail.parse().ok()?)),
         "skipped-gone" => DeviceStatus::Skipped(Skip::Gone),
+        "skipped-site" => DeviceStatus::Skipped(Skip::Site),
         "skipped-aborted" => DeviceStatus::Skipped(Skip::Aborted),
         "skipped-aborted-at-work" => DeviceStatus::Skipped(Skip::AbortedAtWork),
         _ => return None,
@@ -460,6 +474,7 @@ mod tests {
             Skip::Removed,
             Skip::Superseded(rollout),
             Skip::Gone,
+            Skip::Site,
             Skip::Aborted,
             Skip::AbortedAtWork,
         ];
@@ -469,6 +484,7 @@ mod tests {
             DeviceStatus::Assigned,
             DeviceStatus::Acknowledged,
             DeviceStatus::Waits(Waits::Clock),
+            DeviceStatus::Waits(Waits::Site),
             DeviceStatus::Waits(Waits::Window { opens: Some(Wall(-5)) }),
             DeviceStatus::Waits(Waits::Deferred {
                 until: Wall(7),
@@ -484,13 +500,14 @@ mod tests {
             DeviceStatus::Unchanged,
         ];
         for status in plain.into_iter().chain(phases).chain(skips.into_iter().map(DeviceStatus::Skipped)) {
-            for owed in Owed::ALL {
+            for (owed, word) in Owed::ALL.into_iter().zip(SiteWord::ALL.into_iter().cycle()) {
                 let progress = DeviceProgress {
                     status: status.clone(),
                     owed,
                     offline_since: Some(Wall(5)),
                     is_late: true,
                     is_held: true,
+                    word,
                     changed_at: Wall(1_700_000_000_123),
                 };
                 let bytes = encode_progress(rollout, device, &progress).encode_to_vec();

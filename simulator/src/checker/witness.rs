@@ -90,6 +90,7 @@ impl Witness {
                 scene.marks.reach("a device fell silent in the middle of a rollout");
             }
             DeviceStatus::Skipped(Skip::Superseded(_)) => scene.marks.reach("a later rollout overtook a device"),
+            DeviceStatus::Skipped(Skip::Site) => scene.marks.reach("a site was given up"),
             DeviceStatus::Skipped(Skip::Held) => scene.marks.reach("a rollout left a held device out"),
             _ => {}
         }

@@ -192,12 +192,12 @@ impl Operator {
     }
 }
 
-/// A token for one device, which needs no approval.
-pub(super) fn token_wish() -> TokenWish {
+/// A token for one device of a site, which needs no approval.
+pub(super) const fn token_wish(site: String) -> TokenWish {
     TokenWish {
         note: String::new(),
         labels: BTreeMap::new(),
-        site: String::new(),
+        site,
         uses_max: 1,
         expires_at: None,
         needs_approval: Some(false),

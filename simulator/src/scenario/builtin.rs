@@ -2,7 +2,7 @@
 
 use super::Scenario;
 
-const BUILTIN: [(&str, &str); 20] = [
+const BUILTIN: [(&str, &str); 21] = [
     ("day", include_str!("../../scenarios/day.toml")),
     ("calm", include_str!("../../scenarios/calm.toml")),
     ("arm64-only", include_str!("../../scenarios/arm64-only.toml")),
@@ -19,6 +19,7 @@ const BUILTIN: [(&str, &str); 20] = [
     ("orders", include_str!("../../scenarios/orders.toml")),
     ("reconnect-storm", include_str!("../../scenarios/reconnect-storm.toml")),
     ("site-outage", include_str!("../../scenarios/site-outage.toml")),
+    ("sites", include_str!("../../scenarios/sites.toml")),
     ("small", include_str!("../../scenarios/small.toml")),
     ("torn-power", include_str!("../../scenarios/torn-power.toml")),
     ("waves", include_str!("../../scenarios/waves.toml")),

@@ -33,6 +33,9 @@ pub struct ActStrategy {
     /// How urgent it is, from 0 to 9.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
+    /// Devices of a site switch together, once so many of a hundred are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site_quorum: Option<u32>,
     /// Days on which none does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blackouts: Vec<String>,
@@ -70,6 +73,7 @@ impl ActStrategy {
                 Some(number) => Priority::new(number).ok_or_else(|| format!("{number} is no priority"))?,
                 None => Priority::default(),
             },
+            site_quorum: self.site_quorum,
             ..default
         };
         strategy.check().map_err(|error| error.to_string())?;

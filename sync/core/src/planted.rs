@@ -57,11 +57,13 @@ pub enum Bug {
     StopForgotten,
     /// A plan is started that does not fit its fleet any more.
     StalePlanStarted,
+    /// A site switches as soon as one of its devices is ready.
+    SiteSplit,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::RecordDropped,
         Self::EffectBeforeRecord,
         Self::AckBeforeAppend,
@@ -87,6 +89,7 @@ impl Bug {
         Self::DeniedOffered,
         Self::StopForgotten,
         Self::StalePlanStarted,
+        Self::SiteSplit,
     ];
 
     /// What it is called.
@@ -118,6 +121,7 @@ impl Bug {
             Self::DeniedOffered => "denied_offered",
             Self::StopForgotten => "stop_forgotten",
             Self::StalePlanStarted => "stale_plan_started",
+            Self::SiteSplit => "site_split",
         }
     }
 }

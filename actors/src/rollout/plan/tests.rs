@@ -425,6 +425,7 @@ fn strategies() -> impl Strategy<Value = PlanStrategy> {
                 unavailable_max,
                 unavailable_per_site_max,
                 priority: Priority::new(u32::try_from(bake % 10).unwrap()).unwrap(),
+                site_quorum: unavailable_max.or(unavailable_per_site_max).is_none().then_some(1 + count.unwrap_or(99)),
                 terms: terms(bake % 3, deadline % 100_000),
             }
         },

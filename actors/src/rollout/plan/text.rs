@@ -160,6 +160,7 @@ fn strategy_lines(strategy: &Strategy) -> String {
         number(strategy.unavailable_per_site_max),
     ) + &terms_lines(&strategy.terms)
         + &priority_line(strategy.priority)
+        + &strategy.site_quorum.map(|percent| format!("site-quorum {percent}\n")).unwrap_or_default()
 }
 
 /// How urgent it is; nothing where that was not said, so that plans of before are written alike.
@@ -302,6 +303,7 @@ impl<'a> Lines<'a> {
                 Some(text) => self.parse(text, "a priority")?,
                 None => Priority::default(),
             },
+            site_quorum: self.take("site-quorum").map(|text| self.parse(text, "a share")).transpose()?,
         };
         let line = self.lines.get(self.next).copied().unwrap_or("the end");
         strategy.check().map_err(|_| self.unreadable("waves that make sense", line))?;

@@ -350,3 +350,17 @@ fn whoever_asks_why_is_told_what_it_waits_for_and_what_to_do() {
     "#]]
     .assert_eq(&[rolling, baking, waiting, halted, aborted].join("\n"));
 }
+
+#[test]
+fn one_that_was_late_and_speaks_is_there_and_has_all_the_time_of_its_wave() {
+    let mut bench = Bench::in_waves(&[2], RolloutStrategy::default());
+    bench.confirm();
+    bench.report(1, Phase::Download);
+    bench.advance(ACKNOWLEDGE_WITHIN);
+    assert_eq!(bench.machine.counts().offline, 1);
+    bench.input(Input::DeviceAcknowledged { device: local(2), assigned: Some((rollout(), 1)) });
+    bench.report(2, Phase::Download);
+    bench.advance(SILENT_AFTER);
+    let downloads = DeviceStatus::Installing(Phase::Download);
+    assert_eq!([1, 2].map(|index| bench.status(index)), [downloads.clone(), downloads], "it is not silent");
+}

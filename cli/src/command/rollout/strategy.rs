@@ -51,6 +51,11 @@ pub struct StrategyArgs {
     /// [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=9))]
     pub priority: Option<u32>,
+    /// Have the devices of each site switch together, once so many of them are ready, or not at all where there are fewer
+    /// when the wave's time is over [share without one: 100%]
+    #[arg(long, value_name = "P%", num_args = 0..=1, require_equals = true, default_missing_value = "100%",
+        value_parser = quorum, conflicts_with_all = ["max_unavailable", "max_unavailable_per_site"])]
+    pub site_atomic: Option<u32>,
     /// Have somebody approve each wave but the first
     #[arg(long)]
     pub approve_waves: bool,
@@ -91,6 +96,14 @@ fn wave(text: &str) -> Result<api::WaveSize, String> {
     Ok(api::WaveSize { size: Some(size) })
 }
 
+/// Reads how many of a hundred devices of a site have to be ready.
+fn quorum(text: &str) -> Result<u32, String> {
+    let percent = text.strip_suffix('%').and_then(|percent| percent.parse().ok());
+    percent
+        .filter(|percent| (1..=100).contains(percent))
+        .ok_or_else(|| format!("{text:?} is no share of a site from 1% to 100%"))
+}
+
 impl From<StrategyArgs> for api::Strategy {
     fn from(asked: StrategyArgs) -> Self {
         let span = |span: Option<Duration>| span.and_then(|span| prost_types::Duration::try_from(span).ok());
@@ -117,6 +130,7 @@ impl From<StrategyArgs> for api::Strategy {
             blackouts: asked.blackouts,
             veto_limit: span(asked.veto_limit),
             priority: asked.priority,
+            site_quorum_percent: asked.site_atomic.unwrap_or(0),
         }
     }
 }

@@ -208,6 +208,10 @@ pub(super) fn limits(strategy: &Strategy) -> String {
     if strategy.unavailable_per_site_max > 0 {
         parts.push(format!("at most {} of a site at once", strategy.unavailable_per_site_max));
     }
+    if strategy.site_quorum_percent > 0 {
+        let share = strategy.site_quorum_percent;
+        parts.push(format!("each site switches together, once {share}% of it are ready, or not at all"));
+    }
     if strategy.priority != Some(PRIORITY_DEFAULT) {
         parts.extend(strategy.priority.map(|priority| format!("priority {priority}")));
     }

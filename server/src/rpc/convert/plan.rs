@@ -158,5 +158,6 @@ const fn blocked(by: Blocked) -> BlockedReason {
         Blocked::Denied => BlockedReason::Denied,
         Blocked::Unsigned => BlockedReason::Unsigned,
         Blocked::Pinned => BlockedReason::Pinned,
+        Blocked::Site => BlockedReason::Site,
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn read(strategy: Option<&rollout::Strategy>) -> Result<Strategy, Cal
         unavailable_per_site_max: limit(asked.unavailable_per_site_max),
         terms: terms(asked)?,
         priority: priority(asked.priority)?,
+        site_quorum: limit(asked.site_quorum_percent),
     })
 }
 
@@ -95,5 +96,6 @@ pub(crate) fn show(strategy: &Strategy) -> rollout::Strategy {
         blackouts: strategy.terms.blackouts.iter().map(ToString::to_string).collect(),
         veto_limit: prost_types::Duration::try_from(strategy.terms.veto_limit).ok(),
         priority: Some(strategy.priority.number().into()),
+        site_quorum_percent: strategy.site_quorum.unwrap_or(0),
     }
 }
