@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use fleetd_chaos_tests::cluster::{Cluster, is_online, runs, with_cluster};
+use fleetd_chaos_tests::cluster::{Cluster, is_online, runs, with_cluster, workload};
 use serde_json::Value;
 
 use crate::material::COUNTING;
@@ -39,7 +39,8 @@ fn a_site_waits_for_the_one_that_says_not_now_and_switches_together_or_not_at_al
         cluster.kill_server()?;
         cluster.start_server()?;
         for number in 0..2 {
-            cluster.until_device(number, "it to run what it ran", |device| runs(device, "1.0.0"))?;
+            let device = cluster.until_device(number, "it to be back", is_online)?;
+            ensure!(workload(&device)["actualRelease"] == "1.0.0", "it has switched by itself: {device:#}");
         }
         fs::remove_file(&lock)?;
         cluster.until_rollout(&second, "both to switch", |show| healthy(show) == 2)?;
