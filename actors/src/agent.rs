@@ -445,10 +445,11 @@ fn assignment_of(workload: &WorkloadName, resolved: &Resolved) -> Assignment {
     let held = resolved.holds(workload);
     let Some(desired) = resolved.workloads.get(workload) else { return Assignment { held, ..Assignment::default() } };
     let (target, terms, remove) = match &desired.assignment {
-        Some(resolve::Assignment::Install { version, manifest, rollout, attempt, terms }) => {
+        Some(resolve::Assignment::Install { version, manifest, configuration, rollout, attempt, terms }) => {
             let target = Target {
                 version: version.clone(),
                 manifest: *manifest,
+                configuration: configuration.clone(),
                 rollout: *rollout,
                 attempt: u32::try_from(*attempt).unwrap_or(u32::MAX),
             };

@@ -435,7 +435,9 @@ impl Device {
         }
         wanted::assign(&mut record.wanted, assignment);
         if record.wanted != before {
-            let message = format!("should have {workload}@{} (attempt {})", assignment.version, assignment.attempt);
+            let with = assignment.configuration.as_ref().map(|configuration| format!(" with {}", configuration.name()));
+            let (version, with) = (&assignment.version, with.unwrap_or_default());
+            let message = format!("should have {workload}@{version}{with} (attempt {})", assignment.attempt);
             record.note(now.wall, "assigned", Some(&workload), message, &rollout.to_string());
             self.persist_record(turn);
             self.mint(now, turn);
@@ -630,7 +632,7 @@ impl Device {
 
 /// Says what a report means, in a word and in a sentence.
 fn describe(workload: &WorkloadName, report: &WorkloadReport) -> (&'static str, String) {
-    let release = report.release.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    let release = report.installed();
     let cause = report.error.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     let Some(phase) = report.phase else { return ("unassigned", format!("{workload} has {release}")) };
     let sentence = match phase {

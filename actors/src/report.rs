@@ -3,7 +3,8 @@
 //! | path | value | meaning |
 //! |---|---|---|
 //! | `workload/NAME/release` | text | the version that is installed and current |
-//! | `workload/NAME/digest` | 32 bytes | the digest of the signed manifest that the phase is about |
+//! | `workload/NAME/config` | text | the configuration that is current with it: its name, and the digest of its bytes |
+//! | `workload/NAME/digest` | 32 bytes | what the phase is about: the digest of the signed manifest, or of it and its configuration (see [`pair_digest`](fleetd_sync_core::configuration::pair_digest)) |
 //! | `workload/NAME/phase` | text | a [`Phase`]'s word |
 //! | `workload/NAME/rollout` | 10 bytes | the rollout that the phase belongs to |
 //! | `workload/NAME/attempt` | integer | the try that the phase belongs to |
@@ -25,6 +26,7 @@ mod waits;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use fleetd_sync_core::configuration::ConfigurationId;
 use fleetd_sync_core::envelope::{Op, Path, Value};
 use fleetd_sync_core::id::{ArtifactDigest, EnvelopeHash, RolloutId};
 use fleetd_sync_core::limit;
@@ -134,6 +136,8 @@ pub enum FaultKind {
     NoSpace,
     /// The manifest is not the one that was assigned, or is none.
     Manifest,
+    /// The configuration fills names that the manifest does not leave open.
+    Config,
     /// The signature does not count.
     Signature,
     /// The key that signed it admits no new release any more.
@@ -161,11 +165,12 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    const KNOWN: [Self; 15] = [
+    const KNOWN: [Self; 16] = [
         Self::Held,
         Self::Conflict,
         Self::NoSpace,
         Self::Manifest,
+        Self::Config,
         Self::Signature,
         Self::Retired,
         Self::Compromised,
@@ -187,6 +192,7 @@ impl FaultKind {
             Self::Conflict => "conflict",
             Self::NoSpace => "no_space",
             Self::Manifest => "manifest",
+            Self::Config => "config",
             Self::Signature => "signature",
             Self::Retired => "retired",
             Self::Compromised => "compromised",
@@ -283,13 +289,15 @@ impl fmt::Display for Exit {
 pub struct WorkloadReport {
     /// The version that is installed and current.
     pub release: Option<Version>,
-    /// How far the device has come with the release that `digest` names; `None` when nothing was ever assigned.
+    /// The configuration that is current with it, if one is.
+    pub configuration: Option<ConfigurationId>,
+    /// How far the device has come with what `digest` names; `None` when nothing was ever assigned.
     pub phase: Option<Phase>,
     /// The rollout that the phase belongs to.
     pub rollout: Option<RolloutId>,
     /// The try that the phase belongs to.
     pub attempt: u32,
-    /// The digest of the signed manifest that the phase is about.
+    /// What the phase is about: the digest of a signed manifest, or of it and its configuration (see [`pair_digest`](fleetd_sync_core::configuration::pair_digest)).
     pub digest: Option<ArtifactDigest>,
     /// The head of the desired lane that the device acted on.
     pub desired: Option<EnvelopeHash>,
@@ -316,9 +324,19 @@ impl WorkloadReport {
         self.rollout == Some(rollout) && self.attempt == attempt && self.digest == Some(digest)
     }
 
+    /// What is installed and current, for people: `1.8.0`, `1.8.0 with roast-2`, or `nothing`.
+    #[must_use]
+    pub fn installed(&self) -> String {
+        match (&self.release, &self.configuration) {
+            (None, _) => "nothing".to_owned(),
+            (Some(release), None) => release.to_string(),
+            (Some(release), Some(configuration)) => format!("{release} with {}", configuration.name),
+        }
+    }
+
     /// What it says, each field under its name in the document; `None` for a field that says nothing.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, Option<Value>); 13] {
+    pub fn fields(&self) -> [(&'static str, Option<Value>); 14] {
         let text = |text: &dyn fmt::Display| Value::Text(text.to_string());
         let count = |count: u32| (count > 0).then_some(Value::Integer(i64::from(count)));
         [
@@ -335,6 +353,7 @@ impl WorkloadReport {
             ("exit", self.exit.map(|exit| text(&exit))),
             ("local", self.stopped_locally.then(|| Value::Text(STOPPED.to_owned()))),
             ("waits", self.waits.as_ref().map(|waits| text(waits))),
+            ("config", self.configuration.as_ref().map(|configuration| text(configuration))),
         ]
     }
 
@@ -353,6 +372,7 @@ impl WorkloadReport {
             ("previous", Value::Text(text)) => self.previous = text.parse().ok(),
             ("exit", Value::Text(text)) => self.exit = Exit::from_text(text),
             ("local", Value::Text(word)) => self.stopped_locally = word == STOPPED,
+            ("config", Value::Text(text)) => self.configuration = ConfigurationId::from_text(text),
             ("waits", Value::Text(text)) => self.waits = Waits::from_text(text),
             _ => {}
         }
@@ -458,12 +478,19 @@ mod tests {
         ]);
         let first = (version(), phase, rollout, 0..3_u32, digest, desired);
         let waits = proptest::option::of(waits::any_waits());
-        (first, (run, error, 0..3_u32, version(), exit, any::<bool>(), waits)).prop_map(|(first, second)| {
+        let configuration = ("[a-z]{1,4}-[0-9]", any::<[u8; 32]>()).prop_map(|(name, digest)| ConfigurationId {
+            name: name.parse().unwrap(),
+            digest: ArtifactDigest::from_bytes(digest),
+        });
+        let last = (waits, proptest::option::of(configuration));
+        (first, (run, error, 0..3_u32, version(), exit, any::<bool>()), last).prop_map(|(first, second, last)| {
             let (release, phase, rollout, attempt, digest, desired) = first;
-            let (run, error, restarts, previous, exit, stopped_locally, waits) = second;
+            let (run, error, restarts, previous, exit, stopped_locally) = second;
+            let (waits, configuration) = last;
             let error = error.filter(|error: &Fault| !error.detail.is_empty() || !error.kind.as_str().is_empty());
             WorkloadReport {
                 release,
+                configuration,
                 phase,
                 rollout,
                 attempt,

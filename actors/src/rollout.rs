@@ -645,7 +645,7 @@ impl Rollout {
     fn on_reported(&mut self, now: Now, device: LocalId, report: &WorkloadReport, turn: &mut RolloutTurn) {
         let Some(run) = &mut self.run else { return };
         // An old "healthy" never counts for a new try, and another rollout's never for this one.
-        if !report.is_about(self.id, run.plan.attempt, run.plan.release.manifest) {
+        if !report.is_about(self.id, run.plan.attempt, run.plan.release.digest()) {
             // One that was at work and now speaks of something else has taken back what the abort found half done.
             let is_other = report.rollout != Some(self.id);
             return run.change(now, device, turn, |progress| {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::configuration::ConfigurationId;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, RolloutId};
 use fleetd_sync_core::name::{DeviceName, GroupName, LabelKey, LabelValue, Platform, Version, WorkloadName};
 use fleetd_sync_core::time::Wall;
@@ -190,8 +191,10 @@ fn both(selector: Option<&Selector>, condition: Option<&Condition>) -> String {
 pub struct PresentRelease {
     /// Its version.
     pub version: Version,
-    /// The digest of its signed manifest.
+    /// What it is compared by: the digest of its signed manifest, or of it and its configuration.
     pub manifest: ArtifactDigest,
+    /// The configuration that it has, if it has one.
+    pub configuration: Option<ConfigurationId>,
     /// Whether it has proven itself there.
     pub healthy: bool,
 }

@@ -452,6 +452,10 @@ impl Workload {
         let record = &self.record;
         let mut report = WorkloadReport {
             release: record.current.as_ref().map(|current| current.manifest.version.clone()),
+            configuration: record
+                .current
+                .as_ref()
+                .and_then(|current| current.configuration.as_ref().map(|configuration| configuration.id())),
             desired: self.assignment.as_ref().and_then(|assignment| assignment.desired_head),
             run: self.run_state(),
             restarts: record.restarts,
@@ -467,7 +471,7 @@ impl Workload {
         if let Some(target) = target {
             report.rollout = target.rollout;
             report.attempt = target.attempt;
-            report.digest = Some(target.manifest);
+            report.digest = Some(target.digest());
         }
         if let Some((phase, failed)) = self.withdrawn_failure() {
             report.phase = Some(phase);
@@ -519,7 +523,7 @@ impl Workload {
                 let phase = if installed.is_some() { Phase::Restored } else { Phase::Failed };
                 return (Some(phase), Some(target.clone()), Some(failed.fault.clone()));
             }
-            let is_another = installed.as_ref().is_none_or(|installed| installed.manifest != target.manifest);
+            let is_another = installed.as_ref().is_none_or(|installed| installed.digest() != target.digest());
             if is_another && assignment.is_blocked() {
                 let kind = if assignment.held { FaultKind::Held } else { FaultKind::Conflict };
                 return (Some(Phase::Pending), Some(target.clone()), Some(Fault::new(kind, "")));
@@ -538,7 +542,7 @@ impl Workload {
     /// The failure that forbids to try `target`, if there is one.
     fn failure_of(&self, target: &Target) -> Option<&Failed> {
         let failed = self.record.failed.as_ref()?;
-        (failed.manifest == target.manifest && target.attempt <= failed.attempt).then_some(failed)
+        (failed.manifest == target.digest() && target.attempt <= failed.attempt).then_some(failed)
     }
 
     fn assert_invariants(&self) {

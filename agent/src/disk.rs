@@ -42,6 +42,8 @@ pub enum FileMode {
     Private,
     /// Everybody may read and execute it (0755).
     Executable,
+    /// Everybody may read it (0444).
+    Readable,
 }
 
 /// The file operations of one device, each done when it returns but none durable until its file and its directory are synced.

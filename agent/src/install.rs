@@ -5,6 +5,7 @@
 //!     current  -> releases/1.8.0-4f2k9x0c      switched by rename, never edited
 //!     previous -> releases/1.7.2-9h1d0s3m
 //!     releases/1.8.0-4f2k9x0c/{artifact, manifest, verdict}
+//!     releases/1.8.0-4f2k9x0c+7m3t0q1z/{artifact, manifest, config, file-MENU, verdict}    with a configuration
 //!     data/                                    the workload's own, kept from release to release
 //! ```
 //! A folder alone is enough to boot its workload: the manifest says how to run the artifact, and the verdict says
@@ -14,8 +15,11 @@
 mod folder;
 pub mod memory;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use fleetd_sync_core::configuration::Configuration;
 use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::name::{Version, WorkloadName};
 
@@ -32,15 +36,20 @@ pub struct Slot {
     pub version: Version,
     /// The artifact of this device's platform.
     pub artifact: ArtifactDigest,
+    /// The digest of the configuration that lies with it, if one does.
+    pub configuration: Option<ArtifactDigest>,
 }
 
 impl Slot {
     /// The folder's name: the version, and the first 8 digits of the digest so that two builds of one version
-    /// have two folders.
+    /// have two folders; likewise for two configurations of one build.
     #[must_use]
     pub fn folder_name(&self) -> String {
-        let digest: String = self.artifact.to_string().chars().skip(ArtifactDigest::PREFIX.len()).take(8).collect();
-        format!("{}-{digest}", self.version)
+        let digits = |digest: ArtifactDigest| -> String {
+            digest.to_string().chars().skip(ArtifactDigest::PREFIX.len()).take(8).collect()
+        };
+        let configuration = self.configuration.map(|digest| format!("+{}", digits(digest))).unwrap_or_default();
+        format!("{}-{}{configuration}", self.version, digits(self.artifact))
     }
 }
 
@@ -55,6 +64,10 @@ pub struct Staging {
     pub artifact_file: PathBuf,
     /// The signed manifest, byte for byte.
     pub manifest: Vec<u8>,
+    /// What goes with the release: the one whose digest the slot has.
+    pub configuration: Option<Arc<Configuration>>,
+    /// The contents of its files, already verified against their digests.
+    pub files: BTreeMap<ArtifactDigest, PathBuf>,
     /// What Verify decided and why, in the caller's own encoding.
     pub verdict: Vec<u8>,
 }
@@ -68,6 +81,10 @@ pub struct StagedRelease {
     pub program: PathBuf,
     /// The signed manifest, byte for byte.
     pub manifest: Vec<u8>,
+    /// What goes with the release.
+    pub configuration: Option<Arc<Configuration>>,
+    /// Its files, by the names of the variables that say where they lie.
+    pub files: BTreeMap<String, PathBuf>,
     /// What Verify decided.
     pub verdict: Vec<u8>,
 }

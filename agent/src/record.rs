@@ -7,6 +7,7 @@ mod log_spool;
 mod workload;
 
 use fleetd_actors::workload::LoadReleaseError;
+use fleetd_sync_core::configuration::ReadConfigurationError;
 use fleetd_sync_core::name::ParseNameError;
 
 pub use agent::{
@@ -49,6 +50,14 @@ pub enum DecodeRecordError {
         field: &'static str,
         /// Why not.
         source: ParseNameError,
+    },
+    /// A configuration cannot be taken up again.
+    #[error("{field} has no configuration")]
+    Configuration {
+        /// Which field.
+        field: &'static str,
+        /// Why not.
+        source: ReadConfigurationError,
     },
     /// A release cannot be taken up again.
     #[error("{field} is no release")]

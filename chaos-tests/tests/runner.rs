@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod bad_input;
 mod clone;
+mod config;
 mod demo;
 mod device;
 mod doctor;

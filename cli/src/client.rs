@@ -20,7 +20,8 @@ use std::time::Duration;
 /// The API's messages, which the client takes and gives.
 pub use fleetd_proto::fleetd as api;
 use fleetd_proto::fleetd::{
-    access, artifact, audit, backup, device, enrolment, group, log, registration, release, rollout, support, trust,
+    access, artifact, audit, backup, configuration, device, enrolment, group, log, registration, release, rollout,
+    support, trust,
 };
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{FleetId, RequestId};
@@ -236,6 +237,11 @@ calls! {
         get_release(release::v1::GetReleaseRequest) -> release::v1::GetReleaseResponse;
         deny_release(release::v1::DenyReleaseRequest) -> release::v1::DenyReleaseResponse;
         allow_release(release::v1::AllowReleaseRequest) -> release::v1::AllowReleaseResponse;
+    }
+    configuration::v1::configuration_service_client::ConfigurationServiceClient {
+        create_configuration(configuration::v1::CreateConfigurationRequest) -> configuration::v1::CreateConfigurationResponse;
+        list_configurations(configuration::v1::ListConfigurationsRequest) -> configuration::v1::ListConfigurationsResponse;
+        get_configuration(configuration::v1::GetConfigurationRequest) -> configuration::v1::GetConfigurationResponse;
     }
     rollout::v1::rollout_service_client::RolloutServiceClient {
         plan_rollout(rollout::v1::PlanRolloutRequest) -> rollout::v1::PlanRolloutResponse;

@@ -7,6 +7,7 @@ pub mod access;
 pub mod audit;
 pub mod backup;
 pub mod completion;
+pub mod config;
 pub mod context;
 pub mod demo;
 pub mod device;
@@ -110,6 +111,9 @@ pub enum Command {
     /// Signed versions of workloads
     #[command(subcommand)]
     Release(release::Release),
+    /// What fills the names that releases leave open
+    #[command(subcommand)]
+    Config(config::Config),
     /// Bringing releases to devices
     #[command(subcommand)]
     Rollout(rollout::Rollout),
@@ -217,6 +221,7 @@ async fn dispatch(command: Command, session: &Session<'_>) -> Result<(), Command
         Command::Key(command) => command.run(session),
         Command::Trust(command) => command.run(session).await,
         Command::Release(command) => command.run(session).await,
+        Command::Config(command) => command.run(session).await,
         Command::Rollout(command) => command.run(session).await,
         Command::Logs(command) => command.run(session).await,
         Command::Doctor(command) => command.run(session).await,

@@ -65,6 +65,14 @@ pub mod fleetd {
         }
     }
 
+    /// What fills the names that manifests leave open.
+    pub mod configuration {
+        /// Version 1.
+        pub mod v1 {
+            generated!("fleetd.configuration.v1.rs");
+        }
+    }
+
     /// The devices of the fleet.
     pub mod device {
         /// Version 1.

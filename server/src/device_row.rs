@@ -20,7 +20,9 @@ pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connect
     let fact = |name: &str| record.facts.get(name);
     let releases = record.reports.iter().filter_map(|(name, report)| {
         let (version, manifest) = (report.release.clone()?, report.digest?);
-        Some((name.clone(), PresentRelease { version, manifest, healthy: report.phase == Some(Phase::Healthy) }))
+        let configuration = report.configuration.clone();
+        let healthy = report.phase == Some(Phase::Healthy);
+        Some((name.clone(), PresentRelease { version, manifest, configuration, healthy }))
     });
     let conflicts = record
         .reports

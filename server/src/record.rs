@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audit;
 pub mod backup;
+pub mod configuration;
 pub mod device;
 pub mod group;
 pub mod log;

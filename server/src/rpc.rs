@@ -12,6 +12,7 @@ pub mod backend;
 pub mod backup;
 mod call_error;
 mod catalog;
+pub mod configuration;
 mod convert;
 pub mod device;
 mod device_index;
@@ -39,6 +40,7 @@ use fleetd_proto::fleetd::access::v1::access_service_server::AccessServiceServer
 use fleetd_proto::fleetd::artifact::v1::artifact_service_server::ArtifactServiceServer;
 use fleetd_proto::fleetd::audit::v1::audit_service_server::AuditServiceServer;
 use fleetd_proto::fleetd::backup::v1::backup_service_server::BackupServiceServer;
+use fleetd_proto::fleetd::configuration::v1::configuration_service_server::ConfigurationServiceServer;
 use fleetd_proto::fleetd::device::v1::device_service_server::DeviceServiceServer;
 use fleetd_proto::fleetd::enrolment::v1::enrolment_service_server::EnrolmentServiceServer;
 use fleetd_proto::fleetd::group::v1::group_service_server::GroupServiceServer;
@@ -82,6 +84,7 @@ pub fn routes(backend: &Arc<Backend>) -> Routes {
         .add_service(packed!(devices.max_encoding_message_size(ANSWER_BYTES_MAX)))
         .add_service(packed!(ArtifactServiceServer::new(artifact::Artifacts::new(backend()))))
         .add_service(packed!(ReleaseServiceServer::new(release::Releases::new(backend()))))
+        .add_service(packed!(ConfigurationServiceServer::new(configuration::Configurations::new(backend()))))
         .add_service(packed!(
             rollouts
                 .max_decoding_message_size(limit::PLAN_DOCUMENT_BYTES_MAX)

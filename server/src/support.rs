@@ -106,6 +106,7 @@ pub fn of_store(store: &dyn StateStore, connected: Option<usize>) -> Result<Vec<
         ("devices", Space::Device),
         ("pendingDevices", Space::PendingDevice),
         ("releases", Space::Release),
+        ("configurations", Space::Configuration),
         ("plans", Space::Plan),
         ("rollouts", Space::Rollout),
         ("groups", Space::Group),

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod configuration;
 mod device;
 mod enrolment;
 pub(crate) mod field;

@@ -213,9 +213,12 @@ impl From<Refused> for Blocked {
 pub struct CopiedRelease {
     /// Its version.
     pub version: String,
-    /// The digest of its signed manifest, if the server has it.
+    /// The digest of its signed manifest, or of it and its configuration, if the server has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    /// The name and the digest of its configuration, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
     /// Whether it has proven itself there.
     pub healthy: bool,
 }

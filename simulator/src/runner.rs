@@ -19,6 +19,13 @@ use crate::fuse::Fuse;
 use crate::observation::{Observation, Tap};
 use crate::world::World;
 
+/// The environment variable that a configuration of the world fills.
+pub(crate) const ROAST: &str = "ROAST";
+/// The value of it with which no program is well.
+const BURNT: &str = "burnt";
+/// When a program crashes that got it, after its start.
+const BURNT_AFTER: Duration = Duration::from_secs(2);
+
 /// Time from a start until the program has been executed.
 const START_DELAY: Duration = Duration::from_millis(20);
 
@@ -223,6 +230,12 @@ impl Runner for NodeRunner {
         }
         let mut state = self.lock();
         let scripted = state.behaviours.get(&spec.artifact).copied().unwrap_or_default();
+        let is_burnt = spec.environment.iter().any(|(name, value)| name == ROAST && value == BURNT);
+        let scripted = if is_burnt {
+            Behaviour { crashes_after: Some(BURNT_AFTER), is_sick: true, ..Behaviour::default() }
+        } else {
+            scripted
+        };
         let (number, behaviour) = (state.next, if state.lies { Behaviour::default() } else { scripted });
         state.next += 1;
         let is_running = state.runs.get(&spec.workload).is_some_and(|run| run.ended.is_none());

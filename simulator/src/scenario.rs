@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetd_actors::window::Zone;
-use fleetd_sync_core::name::{Platform, Version};
+use fleetd_sync_core::name::{ConfigurationName, Platform, Version};
 use fleetd_sync_core::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,10 @@ pub struct Act {
     pub at: Duration,
     /// Pushes this version of `coffee`, and rolls it out to every device.
     pub roll_out: String,
+    /// Pushes this configuration too, and rolls it out with the version. A program is sick with one that is called
+    /// `burnt`, whatever it does otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// How long before its start it is planned. A start is refused when the fleet has changed since; then it is planned
     /// anew. It is planned when it is started, when left out.
     #[serde(with = "crate::span::maybe", default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +125,17 @@ pub struct Act {
     /// In which waves it goes, and when it stops itself; all devices at once, when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<ActStrategy>,
+}
+
+impl Act {
+    /// What it brings: the version, and the configuration that goes with it.
+    #[must_use]
+    pub fn brings(&self) -> String {
+        match &self.config {
+            Some(name) => format!("{} with {name}", self.roll_out),
+            None => self.roll_out.clone(),
+        }
+    }
 }
 
 /// A platform in a scenario file, by its name.
@@ -323,6 +338,9 @@ impl Scenario {
                     Some(refused("planned_ahead", "is longer than there is time before its start"))
                 }
                 () if act.roll_out.parse::<Version>().is_err() => Some(refused("roll_out", "is no version")),
+                () if act.config.as_ref().is_some_and(|name| name.parse::<ConfigurationName>().is_err()) => {
+                    Some(refused("config", "is no name of a configuration"))
+                }
                 () => {
                     let problem = act.strategy.as_ref().and_then(|strategy| strategy.read().err());
                     problem.map(|problem| refused("strategy", &format!("makes no sense: {problem}")))

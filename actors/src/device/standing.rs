@@ -69,8 +69,8 @@ fn is_kept_from(record: &DeviceRecord, denial: &Denial) -> bool {
     let manifest = record.wanted.get(&resolve::workload_path(&denial.workload, "manifest"));
     let is_assigned = manifest == Some(&Value::Bytes(denial.manifest.as_bytes().to_vec()));
     let report = record.reports.get(&denial.workload);
-    let is_well =
-        report.is_some_and(|report| report.digest == Some(denial.manifest) && report.phase == Some(Phase::Healthy));
+    let assigned = wanted::assigned_digest(&record.wanted, &denial.workload);
+    let is_well = report.is_some_and(|report| report.digest == assigned && report.phase == Some(Phase::Healthy));
     is_assigned && !is_well
 }
 

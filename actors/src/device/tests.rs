@@ -104,6 +104,7 @@ impl World {
             workload: "coffee".parse().unwrap(),
             version: version.parse().unwrap(),
             manifest: ArtifactDigest::of(version.as_bytes()),
+            configuration: None,
             terms: DeviceTerms::default(),
         }
     }

@@ -5,7 +5,9 @@
 //! devices therefore signs nothing in advance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use fleetd_sync_core::configuration::{Configuration, pair_digest};
 use fleetd_sync_core::envelope::{Op, Path, Value};
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, RolloutId};
 use fleetd_sync_core::name::{Version, WorkloadName};
@@ -26,6 +28,8 @@ pub struct RolloutAssignment {
     pub version: Version,
     /// The digest of the signed manifest.
     pub manifest: ArtifactDigest,
+    /// What goes with the release, if something does.
+    pub configuration: Option<Arc<Configuration>>,
     /// When the device may switch to it.
     pub terms: DeviceTerms,
 }
@@ -46,6 +50,7 @@ pub fn assign(wanted: &mut Wanted, assignment: &RolloutAssignment) {
     let install = Assignment::Install {
         version: assignment.version.clone(),
         manifest: assignment.manifest,
+        configuration: assignment.configuration.clone(),
         rollout: Some(assignment.rollout),
         attempt: u64::from(assignment.attempt),
         // What every device asks for anyhow needs no room in its document.
@@ -59,7 +64,7 @@ pub fn withdraw(wanted: &mut Wanted, rollout: RolloutId, workload: &WorkloadName
     if assigned_rollout(wanted, workload) != Some(rollout) {
         return false;
     }
-    for field in ["release", "manifest", "rollout", "attempt", "terms"] {
+    for field in ["release", "manifest", "config", "rollout", "attempt", "terms"] {
         wanted.remove(&resolve::workload_path(workload, field));
     }
     true
@@ -90,13 +95,39 @@ pub fn assigned_release(wanted: &Wanted, workload: &WorkloadName) -> Option<(Ver
     Some((version, attempt.unwrap_or(0)))
 }
 
-/// The releases that stand in the rows, by their signed manifests, each with its attempt.
+/// The configuration of a workload that stands in the rows.
+#[must_use]
+pub fn assigned_configuration(wanted: &Wanted, workload: &WorkloadName) -> Option<Configuration> {
+    match wanted.get(&resolve::workload_path(workload, "config"))? {
+        Value::Bytes(bytes) => Configuration::decode(bytes).ok(),
+        Value::Boolean(_) | Value::Integer(_) | Value::Text(_) => None,
+    }
+}
+
+/// What stands in the rows for a workload, by the digest of the release or of it and its configuration.
+#[must_use]
+pub fn assigned_digest(wanted: &Wanted, workload: &WorkloadName) -> Option<ArtifactDigest> {
+    let manifest = wanted.get(&resolve::workload_path(workload, "manifest"))?;
+    digest_of(manifest, wanted.get(&resolve::workload_path(workload, "config")))
+}
+
+fn digest_of(manifest: &Value, configuration: Option<&Value>) -> Option<ArtifactDigest> {
+    let Value::Bytes(manifest) = manifest else { return None };
+    let configuration = match configuration {
+        Some(Value::Bytes(bytes)) => Some(ArtifactDigest::of(bytes)),
+        _ => None,
+    };
+    Some(pair_digest(ArtifactDigest::from_slice(manifest)?, configuration))
+}
+
+/// What stands in the rows for each workload, by the digest of the release or of it and its configuration, with its
+/// attempt.
 pub fn assigned_attempts(wanted: &Wanted) -> impl Iterator<Item = (ArtifactDigest, u32)> {
     wanted.iter().filter_map(|(path, value)| {
         let of_workload = path.as_str().strip_suffix("/manifest")?;
-        let Value::Bytes(bytes) = value else { return None };
         let attempt = integer(wanted, &format!("{of_workload}/attempt").parse().ok()?)?;
-        Some((ArtifactDigest::from_slice(bytes)?, u32::try_from(attempt).ok()?))
+        let configuration = wanted.get(&format!("{of_workload}/config").parse().ok()?);
+        Some((digest_of(value, configuration)?, u32::try_from(attempt).ok()?))
     })
 }
 
@@ -189,6 +220,11 @@ mod tests {
 
     use super::*;
 
+    fn configuration() -> Configuration {
+        let values = [("ROAST".to_owned(), "dark".to_owned())].into();
+        Configuration::new("coffee".parse().unwrap(), "roast-2".parse().unwrap(), values, [].into()).unwrap()
+    }
+
     fn assignment(entropy: &mut Entropy, version: &str) -> RolloutAssignment {
         RolloutAssignment {
             rollout: RolloutId::random(entropy),
@@ -196,6 +232,7 @@ mod tests {
             workload: "coffee".parse().unwrap(),
             version: version.parse().unwrap(),
             manifest: ArtifactDigest::of(version.as_bytes()),
+            configuration: (version != "1.0").then(|| Arc::new(configuration())),
             terms: "veto 60s; zone Asia/Tokyo; window 0 2 * * * 3h".parse().unwrap(),
         }
     }
@@ -223,7 +260,8 @@ mod tests {
         let (first, second) = (assignment(&mut entropy, "1.0"), assignment(&mut entropy, "2.0"));
         assign(&mut wanted, &first);
         assign(&mut wanted, &second);
-        assert_eq!(assigned_attempts(&wanted).collect::<Vec<_>>(), [(second.manifest, 1)]);
+        let pair = pair_digest(second.manifest, Some(configuration().digest()));
+        assert_eq!(assigned_attempts(&wanted).collect::<Vec<_>>(), [(pair, 1)]);
         assert!(!withdraw(&mut wanted, first.rollout, &first.workload));
         assert_eq!(assigned_release(&wanted, &second.workload), Some(("2.0".parse().unwrap(), 1)));
         assert!(withdraw(&mut wanted, second.rollout, &second.workload));

@@ -8,11 +8,13 @@ mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::configuration::{Configuration, pair_digest};
 use fleetd_sync_core::counted::Counted;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId, RolloutId};
-use fleetd_sync_core::name::{DeviceName, GroupName, Platform, Version, WorkloadName};
+use fleetd_sync_core::name::{ConfigurationName, DeviceName, GroupName, Platform, Version, WorkloadName};
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::release::{Artifact, Manifest};
 use fleetd_sync_core::time::Wall;
@@ -20,7 +22,9 @@ use fleetd_sync_core::time::Wall;
 use super::site::{block_split_sites, drop_split_sites};
 use super::strategy::{Place, Priority, Strategy, StrategyError};
 use super::timing::Zones;
-use crate::targeting::{Answer, AtWork, Chosen, DeviceRow, Group, Matcher, Targets, UndecidedDevices, note_undecided};
+use crate::targeting::{
+    Answer, AtWork, Chosen, DeviceRow, Group, Matcher, PresentRelease, Targets, UndecidedDevices, note_undecided,
+};
 use crate::window::Zone;
 pub use text::ReadPlanError;
 
@@ -38,6 +42,8 @@ pub struct PlannedRelease {
     pub manifest: ArtifactDigest,
     /// The artifact for each platform, with its size.
     pub artifacts: BTreeMap<Platform, (ArtifactDigest, u64)>,
+    /// What goes with it, if something does.
+    pub configuration: Option<Arc<Configuration>>,
 }
 
 impl PlannedRelease {
@@ -51,7 +57,31 @@ impl PlannedRelease {
             version: manifest.version.clone(),
             manifest: digest,
             artifacts: manifest.artifacts.iter().map(artifact).collect(),
+            configuration: None,
         }
+    }
+
+    /// What devices are compared by: the digest of the release, or of it and its configuration.
+    #[must_use]
+    pub fn digest(&self) -> ArtifactDigest {
+        pair_digest(self.manifest, self.configuration.as_ref().map(|configuration| configuration.digest()))
+    }
+
+    /// How much a device fetches whose artifact has `size_bytes`, by what is there.
+    fn fetched_bytes(&self, present: Option<&PresentRelease>, size_bytes: u64) -> u64 {
+        let Some(configuration) = &self.configuration else { return self.program_bytes(present, size_bytes) };
+        let files = configuration.files().values().map(|file| file.size_bytes);
+        files.fold(self.program_bytes(present, size_bytes), u64::saturating_add)
+    }
+
+    /// The program of a release that is there, with another configuration or with none, is not fetched again.
+    fn program_bytes(&self, present: Option<&PresentRelease>, size_bytes: u64) -> u64 {
+        let is_there = present.is_some_and(|present| {
+            let of_present = present.configuration.as_ref().map(|configuration| configuration.digest);
+            let is_changed = of_present.is_some() || self.configuration.is_some();
+            present.healthy && is_changed && present.manifest == pair_digest(self.manifest, of_present)
+        });
+        if is_there { 0 } else { size_bytes }
     }
 
     fn artifact_for(&self, platform: &Platform) -> Option<(ArtifactDigest, u64)> {
@@ -129,6 +159,8 @@ pub enum Verdict {
     Update {
         /// The version that it runs now.
         from: Version,
+        /// The configuration that it has now, if it has one.
+        configuration: Option<ConfigurationName>,
     },
     /// It gets the workload for the first time.
     Install,
@@ -154,7 +186,10 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Update { from } => write!(f, "update from {from}"),
+            Self::Update { from, configuration: None } => write!(f, "update from {from}"),
+            Self::Update { from, configuration: Some(configuration) } => {
+                write!(f, "update from {from} with {configuration}")
+            }
             Self::Install => f.write_str("install"),
             Self::Unchanged => f.write_str("unchanged"),
             Self::Blocked { reason, .. } => write!(f, "blocked: {reason}"),
@@ -177,7 +212,8 @@ pub struct PlannedDevice {
     pub verdict: Verdict,
     /// When its turn comes, if it gets the release.
     pub place: Option<Place>,
-    /// What it will fetch, and how much that is; `None` where nothing happens.
+    /// The artifact of its platform, and how much it will fetch: that, unless it has it, and the files of the
+    /// configuration; `None` where nothing happens.
     pub artifact: Option<(ArtifactDigest, u64)>,
     /// Since when it could not be reached then.
     pub offline_since: Option<Wall>,
@@ -393,7 +429,7 @@ fn judge(release: &PlannedRelease, priority: Priority, row: &DeviceRow) -> Judge
         return Err((Blocked::Membership, reason.clone()));
     }
     let present = row.releases.get(workload);
-    if present.is_some_and(|present| present.manifest == release.manifest && present.healthy) {
+    if present.is_some_and(|present| present.manifest == release.digest() && present.healthy) {
         return Ok((Verdict::Unchanged, None));
     }
     if let Some(refused) = &row.refused {
@@ -418,11 +454,15 @@ fn judge(release: &PlannedRelease, priority: Priority, row: &DeviceRow) -> Judge
     let Some((artifact, size_bytes)) = release.artifact_for(platform) else {
         return Err((Blocked::Platform, format!("it is {platform}; the release is for {}", built())));
     };
+    let size_bytes = release.fetched_bytes(present, size_bytes);
     let needed_bytes = size_bytes.saturating_add(FREE_BYTES_RESERVE);
     if let Some(free_bytes) = row.free_bytes.filter(|free_bytes| *free_bytes < needed_bytes) {
         return Err((Blocked::Storage, format!("it needs {needed_bytes} bytes and has {free_bytes} free")));
     }
-    let verdict = present.map_or(Verdict::Install, |present| Verdict::Update { from: present.version.clone() });
+    let verdict = present.map_or(Verdict::Install, |present| Verdict::Update {
+        from: present.version.clone(),
+        configuration: present.configuration.as_ref().map(|configuration| configuration.name.clone()),
+    });
     Ok((verdict, Some((artifact, size_bytes))))
 }
 
@@ -627,5 +667,7 @@ impl Plan {
     }
 }
 
+#[cfg(test)]
+mod configuration_tests;
 #[cfg(test)]
 mod tests;

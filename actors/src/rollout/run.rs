@@ -340,6 +340,7 @@ impl RolloutRun {
                     workload,
                     version: release.version.clone(),
                     manifest: release.manifest,
+                    configuration: release.configuration.clone(),
                     terms: self.terms_of(device),
                 },
             },

@@ -63,6 +63,7 @@ fn plan_of(devices: Vec<PlannedDevice>) -> Plan {
         version: "2.0".parse().unwrap(),
         manifest: ArtifactDigest::of(b"manifest"),
         artifacts: BTreeMap::new(),
+        configuration: None,
     };
     let id = PlanId::from_bytes([2; 10]);
     let strategy = RolloutStrategy::default();

@@ -387,7 +387,11 @@ impl Workload {
     fn start_run(&mut self, turn: &mut WorkloadTurn) {
         assert!(self.record.run.is_none(), "{}: a second run would be started", self.name);
         let Some(wanted) = self.wanted() else { return };
-        let program = Program { slot: wanted.slot(), manifest: wanted.manifest.clone() };
+        let program = Program {
+            slot: wanted.slot(),
+            manifest: wanted.manifest.clone(),
+            configuration: wanted.configuration.clone(),
+        };
         let (manifest, stop_grace) = (Some(wanted.digest), wanted.manifest.stop_grace);
         let operation = self.operation();
         self.record.run = Some(Run { operation, manifest, stop_grace, stopping: false });

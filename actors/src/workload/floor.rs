@@ -16,7 +16,7 @@ pub struct WorkloadFloor {
     pub failed: Option<Failed>,
     /// The current release, while it has yet to prove itself.
     pub unproven: Option<Target>,
-    /// Installed releases whose signatures are not good any more, by their signed manifests.
+    /// Installed releases whose signatures are not good any more, by what they are compared by.
     pub barred: BTreeMap<ArtifactDigest, Verdict>,
     /// Somebody at the device stopped it.
     pub stopped_locally: bool,
@@ -57,11 +57,11 @@ impl WorkloadRecord {
         let is_failed = |release: &Release| failed.as_ref().is_some_and(|failed| failed.manifest == release.digest);
         let previous = judged(previous).filter(|previous| !is_failed(previous));
         let mut current = judged(current);
-        let target = unproven.filter(|target| current.as_ref().is_some_and(|found| found.digest == target.manifest));
+        let target = unproven.filter(|target| current.as_ref().is_some_and(|found| found.digest == target.digest()));
         let mut install = None;
         if let (Some(current), Some(target)) = (&mut current, target) {
             (current.healthy, current.rollout, current.attempt) = (false, target.rollout, target.attempt);
-            let failed = failed.as_ref().filter(|failed| failed.manifest == target.manifest);
+            let failed = failed.as_ref().filter(|failed| failed.manifest == target.digest());
             let step = match failed.filter(|failed| target.attempt <= failed.attempt) {
                 Some(failed) => Step::Restore { fault: failed.fault.clone(), switched: false },
                 None => Step::Watch { reboots: 0 },

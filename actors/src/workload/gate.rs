@@ -254,7 +254,7 @@ impl Workload {
     /// Begins to count how long a release is put off. One that was undone by a hold, and comes again by the same rollout,
     /// has used up what it has used up.
     pub(super) fn count_veto_of(&mut self, target: &Target) {
-        let asked = Some((target.manifest, target.rollout));
+        let asked = Some((target.digest(), target.rollout));
         if self.record.veto_of != asked {
             (self.record.veto_of, self.record.veto_used) = (asked, Duration::ZERO);
         }

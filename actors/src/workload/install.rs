@@ -1,5 +1,6 @@
 //! The way in: from an assignment to a release that proved itself, or back to the one before it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_sync_core::id::{ArtifactDigest, OperationId};
@@ -29,6 +30,10 @@ pub struct Work {
     pub failures: u32,
     /// Why it failed last.
     pub fault: Option<Fault>,
+    /// How many parts of the release have been fetched.
+    pub fetched: u32,
+    /// Whether all of it is fetched, since what was believed to lie on the disk does not.
+    pub again: bool,
 }
 
 impl Work {
@@ -70,7 +75,12 @@ impl Workload {
                     Err(fault) => (Step::Pending, Some(fault)),
                 },
             },
-            (Step::Download(release), Ok(Fetched::Artifact)) => (Step::Verify(release), None),
+            (Step::Download(release), Ok(Fetched::Artifact)) => {
+                self.work = Work { fetched: self.work.fetched + 1, again: self.work.again, ..Work::default() };
+                // Whether that was the last part says its next step.
+                self.record.install = Some(Install { target, step: Step::Download(release) });
+                return;
+            }
             (step, Err(error @ FetchError::NoSpace { .. })) => (step, Some(Fault::new(FaultKind::NoSpace, error))),
             (step, result) => {
                 let cause = result.err().map_or_else(|| "the answer is of another kind".to_owned(), |e| e.to_string());
@@ -101,6 +111,7 @@ impl Workload {
             Err(error @ StageError::NoArtifact) => {
                 // Asked for at once it would be an endless loop when the disk loses what it is given.
                 self.record.install = Some(Install { target, step: Step::Download(release) });
+                self.work = Work { fetched: 0, again: true, ..self.work.clone() };
                 self.retry_later(now, Fault::new(FaultKind::Stage, error));
             }
             Err(error @ StageError::NoSpace { .. }) => self.fail(Fault::new(FaultKind::NoSpace, error), turn),
@@ -187,13 +198,13 @@ impl Workload {
             (Some(_), None) => reversible && self.undo(turn),
             (Some(install), Some(target)) if install.target == target => false,
             (Some(install), Some(target))
-                if install.target.manifest == target.manifest
+                if install.target.digest() == target.digest()
                     && install.target.version == target.version
                     && !matches!(install.step, Step::Restore { .. }) =>
             {
                 // Another try, or another rollout, of what is on its way: it goes on under the new name.
                 install.target = target.clone();
-                self.record.veto_of = Some((target.manifest, target.rollout));
+                self.record.veto_of = Some((target.digest(), target.rollout));
                 if let Step::Watch { reboots } = &mut install.step {
                     // A new try is not blamed for the restarts that the one before it went through.
                     *reboots = 0;
@@ -222,7 +233,7 @@ impl Workload {
         }
         let is_well = self.is_well();
         match &mut self.record.current {
-            Some(current) if current.manifest.version == target.version && current.digest == target.manifest => {
+            Some(current) if current.manifest.version == target.version && current.digest == target.digest() => {
                 if (current.rollout, current.attempt) == (target.rollout, target.attempt) {
                     return false;
                 }
@@ -237,7 +248,7 @@ impl Workload {
                 self.count_veto_of(&target);
                 // What ran before lies on the disk, verified: there is nothing to fetch.
                 let previous = self.record.previous.as_ref().filter(|previous| {
-                    previous.digest == target.manifest
+                    previous.digest == target.digest()
                         && previous.manifest.version == target.version
                         && previous.verdict == Verdict::Good
                 });
@@ -301,10 +312,14 @@ impl Workload {
             return false;
         }
         match step {
-            Step::Pending => self.fetch(target.manifest, Wanted::Manifest, turn),
-            Step::Download(release) => {
-                self.fetch(release.artifact, Wanted::Artifact { size_bytes: release.size_bytes }, turn);
-            }
+            Step::Pending => return self.step_pending(target, turn),
+            Step::Download(release) => match self.next_part(&release) {
+                Some((digest, size_bytes)) => self.fetch(digest, Wanted::Artifact { size_bytes }, turn),
+                None => {
+                    self.enter(target, Step::Verify(release));
+                    return true;
+                }
+            },
             Step::Verify(release) => {
                 let Some(roster) = self.roster.clone() else { return false };
                 match judge::judge_manifest(&release.signed, &target, &self.name, &self.platform, &roster) {
@@ -355,6 +370,36 @@ impl Workload {
         false
     }
 
+    /// Takes the manifest from where it lies already, or asks for it.
+    fn step_pending(&mut self, target: Target, turn: &mut WorkloadTurn) -> bool {
+        let Some(signed) = self.manifest_at_hand(target.manifest) else {
+            self.fetch(target.manifest, Wanted::Manifest, turn);
+            return false;
+        };
+        let Some(roster) = self.roster.clone() else { return false };
+        match judge::judge_manifest(&signed, &target, &self.name, &self.platform, &roster) {
+            Ok(release) => self.enter(target, Step::Download(release)),
+            Err(fault) => self.fail(fault, turn),
+        }
+        true
+    }
+
+    /// The signed manifest of a release that is on the device already, with another configuration.
+    fn manifest_at_hand(&self, manifest: ArtifactDigest) -> Option<Arc<[u8]>> {
+        let installed = self.record.current.iter().chain(&self.record.previous);
+        let mut installed = installed.filter(|release| ArtifactDigest::of(&release.signed) == manifest);
+        installed.next().map(|release| Arc::clone(&release.signed))
+    }
+
+    /// What has to be fetched next; `None` when all of it is here. What lies with a release that is on the device is
+    /// taken from there, unless that was found out to be damaged.
+    fn next_part(&self, release: &Release) -> Option<(ArtifactDigest, u64)> {
+        let installed = || self.record.current.iter().chain(&self.record.previous).flat_map(Release::contents);
+        let is_here = |part: &ArtifactDigest| !self.work.again && installed().any(|(digest, _)| digest == *part);
+        let mut parts = release.contents().into_iter().filter(|(digest, _)| !is_here(digest));
+        parts.nth(usize::try_from(self.work.fetched).unwrap_or(usize::MAX))
+    }
+
     /// Judges a release that has waited, perhaps for weeks; `None` until it was heard whose word counts.
     fn judge_again(&self, release: Release, target: &Target) -> Option<Result<Release, Fault>> {
         // What ran before is judged by what it may be restored by, each time that trust changes.
@@ -382,7 +427,7 @@ impl Workload {
         self.end_vigil(turn);
         let Some(Install { target, step }) = self.record.install.take() else { return };
         let failed = Failed {
-            manifest: target.manifest,
+            manifest: target.digest(),
             attempt: target.attempt,
             rollout: target.rollout,
             fault: fault.clone(),

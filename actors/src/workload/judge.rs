@@ -32,6 +32,9 @@ pub(super) fn judge_manifest(
         let detail = format!("the manifest is of version {}, assigned was {}", manifest.version, target.version);
         return Err(Fault::new(FaultKind::Manifest, detail));
     }
+    if let Some(configuration) = &target.configuration {
+        configuration.check_fits(&manifest).map_err(|error| Fault::new(FaultKind::Config, error))?;
+    }
     let Some((_, artifact)) = manifest.artifact_for(platform) else {
         let built: Vec<_> = manifest.artifacts.keys().map(ToString::to_string).collect();
         let detail = format!("this device is {platform}; the release is for {}", built.join(", "));
@@ -42,7 +45,8 @@ pub(super) fn judge_manifest(
         size_bytes: artifact.size_bytes,
         manifest: Arc::new(manifest.clone()),
         signed: signed.into(),
-        digest,
+        digest: target.digest(),
+        configuration: target.configuration.clone(),
         rollout: target.rollout,
         attempt: target.attempt,
         healthy: false,

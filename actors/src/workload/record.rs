@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetd_sync_core::configuration::{Configuration, pair_digest};
 use fleetd_sync_core::id::{ArtifactDigest, EnvelopeHash, OperationId, RolloutId};
 use fleetd_sync_core::name::Version;
 use fleetd_sync_core::release::{Manifest, ReadReleaseError, SignedManifest};
@@ -18,10 +19,20 @@ pub struct Target {
     pub version: Version,
     /// The digest of its signed manifest.
     pub manifest: ArtifactDigest,
+    /// What goes with it, if something does.
+    pub configuration: Option<Arc<Configuration>>,
     /// The rollout that assigned it.
     pub rollout: Option<RolloutId>,
     /// The try: a release that failed is tried again only when this rises.
     pub attempt: u32,
+}
+
+impl Target {
+    /// What it is compared by: the digest of the release, or of it and its configuration.
+    #[must_use]
+    pub fn digest(&self) -> ArtifactDigest {
+        pair_digest(self.manifest, self.configuration.as_ref().map(|configuration| configuration.digest()))
+    }
 }
 
 /// Whether a workload should run.
@@ -68,6 +79,8 @@ pub struct Slot {
     pub version: Version,
     /// The artifact for this device's platform.
     pub artifact: ArtifactDigest,
+    /// The digest of the configuration that lies with it, if one does.
+    pub configuration: Option<ArtifactDigest>,
 }
 
 /// What the signature of an installed release is worth, as it was last judged; kept so that it counts before the
@@ -90,8 +103,10 @@ pub struct Release {
     pub manifest: Arc<Manifest>,
     /// The signed manifest's bytes.
     pub signed: Arc<[u8]>,
-    /// Their digest.
+    /// What it is compared by: their digest, or that of both them and the configuration.
     pub digest: ArtifactDigest,
+    /// What goes with it, if something does.
+    pub configuration: Option<Arc<Configuration>>,
     /// The artifact for this device's platform.
     pub artifact: ArtifactDigest,
     /// The artifact's size.
@@ -127,7 +142,12 @@ impl Release {
     ///
     /// # Errors
     /// [`LoadReleaseError`] when the manifest is damaged or is another one's.
-    pub fn load(signed: &[u8], artifact: ArtifactDigest) -> Result<Self, LoadReleaseError> {
+    pub fn load(
+        signed: &[u8],
+        artifact: ArtifactDigest,
+        configuration: Option<Arc<Configuration>>,
+    ) -> Result<Self, LoadReleaseError> {
+        let of_configuration = configuration.as_ref().map(|configuration| configuration.digest());
         let manifest = SignedManifest::decode(signed)?.claims().clone();
         let Some(found) = manifest.artifacts.values().find(|found| found.digest == artifact) else {
             return Err(LoadReleaseError::NoArtifact { version: manifest.version, artifact });
@@ -137,7 +157,8 @@ impl Release {
             size_bytes: found.size_bytes,
             manifest: Arc::new(manifest),
             signed: signed.into(),
-            digest: ArtifactDigest::of(signed),
+            digest: pair_digest(ArtifactDigest::of(signed), of_configuration),
+            configuration,
             rollout: None,
             attempt: 0,
             healthy: true,
@@ -148,13 +169,32 @@ impl Release {
     /// Where it lies.
     #[must_use]
     pub fn slot(&self) -> Slot {
-        Slot { version: self.manifest.version.clone(), artifact: self.artifact }
+        Slot {
+            version: self.manifest.version.clone(),
+            artifact: self.artifact,
+            configuration: self.configuration.as_ref().map(|configuration| configuration.digest()),
+        }
+    }
+
+    /// All that has to be on the device before it can be laid out, each with its size: the program, then the files of its
+    /// configuration.
+    #[must_use]
+    pub fn contents(&self) -> Vec<(ArtifactDigest, u64)> {
+        let files = self.configuration.iter().flat_map(|configuration| configuration.files().values());
+        let mut contents = vec![(self.artifact, self.size_bytes)];
+        for file in files {
+            if contents.iter().all(|(digest, _)| *digest != file.digest) {
+                contents.push((file.digest, file.size_bytes));
+            }
+        }
+        contents
     }
 
     pub(super) fn target(&self) -> Target {
         Target {
             version: self.manifest.version.clone(),
-            manifest: self.digest,
+            manifest: ArtifactDigest::of(&self.signed),
+            configuration: self.configuration.clone(),
             rollout: self.rollout,
             attempt: self.attempt,
         }
@@ -166,7 +206,7 @@ impl Release {
 pub enum Step {
     /// Its manifest is not here yet.
     Pending,
-    /// Its artifact is being fetched.
+    /// Its artifact, and the files of its configuration, are being fetched.
     Download(Release),
     /// Its signature is judged again: much may have happened during the download.
     Verify(Release),
@@ -221,7 +261,7 @@ pub struct Install {
 /// The release that failed here last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// The digest of its signed manifest.
+    /// What failed, as [`Target::digest`] has it.
     pub manifest: ArtifactDigest,
     /// The try that failed; no try up to it is made again.
     pub attempt: u32,
@@ -237,7 +277,7 @@ pub struct Failed {
 pub struct Run {
     /// The operation that started it, which is also its name.
     pub operation: OperationId,
-    /// The digest of the signed manifest that it runs; `None` for a run that nobody remembers.
+    /// What it runs, as [`Target::digest`] has it; `None` for a run that nobody remembers.
     pub manifest: Option<ArtifactDigest>,
     /// Time that it has between TERM and KILL.
     pub stop_grace: Duration,
@@ -299,7 +339,7 @@ pub struct WorkloadRecord {
     pub deferral: Option<Deferral>,
     /// How much of its rollout's limit a release has used up by being put off.
     pub veto_used: Duration,
-    /// Which release, and of which rollout.
+    /// Which release, as [`Target::digest`] has it, and of which rollout.
     pub veto_of: Option<(ArtifactDigest, Option<RolloutId>)>,
 }
 
@@ -310,6 +350,8 @@ pub struct Program {
     pub slot: Slot,
     /// Its arguments, environment and user.
     pub manifest: Arc<Manifest>,
+    /// What fills the names that the manifest leaves open.
+    pub configuration: Option<Arc<Configuration>>,
 }
 
 /// What is to be fetched.

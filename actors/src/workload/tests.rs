@@ -2,6 +2,7 @@
 
 mod at_random;
 mod bench;
+mod configuration;
 mod lost;
 mod timing;
 

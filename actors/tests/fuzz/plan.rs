@@ -1,6 +1,7 @@
 //! Saved plans, which people keep in files and may edit, and what they are made of: selectors, conditions, windows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedDevice, PlannedRelease, Verdict};
@@ -9,6 +10,7 @@ use fleetd_actors::selector::Selector;
 use fleetd_actors::targeting::{Chosen, Condition, Described, Targets};
 use fleetd_actors::window::DeviceTerms;
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::configuration::{Configuration, ConfiguredFile};
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, LocalId, PlanId};
 use fleetd_sync_core::limit;
 use fleetd_sync_core::time::Wall;
@@ -141,6 +143,14 @@ fn parts() -> Vec<Vec<u8>> {
     samples
 }
 
+fn configuration() -> Arc<Configuration> {
+    let values =
+        [("ROAST", "dark\n and \\ long"), ("SUGAR", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let file = ConfiguredFile { digest: ArtifactDigest::of(b"menu"), size_bytes: 4 };
+    let files = [("MENU".to_owned(), file)].into();
+    Arc::new(Configuration::new("coffee".parse().unwrap(), "roast-2".parse().unwrap(), values.into(), files).unwrap())
+}
+
 fn samples() -> Vec<Vec<u8>> {
     let digest = ArtifactDigest::of(b"2.0");
     let device = |index: u8, verdict: Verdict| PlannedDevice {
@@ -159,7 +169,7 @@ fn samples() -> Vec<Vec<u8>> {
     let held = Verdict::Blocked { by: Blocked::Held, reason: "the owner is away\\n".to_owned() };
     let devices = vec![
         device(1, Verdict::Install),
-        device(2, Verdict::Update { from: "1.0".parse().unwrap() }),
+        device(2, Verdict::Update { from: "1.0".parse().unwrap(), configuration: Some("roast-1".parse().unwrap()) }),
         device(3, held),
         device(4, Verdict::Unchanged),
     ];
@@ -176,6 +186,7 @@ fn samples() -> Vec<Vec<u8>> {
             version: "2.0".parse().unwrap(),
             manifest: digest,
             artifacts: BTreeMap::from([("linux/arm64".parse().unwrap(), (digest, 1000))]),
+            configuration: Some(configuration()),
         },
         targets,
         attempt: 1,

@@ -15,6 +15,7 @@ const fn mode_bits(mode: FileMode) -> u32 {
     match mode {
         FileMode::Private => 0o600,
         FileMode::Executable => 0o755,
+        FileMode::Readable => 0o444,
     }
 }
 

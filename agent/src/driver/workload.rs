@@ -3,7 +3,8 @@
 mod environment;
 mod run;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fleetd_actors::address::Address;
@@ -23,6 +24,7 @@ use fleetd_sync_store::state_store::ReadError;
 use super::Surroundings;
 use crate::artifact_files::Held;
 use crate::cause::cause_of;
+use crate::disk::DiskError;
 use crate::install::{self, StagedRelease, Staging, VerifyReleaseError};
 use crate::record::{WorkloadRecorder, decode_workload, decode_workload_floor, encode_workload, encode_workload_floor};
 use crate::runner::RunnerEvents;
@@ -114,21 +116,24 @@ fn recover_record(
     for damaged in &installed.damaged {
         tracing::warn!(workload = %name, folder = damaged.folder, cause = damaged.cause, "a release is damaged");
     }
-    let release = |staged: StagedRelease| match Release::load(&staged.manifest, staged.slot.artifact) {
-        Ok(release) => Some(release),
-        Err(error) => {
-            tracing::warn!(workload = %name, error = cause_of(&error), "an installed release cannot be taken up");
-            None
-        }
-    };
+    let release =
+        |staged: StagedRelease| match Release::load(&staged.manifest, staged.slot.artifact, staged.configuration) {
+            Ok(release) => Some(release),
+            Err(error) => {
+                tracing::warn!(workload = %name, error = cause_of(&error), "an installed release cannot be taken up");
+                None
+            }
+        };
     Ok(WorkloadRecord::recovered(installed.current.and_then(release), installed.previous.and_then(release), floor))
 }
 
-/// The artifact that the workload has yet to install.
+/// The artifacts that the workload has yet to install.
 fn artifacts_of(record: &WorkloadRecord) -> BTreeSet<ArtifactDigest> {
     let step = record.install.as_ref().map(|install| &install.step);
     match step {
-        Some(Step::Download(release) | Step::Verify(release) | Step::Stage(release)) => [release.artifact].into(),
+        Some(Step::Download(release) | Step::Verify(release) | Step::Stage(release)) => {
+            release.contents().into_iter().map(|(digest, _)| digest).collect()
+        }
         _ => BTreeSet::new(),
     }
 }
@@ -212,23 +217,27 @@ impl WorkloadDriver {
 }
 
 fn slot(slot: Slot) -> install::Slot {
-    install::Slot { version: slot.version, artifact: slot.artifact }
+    install::Slot { version: slot.version, artifact: slot.artifact, configuration: slot.configuration }
 }
 
 /// Lays a release out from its artifact's file. The bytes are read back: what will run is what was signed.
 fn stage(surroundings: &Surroundings, workload: &WorkloadName, release: &Release) -> Result<(), StageError> {
     let seams = &surroundings.seams;
     let disk = |error: &dyn std::error::Error| StageError::Disk { cause: cause_of(error) };
-    let artifact_file = match seams.files.held(&release.artifact).map_err(|error| disk(&error))? {
-        Held::Whole { path, .. } => path,
-        Held::Nothing | Held::Part { .. } => return Err(StageError::NoArtifact),
-    };
+    let mut found = BTreeMap::new();
+    for (digest, _) in release.contents() {
+        let path = locate(surroundings, workload, digest).map_err(|error| disk(&error))?;
+        found.insert(digest, path.ok_or(StageError::NoArtifact)?);
+    }
+    let artifact_file = found.get(&release.artifact).cloned().ok_or(StageError::NoArtifact)?;
     let slot = slot(release.slot());
     let staging = Staging {
         workload: workload.clone(),
         slot: slot.clone(),
         artifact_file,
         manifest: release.signed.to_vec(),
+        configuration: release.configuration.clone(),
+        files: found,
         verdict: format!("verified {}", release.digest).into_bytes(),
     };
     seams.installer.stage(&staging).map_err(|error| match error {
@@ -240,13 +249,31 @@ fn stage(surroundings: &Surroundings, workload: &WorkloadName, release: &Release
     })?;
     match seams.installer.verify(workload, &slot) {
         Ok(()) => Ok(()),
-        Err(error @ VerifyReleaseError::Digest { .. }) => {
+        Err(error @ VerifyReleaseError::Digest { expected, .. }) => {
             tracing::warn!(%workload, %error, "the disk does not give back what it was given");
-            seams.files.discard(&release.artifact).map_err(|error| disk(&error))?;
+            seams.files.discard(&expected).map_err(|error| disk(&error))?;
             Err(StageError::NoArtifact)
         }
         Err(error) => Err(disk(&error)),
     }
+}
+
+/// Where the bytes of an artifact lie: among those that were fetched, or in a release of the workload.
+fn locate(
+    surroundings: &Surroundings,
+    workload: &WorkloadName,
+    digest: ArtifactDigest,
+) -> Result<Option<PathBuf>, DiskError> {
+    if let Held::Whole { path, .. } = surroundings.seams.files.held(&digest)? {
+        return Ok(Some(path));
+    }
+    let installed = surroundings.seams.installer.installed(workload)?;
+    let in_release = |staged: StagedRelease| {
+        let files = staged.configuration.iter().flat_map(|configuration| configuration.files());
+        let mut files = files.filter(|(_, file)| file.digest == digest).filter_map(|(name, _)| staged.files.get(name));
+        files.next().cloned().or_else(|| (staged.slot.artifact == digest).then_some(staged.program))
+    };
+    Ok([installed.current, installed.previous].into_iter().flatten().find_map(in_release))
 }
 
 /// Says whether the workload asks not to be updated. What cannot be looked at holds nobody up.

@@ -2,8 +2,12 @@
 
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use fleetd_sync_core::configuration::Configuration;
+use fleetd_sync_core::id::ArtifactDigest;
 use fleetd_sync_core::name::{Version, WorkloadName};
 
 use super::{
@@ -16,6 +20,9 @@ use verdict::Verdict;
 const ARTIFACT: &str = "artifact";
 const MANIFEST: &str = "manifest";
 const VERDICT: &str = "verdict";
+const CONFIG: &str = "config";
+/// Starts the name of a configuration's file; the name of its variable follows.
+const CONFIGURED_FILE: &str = "file-";
 const RELEASES: &str = "releases";
 const CURRENT: &str = "current";
 const PREVIOUS: &str = "previous";
@@ -33,6 +40,8 @@ pub struct FolderInstaller<D> {
 
 /// What [`FolderInstaller::read_release`] makes of a folder: a release, or why it is none.
 type Reading = Result<StagedRelease, String>;
+/// A configuration with its files, or why it is none.
+type ConfigurationReading = Result<(Option<Arc<Configuration>>, BTreeMap<String, PathBuf>), String>;
 
 impl<D: Disk> FolderInstaller<D> {
     /// Keeps workload folders in a data directory that is there.
@@ -86,9 +95,55 @@ impl<D: Disk> FolderInstaller<D> {
         self.disk.sync_file(&artifact)?;
         self.disk.write(&manifest, &staging.manifest, FileMode::Private)?;
         self.disk.sync_file(&manifest)?;
+        self.fill_configuration(folder, staging)?;
         self.disk.write(&verdict, &Verdict::of(staging, artifact_bytes).encode(), FileMode::Private)?;
         self.disk.sync_file(&verdict)?;
         Ok(self.disk.sync_directory(folder)?)
+    }
+
+    /// Lays a configuration out beside the program. Its files are copied: whoever runs may change its own, and finds
+    /// those of the release before it as they were.
+    fn fill_configuration(&self, folder: &Path, staging: &Staging) -> Result<(), StageError> {
+        let Some(configuration) = &staging.configuration else { return Ok(()) };
+        for (name, file) in configuration.files() {
+            let source = staging.files.get(&file.digest).filter(|path| matches!(self.disk.length(path), Ok(Some(_))));
+            let Some(source) = source else {
+                return Err(StageError::NoArtifact { artifact: file.digest, path: folder.join(name) });
+            };
+            self.check_space(file.size_bytes)?;
+            let path = folder.join(format!("{CONFIGURED_FILE}{name}"));
+            self.disk.copy(source, &path)?;
+            self.disk.set_mode(&path, FileMode::Readable)?;
+            self.disk.sync_file(&path)?;
+        }
+        let path = folder.join(CONFIG);
+        self.disk.write(&path, &configuration.encode(), FileMode::Private)?;
+        Ok(self.disk.sync_file(&path)?)
+    }
+
+    /// Reads what lies with a release. The outer error is the disk's; the inner one says why that is not whole.
+    fn read_configuration(
+        &self,
+        folder: &Path,
+        digest: Option<ArtifactDigest>,
+    ) -> Result<ConfigurationReading, DiskError> {
+        let Some(digest) = digest else { return Ok(Ok((None, BTreeMap::new()))) };
+        let Some(bytes) = self.disk.read(&folder.join(CONFIG))? else {
+            return Ok(Err("it has no configuration".to_owned()));
+        };
+        let configuration = Configuration::decode(&bytes).ok().filter(|configuration| configuration.digest() == digest);
+        let Some(configuration) = configuration else {
+            return Ok(Err("its configuration is not the one that was verified".to_owned()));
+        };
+        let mut files = BTreeMap::new();
+        for (name, file) in configuration.files() {
+            let path = folder.join(format!("{CONFIGURED_FILE}{name}"));
+            match self.disk.length(&path)? {
+                Some(_) => files.insert(name.clone(), path),
+                None => return Ok(Err(format!("its configuration's file {name} ({}) is gone", file.digest))),
+            };
+        }
+        Ok(Ok((Some(Arc::new(configuration)), files)))
     }
 
     /// Gives a release that is there, and may be running, another verdict; at no point has it none.
@@ -114,7 +169,7 @@ impl<D: Disk> FolderInstaller<D> {
         let Some(verdict) = Verdict::decode(&verdict) else {
             return Ok(Err("its verdict's checksum is wrong".to_owned()));
         };
-        let slot = Slot { version, artifact: verdict.artifact };
+        let slot = Slot { version, artifact: verdict.artifact, configuration: verdict.configuration };
         if slot.folder_name() != folder_name {
             return Ok(Err("its verdict is another release's".to_owned()));
         }
@@ -124,10 +179,14 @@ impl<D: Disk> FolderInstaller<D> {
         if *blake3::hash(&manifest).as_bytes() != verdict.manifest_hash {
             return Ok(Err("its manifest is not the one that was verified".to_owned()));
         }
+        let (configuration, files) = match self.read_configuration(&folder, verdict.configuration)? {
+            Ok(read) => read,
+            Err(cause) => return Ok(Err(cause)),
+        };
         let program = folder.join(ARTIFACT);
         Ok(match self.disk.length(&program)? {
             Some(length) if length == verdict.artifact_bytes => {
-                Ok(StagedRelease { slot, program, manifest, verdict: verdict.statement })
+                Ok(StagedRelease { slot, program, manifest, configuration, files, verdict: verdict.statement })
             }
             Some(length) => Err(format!("its artifact has {length} bytes, expected {}", verdict.artifact_bytes)),
             None => Err("it has no artifact".to_owned()),
@@ -237,6 +296,13 @@ impl<D: Disk> Installer for FolderInstaller<D> {
         let found = digest_of_file(&self.disk, &release.program)?;
         if found != slot.artifact {
             return Err(VerifyReleaseError::Digest { expected: slot.artifact, found });
+        }
+        for (name, file) in release.configuration.iter().flat_map(|configuration| configuration.files()) {
+            let Some(path) = release.files.get(name) else { continue };
+            let found = digest_of_file(&self.disk, path)?;
+            if found != file.digest {
+                return Err(VerifyReleaseError::Digest { expected: file.digest, found });
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A workload's record.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_actors::report::{Exit, Fault, FaultKind};
@@ -7,6 +8,7 @@ use fleetd_actors::workload::{
     Deferral, Failed, Install, Release, Removal, Run, Step, Target, Verdict, WorkloadFloor, WorkloadRecord,
 };
 use fleetd_proto::fleetd::record::v1 as stored;
+use fleetd_sync_core::configuration::Configuration;
 use fleetd_sync_core::id::{ArtifactDigest, OperationId, RolloutId};
 use fleetd_sync_core::time::Wall;
 use prost::Message as _;
@@ -101,6 +103,7 @@ fn release(release: &Release) -> stored::InstalledReleaseRecord {
         healthy: release.healthy,
         verdict: verdict(release.verdict).into(),
         manifest: release.signed.to_vec(),
+        configuration: configuration(release.configuration.as_deref()),
     }
 }
 
@@ -110,7 +113,12 @@ pub(super) fn target(target: &Target) -> stored::TargetRecord {
         manifest_digest: target.manifest.as_bytes().to_vec(),
         rollout_id: rollout(target.rollout),
         attempt: target.attempt,
+        configuration: configuration(target.configuration.as_deref()),
     }
+}
+
+fn configuration(configuration: Option<&Configuration>) -> Vec<u8> {
+    configuration.map(Configuration::encode).unwrap_or_default()
 }
 
 fn install(install: &Install) -> stored::InstallRecord {
@@ -205,8 +213,8 @@ pub(super) fn read_workload(message: stored::WorkloadRecord) -> Result<WorkloadR
 
 fn read_release(field: &'static str, message: &stored::InstalledReleaseRecord) -> Result<Release, DecodeRecordError> {
     let artifact = ArtifactDigest::from_bytes(fixed("release.artifact_digest", &message.artifact_digest)?);
-    let mut release =
-        Release::load(&message.manifest, artifact).map_err(|source| DecodeRecordError::Release { field, source })?;
+    let mut release = Release::load(&message.manifest, artifact, read_configuration(field, &message.configuration)?)
+        .map_err(|source| DecodeRecordError::Release { field, source })?;
     release.rollout = read_rollout("release.rollout_id", &message.rollout_id)?;
     release.attempt = message.attempt;
     release.healthy = message.healthy;
@@ -268,7 +276,16 @@ pub(super) fn read_target(field: &'static str, target: stored::TargetRecord) -> 
         manifest: ArtifactDigest::from_bytes(fixed(field, &target.manifest_digest)?),
         rollout: read_rollout(field, &target.rollout_id)?,
         attempt: target.attempt,
+        configuration: read_configuration(field, &target.configuration)?,
     })
+}
+
+fn read_configuration(field: &'static str, bytes: &[u8]) -> Result<Option<Arc<Configuration>>, DecodeRecordError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let read = Configuration::decode(bytes).map_err(|source| DecodeRecordError::Configuration { field, source })?;
+    Ok(Some(Arc::new(read)))
 }
 
 fn read_failed(message: stored::FailedReleaseRecord) -> Result<Failed, DecodeRecordError> {
@@ -330,14 +347,20 @@ mod tests {
             stop_grace: Duration::from_secs(5),
         };
         let key = SecretKey::generate(&mut Entropy::from_seed([2; 32]));
-        Release::load(&manifest.sign(&key).unwrap().encode(), digest).unwrap()
+        let configuration = (version != "1").then(|| {
+            let values = [("ROAST".to_owned(), version.to_owned())].into();
+            let name = format!("roast-{version}").parse().unwrap();
+            Arc::new(Configuration::new("coffee".parse().unwrap(), name, values, [].into()).unwrap())
+        });
+        Release::load(&manifest.sign(&key).unwrap().encode(), digest, configuration).unwrap()
     }
 
     fn records() -> Vec<WorkloadRecord> {
         let next = signed_release("2");
         let target = Target {
             version: "2".parse().unwrap(),
-            manifest: next.digest,
+            manifest: ArtifactDigest::of(&next.signed),
+            configuration: next.configuration.clone(),
             rollout: Some(RolloutId::from_bytes([3; 10])),
             attempt: 4,
         };

@@ -162,10 +162,17 @@ fn install(home: &Path, script: &str) {
         stop_grace: DEADLINE,
     };
     let manifest = manifest.sign(&SecretKey::generate(&mut Entropy::from_seed([4; 32]))).unwrap().encode();
-    let slot = Slot { version: "1.8.0".parse().unwrap(), artifact: digest };
+    let slot = Slot { version: "1.8.0".parse().unwrap(), artifact: digest, configuration: None };
     let installer = FolderInstaller::new(OsDisk, home);
-    let staging =
-        Staging { workload: coffee(), slot: slot.clone(), artifact_file, manifest, verdict: b"by hand".to_vec() };
+    let staging = Staging {
+        workload: coffee(),
+        slot: slot.clone(),
+        artifact_file,
+        manifest,
+        configuration: None,
+        files: [].into(),
+        verdict: b"by hand".to_vec(),
+    };
     installer.stage(&staging).unwrap();
     installer.switch(&coffee(), &slot).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Lists, whole: page after page until the end.
 
-use fleetd_proto::fleetd::{access, device, enrolment, group, release, rollout};
+use fleetd_proto::fleetd::{access, configuration, device, enrolment, group, release, rollout};
 
 use super::{CallError, FleetClient};
 
@@ -35,6 +35,8 @@ macro_rules! pages {
 pages! {
     all_devices: list_devices(device::v1::ListDevicesRequest) -> devices: device::v1::Device;
     all_releases: list_releases(release::v1::ListReleasesRequest) -> releases: release::v1::Release;
+    all_configurations: list_configurations(configuration::v1::ListConfigurationsRequest)
+        -> configurations: configuration::v1::Configuration;
     all_groups: list_groups(group::v1::ListGroupsRequest) -> groups: group::v1::Group;
     all_rollouts: list_rollouts(rollout::v1::ListRolloutsRequest) -> rollouts: rollout::v1::Rollout;
     all_planned_devices: get_plan(rollout::v1::GetPlanRequest) -> devices: rollout::v1::PlannedDevice;

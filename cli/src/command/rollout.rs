@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use fleetd_proto::fleetd::rollout::v1::{AbortRolloutRequest, GetRolloutRequest, ListRolloutsRequest};
+use fleetd_sync_core::name::ConfigurationName;
 use serde_json::json;
 
 use super::value::{self, Meant, ReleaseName};
@@ -70,12 +71,16 @@ Examples:
   fleetd rollout plan coffee@1.8.0 --all --window '0 2 * * * 3h' --blackout 2026-12-24..2026-12-26 --veto-limit 2h
   fleetd rollout plan coffee@1.8.0 --all --max-failed 2% --max-unavailable-per-site 1
   fleetd rollout plan coffee@1.8.0 -l channel=stable --where 'facts.memory_bytes >= 536870912'
+  fleetd rollout plan coffee@1.8.0 --config roast-2 --all
   fleetd rollout plan coffee@1.8.0 --group canaries --device brisk-otter
   fleetd rollout plan coffee@1.8.0 --all --json | jq .plan.counts")]
 pub struct Plan {
     /// The release
     #[arg(value_name = "WORKLOAD@VERSION")]
     pub release: ReleaseName,
+    /// The configuration that goes with it; without one, devices that have one lose it
+    #[arg(long = "config", value_name = "NAME")]
+    pub configuration: Option<ConfigurationName>,
     /// Which devices are meant.
     #[command(flatten)]
     pub meant: Meant,
@@ -224,7 +229,8 @@ impl Abort {
         let request = GetRolloutRequest { rollout_id: self.rollout.clone(), page_size: 1, ..Default::default() };
         let rollout = login::need(client.get_rollout(request).await?.rollout, "rollout")?;
         if rollout.ended_at.is_none() {
-            let release = format!("{} {}", rollout.workload, rollout.version);
+            let brought = super::wording::with_configuration(&rollout.version, &rollout.configuration);
+            let release = format!("{} {brought}", rollout.workload);
             let what = format!("abort {} of {release}: devices that have not begun keep what they run", self.rollout);
             self.confirm.ask(session.output, &what)?;
         }

@@ -65,3 +65,9 @@ pub fn labels<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) ->
 pub fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
+
+/// A version, and the configuration that goes with it, if one does: `1.8.0 with roast-2`.
+#[must_use]
+pub fn with_configuration(version: &str, configuration: &str) -> String {
+    if configuration.is_empty() { version.to_owned() } else { format!("{version} with {configuration}") }
+}

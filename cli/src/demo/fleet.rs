@@ -62,6 +62,7 @@ impl Fleet<'_> {
             request_id: request_id(),
             workload: WORKLOAD.to_owned(),
             version: version.to_owned(),
+            configuration: String::new(),
             targets: Some(targets),
             strategy: Some(Strategy { failed_max: Some(failed_max), ..Strategy::default() }),
         };

@@ -67,6 +67,9 @@ pub struct DeviceWorkload {
     /// The release that it should run (`1.8.0`); empty when nothing is assigned.
     #[prost(string, tag = "11")]
     pub desired_release: ::prost::alloc::string::String,
+    /// The configuration that it should have with it; empty for none.
+    #[prost(string, tag = "16")]
+    pub desired_configuration: ::prost::alloc::string::String,
     /// The rollout that assigned it (`rol_…`).
     #[prost(string, tag = "12")]
     pub desired_rollout_id: ::prost::alloc::string::String,
@@ -82,6 +85,9 @@ pub struct DeviceWorkload {
     /// The release that it runs; empty when none is installed.
     #[prost(string, tag = "21")]
     pub actual_release: ::prost::alloc::string::String,
+    /// The configuration that it has with it (`roast-2`); empty when it has none.
+    #[prost(string, tag = "25")]
+    pub actual_configuration: ::prost::alloc::string::String,
     /// The digest of the artifact that runs (`b3_…`).
     #[prost(string, tag = "22")]
     pub actual_digest: ::prost::alloc::string::String,

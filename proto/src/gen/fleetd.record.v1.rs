@@ -227,7 +227,7 @@ impl ::prost::Name for WorkloadFloorRecord {
 /// An installed release whose signature is not good any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BarredReleaseRecord {
-    /// The digest of its signed manifest, 32 bytes.
+    /// The digest of its signed manifest, or of it and its configuration, 32 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub manifest_digest: ::prost::alloc::vec::Vec<u8>,
     /// What its signature is worth.
@@ -289,7 +289,8 @@ pub struct WorkloadRecord {
     /// How much of its rollout's limit a release has used up by being put off.
     #[prost(message, optional, tag = "52")]
     pub veto_used: ::core::option::Option<::prost_types::Duration>,
-    /// The digest of that release's signed manifest, 32 bytes; empty when none was on its way yet.
+    /// The digest of that release's signed manifest, or of it and its configuration, 32 bytes; empty when none was on its
+    /// way yet.
     #[prost(bytes = "vec", tag = "53")]
     pub veto_manifest_digest: ::prost::alloc::vec::Vec<u8>,
     /// The rollout that brings it, 10 bytes; empty when none does.
@@ -350,6 +351,9 @@ pub struct InstalledReleaseRecord {
     /// The signed manifest, byte for byte.
     #[prost(bytes = "vec", tag = "31")]
     pub manifest: ::prost::alloc::vec::Vec<u8>,
+    /// The configuration that goes with it, in its own encoding; empty when none does.
+    #[prost(bytes = "vec", tag = "34")]
+    pub configuration: ::prost::alloc::vec::Vec<u8>,
 }
 impl ::prost::Name for InstalledReleaseRecord {
     const NAME: &'static str = "InstalledReleaseRecord";
@@ -408,6 +412,9 @@ pub struct TargetRecord {
     /// The try.
     #[prost(uint32, tag = "4")]
     pub attempt: u32,
+    /// The configuration that goes with it, in its own encoding; empty when none does.
+    #[prost(bytes = "vec", tag = "5")]
+    pub configuration: ::prost::alloc::vec::Vec<u8>,
 }
 impl ::prost::Name for TargetRecord {
     const NAME: &'static str = "TargetRecord";
@@ -422,7 +429,7 @@ impl ::prost::Name for TargetRecord {
 /// A release that failed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FailedReleaseRecord {
-    /// The digest of its signed manifest, 32 bytes.
+    /// The digest of its signed manifest, or of it and its configuration, 32 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub manifest_digest: ::prost::alloc::vec::Vec<u8>,
     /// The try that failed.
@@ -471,7 +478,7 @@ pub struct RunRecord {
     /// The operation that started it, 8 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub operation_id: ::prost::alloc::vec::Vec<u8>,
-    /// The digest of the signed manifest that it runs, 32 bytes; empty for a run that nobody remembers.
+    /// The digest of the signed manifest that it runs, or of it and its configuration, 32 bytes; empty for a run that nobody remembers.
     #[prost(bytes = "vec", tag = "2")]
     pub manifest_digest: ::prost::alloc::vec::Vec<u8>,
     /// Time that it has between TERM and KILL.
@@ -1059,6 +1066,12 @@ pub struct WorkState {
     /// Why it failed last.
     #[prost(message, optional, tag = "4")]
     pub fault: ::core::option::Option<FaultRecord>,
+    /// How many parts of the release have been fetched.
+    #[prost(uint32, tag = "5")]
+    pub fetched: u32,
+    /// Whether all of it is fetched, since what was believed to lie on the disk does not.
+    #[prost(bool, tag = "6")]
+    pub again: bool,
 }
 impl ::prost::Name for WorkState {
     const NAME: &'static str = "WorkState";
@@ -2430,6 +2443,29 @@ impl ::prost::Name for ReleaseRecord {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/fleetd.record.v1.ReleaseRecord".into()
+    }
+}
+/// A configuration, as the server keeps it under workload and name.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigurationRecord {
+    /// Its canonical bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
+    /// When the server took it.
+    #[prost(message, optional, tag = "11")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The access id of whoever pushed it, 10 bytes.
+    #[prost(bytes = "vec", tag = "12")]
+    pub created_by: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for ConfigurationRecord {
+    const NAME: &'static str = "ConfigurationRecord";
+    const PACKAGE: &'static str = "fleetd.record.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "fleetd.record.v1.ConfigurationRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/fleetd.record.v1.ConfigurationRecord".into()
     }
 }
 /// An artifact, as a node keeps it under its digest. Its bytes lie in a file.

@@ -114,6 +114,9 @@ pub struct Rollout {
     /// The try of this release that its assignments carry.
     #[prost(uint32, tag = "5")]
     pub attempt: u32,
+    /// The configuration that goes with the release (`roast-2`); empty for none.
+    #[prost(string, tag = "6")]
+    pub configuration: ::prost::alloc::string::String,
     /// Where it stands.
     #[prost(enumeration = "RolloutState", tag = "11")]
     pub state: i32,
@@ -502,6 +505,9 @@ pub struct Plan {
     /// The try of this release that its assignments will carry, from 1.
     #[prost(uint32, tag = "15")]
     pub attempt: u32,
+    /// The configuration that goes with the release (`roast-2`); empty for none.
+    #[prost(string, tag = "16")]
+    pub configuration: ::prost::alloc::string::String,
     /// How many devices get which verdict.
     #[prost(message, optional, tag = "21")]
     pub counts: ::core::option::Option<PlanCounts>,
@@ -698,15 +704,18 @@ pub struct PlannedDevice {
     /// The release that it runs; empty for none.
     #[prost(string, tag = "21")]
     pub from_version: ::prost::alloc::string::String,
-    /// The artifact that it would fetch (`b3_…`).
+    /// The artifact of its platform (`b3_…`).
     #[prost(string, tag = "22")]
     pub artifact_digest: ::prost::alloc::string::String,
-    /// Its size.
+    /// What it would fetch: that artifact, unless it has it, and the files of the configuration.
     #[prost(uint64, tag = "23")]
     pub traffic_bytes: u64,
     /// Since when it cannot be reached; absent when it can.
     #[prost(message, optional, tag = "24")]
     pub offline_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// The configuration that it has; empty for none.
+    #[prost(string, tag = "25")]
+    pub from_configuration: ::prost::alloc::string::String,
     /// Its wave, from 1; 0 when it gets no assignment.
     #[prost(uint32, tag = "31")]
     pub wave: u32,
@@ -855,6 +864,10 @@ pub struct PlanRolloutRequest {
     /// Which devices are meant. Required.
     #[prost(message, optional, tag = "4")]
     pub targets: ::core::option::Option<super::super::common::v1::Targets>,
+    /// The configuration that goes with the release, which fills only names that its manifest leaves open. Without one
+    /// devices get the release alone, and lose the configuration that they have.
+    #[prost(string, tag = "5")]
+    pub configuration: ::prost::alloc::string::String,
     /// How it is to go about them.
     #[prost(message, optional, tag = "31")]
     pub strategy: ::core::option::Option<Strategy>,

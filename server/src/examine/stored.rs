@@ -43,6 +43,18 @@ fn of_artifacts(store: &dyn StateStore, artifacts: Option<&dyn ArtifactStore>) -
         }
         ControlFlow::Continue(())
     });
+    let visited = visited.and_then(|()| {
+        store.visit(Space::Configuration, KeyRange::all(), &mut |_, found| {
+            if let Ok(found) = record::configuration::decode(&found.value) {
+                let configuration = found.configuration;
+                for file in configuration.files().values() {
+                    let called = || format!("{} {}", configuration.workload(), configuration.name());
+                    wanted.entry(file.digest).or_insert_with(called);
+                }
+            }
+            ControlFlow::Continue(())
+        })
+    });
     if let Err(error) = visited {
         return unread(check, &error);
     }

@@ -14,6 +14,7 @@ use fleetd_actors::rollout::status::{
 use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_proto::fleetd::rollout::v1::RolloutState;
 use fleetd_sync_core::commit::{Mutation, Space};
+use fleetd_sync_core::configuration::{ConfigurationId, pair_digest};
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, LocalId, PlanId, RolloutId};
 use fleetd_sync_core::time::Wall;
 use fleetd_sync_store::state_store::{KeyRange, ReadError, StateStore};
@@ -106,16 +107,35 @@ pub fn decode_plan(bytes: &[u8]) -> Result<SavedPlan, ReadRecordError> {
     Ok((Arc::new(plan), record.created_at.as_ref().map(wall).unwrap_or_default(), record.created_by_id))
 }
 
-/// Reads the release's manifest and the attempt of a saved plan, and leaves its devices be.
+/// What a saved plan tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedTry {
+    /// The digest of the release's signed manifest.
+    pub manifest: ArtifactDigest,
+    /// What devices are compared by: the same, or the digest of it and its configuration.
+    pub digest: ArtifactDigest,
+    /// The attempt.
+    pub attempt: u32,
+}
+
+/// Lines at the head of a plan, down to the one that names its configuration.
+const PLAN_HEAD_LINES: usize = 7;
+
+/// Reads what a saved plan tries, and leaves its devices be.
 ///
 /// # Errors
 /// [`ReadRecordError`] when it is no plan.
-pub fn decode_plan_attempt(bytes: &[u8]) -> Result<(ArtifactDigest, u32), ReadRecordError> {
+pub fn decode_plan_try(bytes: &[u8]) -> Result<PlannedTry, ReadRecordError> {
     let record = stored::PlanRecord::decode(bytes)?;
-    let value = |name: &str| record.document.lines().find_map(|line| line.strip_prefix(name));
-    let manifest = value("manifest ").and_then(|digest| digest.parse().ok());
-    let attempt = value("attempt ").and_then(|attempt| attempt.parse().ok());
-    Ok((field(manifest, "manifest")?, field(attempt, "attempt")?))
+    let mut head = record.document.lines().take(PLAN_HEAD_LINES);
+    let mut value = |name: &str| head.find_map(|line| line.strip_prefix(name));
+    let manifest = field(value("manifest ").and_then(|digest| digest.parse().ok()), "manifest")?;
+    let attempt = field(value("attempt ").and_then(|attempt| attempt.parse().ok()), "attempt")?;
+    let configuration = match value("configuration ").map(ConfigurationId::from_text) {
+        None => None,
+        Some(configuration) => Some(field(configuration, "configuration")?.digest),
+    };
+    Ok(PlannedTry { manifest, digest: pair_digest(manifest, configuration), attempt })
 }
 
 /// Visits the rollouts that have not ended, or still owe a device something, each with the digest of its release. Those
@@ -135,7 +155,7 @@ pub fn visit_unfinished(
                 Ok(header) if header.ended_at.is_some() && !header.is_open => continue,
                 Ok(header) => {
                     let plan = field(store.get(Space::Plan, header.plan.as_bytes())?, "plan_id");
-                    plan.and_then(|plan| Ok((header, decode_plan_attempt(&plan.value)?.0)))
+                    plan.and_then(|plan| Ok((header, decode_plan_try(&plan.value)?.manifest)))
                 }
                 Err(error) => Err(error),
             };

@@ -30,6 +30,23 @@ super::service!(
     Artifacts
 );
 
+/// Those of some artifacts that the server does not have all of, by what they are called.
+pub(super) async fn missing(
+    backend: &Backend,
+    wanted: Vec<(String, ArtifactDigest)>,
+) -> Result<Vec<String>, CallError> {
+    blocking(backend, move |store| {
+        let mut missing = Vec::new();
+        for (name, digest) in wanted {
+            if !matches!(store.held(digest)?, Held::Whole { .. }) {
+                missing.push(name);
+            }
+        }
+        Ok(missing)
+    })
+    .await
+}
+
 /// Uploads that come in parts, each part a call of its own, with the intent of the first.
 #[derive(Default)]
 pub(super) struct Uploads {

@@ -14,9 +14,10 @@ use fleetd_actors::targeting::ParseConditionError;
 use fleetd_actors::window::ParseTermsError;
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_sync_core::commit::CommitError;
+use fleetd_sync_core::configuration::{InvalidConfiguration, UndeclaredError};
 use fleetd_sync_core::id::{AccessId, PlanId, RolloutId};
 use fleetd_sync_core::limit::REASON_BYTES_MAX;
-use fleetd_sync_core::name::{DeviceName, GroupName, ParseNameError, WorkloadName};
+use fleetd_sync_core::name::{ConfigurationName, DeviceName, GroupName, ParseNameError, WorkloadName};
 use fleetd_sync_core::release::{ReadReleaseError, VerifyReleaseError};
 use fleetd_sync_core::session::message::Refusal;
 use fleetd_sync_core::trust::ReadRecordError as ReadRootRecordError;
@@ -80,6 +81,16 @@ pub(crate) enum CallError {
     Release(#[from] VerifyReleaseError),
     #[error("{workload}@{version} is not complete")]
     IncompleteRelease { workload: String, version: String, missing: Vec<String> },
+    #[error("{workload} has no configuration {name}")]
+    UnknownConfiguration { workload: WorkloadName, name: ConfigurationName },
+    #[error("configuration {name} of {workload} exists with other content")]
+    DuplicateConfiguration { workload: WorkloadName, name: ConfigurationName },
+    #[error("that is no configuration")]
+    Configuration(#[from] InvalidConfiguration),
+    #[error("the configuration does not fit the release")]
+    Undeclared(#[from] UndeclaredError),
+    #[error("configuration {name} of {workload} is not complete")]
+    IncompleteConfiguration { workload: WorkloadName, name: ConfigurationName, missing: Vec<String> },
     #[error("there is no plan {plan}")]
     UnknownPlan { plan: PlanId },
     #[error("there is nothing to plan")]
@@ -169,10 +180,12 @@ impl CallError {
             Self::ReservedName(_) => row(Code::InvalidArgument, "release.reserved", ""),
             Self::UnreadableRelease(_) => row(Code::InvalidArgument, "release.unreadable", ""),
             Self::Release(error) => release_row(error),
-            Self::IncompleteRelease { workload, version, .. } => {
-                let next = format!("fleetd release push {workload}@{version} …");
-                Row(Code::FailedPrecondition, "release.incomplete", next)
-            }
+            Self::IncompleteRelease { .. }
+            | Self::UnknownConfiguration { .. }
+            | Self::DuplicateConfiguration { .. }
+            | Self::Configuration(_)
+            | Self::Undeclared(_)
+            | Self::IncompleteConfiguration { .. } => self.content_row(),
             Self::UnknownPlan { .. } => row(Code::NotFound, "rollout.plan_unknown", "fleetd rollout plan …"),
             Self::Plan(error) => plan_row(error),
             Self::UnreadablePlan(ReadPlanError::Edited { .. }) | Self::EditedPlan { .. } => {
@@ -210,6 +223,31 @@ impl CallError {
         }
     }
 
+    /// The row of what is wrong with a configuration, or with what was pushed of a release.
+    fn content_row(&self) -> Row {
+        match self {
+            Self::IncompleteRelease { workload, version, .. } => {
+                let next = format!("fleetd release push {workload}@{version} …");
+                Row(Code::FailedPrecondition, "release.incomplete", next)
+            }
+            Self::UnknownConfiguration { workload, .. } => {
+                Row(Code::NotFound, "configuration.unknown", format!("fleetd config list {workload}"))
+            }
+            Self::DuplicateConfiguration { workload, name } => {
+                Row(Code::AlreadyExists, "configuration.duplicate", format!("fleetd config show {workload} {name}"))
+            }
+            Self::Undeclared(error) => {
+                let next = format!("fleetd release show …@{}", error.release);
+                Row(Code::FailedPrecondition, "configuration.undeclared", next)
+            }
+            Self::IncompleteConfiguration { workload, name, .. } => {
+                let next = format!("fleetd config push {workload} {name} …");
+                Row(Code::FailedPrecondition, "configuration.incomplete", next)
+            }
+            _ => Row(Code::InvalidArgument, "configuration.invalid", String::new()),
+        }
+    }
+
     /// Its name for programs.
     pub(crate) fn code(&self) -> String {
         match self {
@@ -223,7 +261,9 @@ impl CallError {
     fn details(&self) -> String {
         match self {
             Self::Invalid { cause, .. } | Self::Internal { cause } => cause.clone(),
-            Self::IncompleteRelease { missing, .. } => format!("missing: {}", missing.join(", ")),
+            Self::IncompleteRelease { missing, .. } | Self::IncompleteConfiguration { missing, .. } => {
+                format!("missing: {}", missing.join(", "))
+            }
             Self::StalePlan { reasons, .. } => first_few(reasons),
             Self::BlockedPlan { blocked, .. } => {
                 format!("each device that lacks the release is blocked\n{}", blocked.join("\n"))

@@ -1,6 +1,7 @@
 //! What is stored and decided, as the API's messages, and the other way round.
 
 pub(crate) mod audit;
+pub(crate) mod configuration;
 pub(crate) mod device;
 pub(crate) mod explanation;
 pub(crate) mod facts;

@@ -20,7 +20,7 @@ const ADMIN: Permission = Permission::Needs(Role::Admin);
 type Methods = &'static [(&'static str, Permission)];
 
 /// Every RPC that this server serves.
-const SERVICES: [(&str, Methods); 16] = [
+const SERVICES: [(&str, Methods); 17] = [
     ("fleetd.registration.v1.RegistrationService", &[("GetFleet", OPEN), ("RegisterDevice", OPEN)]),
     (
         "fleetd.enrolment.v1.EnrolmentService",
@@ -71,6 +71,10 @@ const SERVICES: [(&str, Methods); 16] = [
             ("DenyRelease", DEPLOYER),
             ("AllowRelease", DEPLOYER),
         ],
+    ),
+    (
+        "fleetd.configuration.v1.ConfigurationService",
+        &[("CreateConfiguration", DEPLOYER), ("ListConfigurations", VIEWER), ("GetConfiguration", VIEWER)],
     ),
     (
         "fleetd.rollout.v1.RolloutService",

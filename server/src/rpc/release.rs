@@ -12,7 +12,7 @@ use fleetd_sync_core::release::{Manifest, Purpose, SignedManifest};
 use fleetd_sync_store::state_store::KeyRange;
 use tonic::{Request, Response, Status};
 
-use super::artifact::blocking;
+use super::artifact::{blocking, missing};
 use super::backend::{Backend, caller};
 use super::call_error::{CallError, optional, parsed, reason};
 use super::convert;
@@ -35,16 +35,7 @@ pub(super) async fn missing_artifacts(backend: &Backend, manifest: &Manifest) ->
         .iter()
         .map(|(platform, artifact)| (format!("{platform} {}", artifact.digest), artifact.digest))
         .collect();
-    blocking(backend, move |store| {
-        let mut missing = Vec::new();
-        for (name, digest) in wanted {
-            if !matches!(store.held(digest)?, Held::Whole { .. }) {
-                missing.push(name);
-            }
-        }
-        Ok(missing)
-    })
-    .await
+    missing(backend, wanted).await
 }
 
 impl Releases {

@@ -15,7 +15,7 @@ use fleetd_proto::fleetd::rollout::v1::rollout_service_server::RolloutService;
 use fleetd_proto::fleetd::rollout::v1::start_rollout_request;
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{OperationId, PlanId, RolloutId};
-use fleetd_sync_core::name::{Version, WorkloadName};
+use fleetd_sync_core::name::{ConfigurationName, Version, WorkloadName};
 use fleetd_sync_store::state_store::KeyRange;
 use tonic::{Request, Response, Status};
 
@@ -133,10 +133,18 @@ impl RolloutService for Rollouts {
         let planned = async {
             let (workload, version): (WorkloadName, Version) =
                 (parsed(&asked.workload, "workload")?, parsed(&asked.version, "version")?);
+            let configuration = optional::<ConfigurationName>(&asked.configuration, "configuration")?;
             let targets = targets::read(&self.backend, asked.targets.as_ref())?;
             let strategy = convert::strategy::read(asked.strategy.as_ref())?;
             let _turn = self.backend.planning.lock().await;
-            let known = planning::plan(&self.backend, &caller, (&workload, &version), targets, strategy).await?;
+            let known = planning::plan(
+                &self.backend,
+                &caller,
+                (&workload, &version, configuration.as_ref()),
+                targets,
+                strategy,
+            )
+            .await?;
             let document = planning::document(&self.backend, &known).await?;
             let (devices, next_page_token) = known.page(api::Verdict::Unspecified, 0, "")?;
             Ok(api::PlanRolloutResponse { plan: Some(known.shown()), devices, next_page_token, document })

@@ -32,11 +32,12 @@ const SECRET: &str = "(secret)";
 type Subjects = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// The RPCs that change something, each with what it is about.
-const SUBJECTS: [Subjects; 36] = [
+const SUBJECTS: [Subjects; 37] = [
     ("fleetd.access.v1.AccessService/CreateAccessToken", &["name"], &["access_token/id"]),
     ("fleetd.access.v1.AccessService/RevokeAccessToken", &["access_id"], &["access_token/name"]),
     ("fleetd.artifact.v1.ArtifactService/UploadArtifact", &["digest"], &[]),
     ("fleetd.artifact.v1.ArtifactService/UploadArtifactChunk", &["digest"], &[]),
+    ("fleetd.configuration.v1.ConfigurationService/CreateConfiguration", &["workload", "name"], &[]),
     ("fleetd.device.v1.DeviceService/UpdateLabels", &["device"], &[]),
     ("fleetd.device.v1.DeviceService/RenameDevice", &["device", "name"], &[]),
     ("fleetd.device.v1.DeviceService/StartWorkload", &["device", "workload"], &[]),
@@ -59,7 +60,7 @@ const SUBJECTS: [Subjects; 36] = [
     ("fleetd.release.v1.ReleaseService/CreateRelease", &[], &["release/workload", "release/version"]),
     ("fleetd.release.v1.ReleaseService/DenyRelease", &["workload", "version"], &[]),
     ("fleetd.release.v1.ReleaseService/AllowRelease", &["workload", "version"], &[]),
-    ("fleetd.rollout.v1.RolloutService/PlanRollout", &["workload", "version"], &["plan/id"]),
+    ("fleetd.rollout.v1.RolloutService/PlanRollout", &["workload", "version", "configuration"], &["plan/id"]),
     ("fleetd.rollout.v1.RolloutService/PlanRollback", &["rollout_id"], &[]),
     ("fleetd.rollout.v1.RolloutService/StartRollout", &["plan_id"], &["rollout/id", "rollout/workload"]),
     ("fleetd.rollout.v1.RolloutService/AbortRollout", &["rollout_id"], &["rollout/workload"]),

@@ -41,6 +41,11 @@ pub(crate) fn whole_requests() -> BTreeMap<&'static str, Value> {
             "registration.v1.RegistrationService/RegisterDevice",
             json!({ "token": "$", "csrDer": "$", "facts": { "platform": "any" } }),
         ),
+        (
+            "configuration.v1.ConfigurationService/CreateConfiguration",
+            json!({ "workload": "coffee", "name": "roast-1" }),
+        ),
+        ("configuration.v1.ConfigurationService/GetConfiguration", json!({ "workload": "coffee", "name": "roast-1" })),
         ("release.v1.ReleaseService/CreateRelease", json!({ "signedManifest": {} })),
         ("release.v1.ReleaseService/GetRelease", json!({ "workload": "coffee", "version": "1" })),
         ("release.v1.ReleaseService/DenyRelease", json!({ "workload": "coffee", "version": "1" })),

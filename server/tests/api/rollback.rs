@@ -136,6 +136,7 @@ async fn a_device_that_cannot_fetch_what_it_should_have_says_so() {
             workload: "coffee".parse().unwrap(),
             version: "2.0.0".parse().unwrap(),
             manifest: digest,
+            configuration: None,
             terms: Default::default(),
         };
         fleetd_actors::device::wanted::assign(&mut record.wanted, &assignment);

@@ -27,7 +27,7 @@ fn check(bytes: &[u8]) -> bool {
         2 => record::release::decode(bytes).is_ok(),
         3 => record::request::decode(bytes).is_ok(),
         4 => record::rollout::decode_plan(bytes).is_ok(),
-        5 => record::rollout::decode_plan_attempt(bytes).is_ok(),
+        5 => record::rollout::decode_plan_try(bytes).is_ok(),
         6 => record::rollout::decode_header(bytes).is_ok(),
         7 => record::rollout::decode_progress(bytes).is_ok(),
         8 => match record::log::decode_entry(bytes) {
@@ -53,6 +53,10 @@ fn check(bytes: &[u8]) -> bool {
             }
             Err(_) => false,
         },
+        13 => record::configuration::decode(bytes).is_ok_and(|found| {
+            let Mutation::Put { value, .. } = record::configuration::put(&found) else { return false };
+            record::configuration::decode(&value).is_ok_and(|again| again == found)
+        }),
         _ => {
             let mut rest = bytes;
             let Ok(piece) = record::backup::decode_piece(&mut rest) else { return false };

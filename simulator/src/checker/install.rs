@@ -45,7 +45,7 @@ impl InstallChecker {
     fn on_stored(node: &Arc<str>, workload: &WorkloadName, change: [&WorkloadRecord; 2]) -> Result<(), Broken> {
         let [before, after] = change;
         let Some(Install { target, step }) = &before.install else { return Ok(()) };
-        let goes_on = after.install.as_ref().is_some_and(|install| install.target.manifest == target.manifest);
+        let goes_on = after.install.as_ref().is_some_and(|install| install.target.digest() == target.digest());
         let is_removed = after.removal != Removal::None;
         let wrong = match (step, &after.install) {
             _ if is_removed => None,

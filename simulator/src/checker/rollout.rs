@@ -50,7 +50,7 @@ impl RolloutChecker {
         let held = scene.ledger.node(node);
         let plan = held.and_then(|held| held.plans.get(&held.rollouts.get(&rollout)?.plan));
         let Some(plan) = plan else { return Ok(()) };
-        if self.cloned.contains(&device) || self.healthy.contains(&(device, plan.release.manifest)) {
+        if self.cloned.contains(&device) || self.healthy.contains(&(device, plan.release.digest())) {
             return Ok(());
         }
         let name = scene.ledger.name(device).map_or("somebody", |name| name);

@@ -9,10 +9,11 @@ use fleetd_agent::disk::Disk as _;
 use fleetd_sync_core::id::{ArtifactDigest, OperationId};
 use fleetd_sync_core::key::Domain;
 use fleetd_sync_core::name::WorkloadName;
-use fleetd_sync_core::release::SignedManifest;
+use fleetd_sync_core::release::{EnvironmentValue, SignedManifest};
 
 use super::{Broken, Fact, Inspector, Scene, device_number};
 use crate::observation::Observation;
+use crate::reference::resolve::whole;
 
 /// Looks at each start.
 #[derive(Debug, Default)]
@@ -53,6 +54,14 @@ impl RunningChecker {
         if let Err(why) = self.judge(scene, node, workload, current) {
             return broken(format!("release {}: {why}", current.manifest.version));
         }
+        // What goes with a release lies beside its program.
+        let files = current.configuration.iter().flat_map(|configuration| configuration.files());
+        for (name, file) in files {
+            let path = start.program.with_file_name(format!("file-{name}"));
+            if bytes_of(scene, node, &path).is_some_and(|bytes| ArtifactDigest::of(&bytes) != file.digest) {
+                return broken(format!("and its file {name} is not {}", file.digest));
+            }
+        }
         match bytes_of(scene, node, start.program) {
             Some(bytes) if ArtifactDigest::of(&bytes) != artifact => {
                 broken(format!("and its bytes are not those of {artifact}"))
@@ -89,8 +98,16 @@ impl RunningChecker {
         if !manifest.artifacts.iter().any(is_for) {
             return Err("its artifact is not the one for this device's platform".to_owned());
         }
-        if ArtifactDigest::of(&release.signed) != release.digest {
-            return Err("its manifest is not the one that was wanted".to_owned());
+        let configuration =
+            release.configuration.as_ref().map(|configuration| ArtifactDigest::of(&configuration.encode()));
+        if whole(ArtifactDigest::of(&release.signed), configuration) != release.digest {
+            return Err("its manifest and its configuration are not those that were wanted".to_owned());
+        }
+        let is_open = |name: &String| manifest.environment.get(name) == Some(&EnvironmentValue::FromConfig);
+        let mut filled =
+            release.configuration.iter().flat_map(|found| found.values().keys().chain(found.files().keys()));
+        if let Some(name) = filled.find(|name| !is_open(name)) {
+            return Err(format!("its configuration fills {name}, which its manifest does not leave open"));
         }
         if self.verified.contains(&release.digest) {
             return Ok(());

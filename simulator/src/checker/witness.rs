@@ -15,6 +15,7 @@ use super::ledger::{LaneRecord, Part};
 use super::{Broken, Fact, Inspector, Scene, device_number};
 use crate::fleet::SERVER;
 use crate::observation::Observation;
+use crate::reference::resolve::Release;
 
 /// Sees what ought to happen sometimes.
 #[derive(Debug, Default)]
@@ -130,7 +131,7 @@ impl Witness {
             let held = scene.ledger.node(node);
             for (workload, wish) in &word.wishes.workloads {
                 let current = held.and_then(|held| held.workloads.get(workload)?.current.as_ref());
-                let is_other = wish.release.as_ref().map(|release| release.manifest) != current.map(|it| it.digest);
+                let is_other = wish.release.as_ref().map(Release::whole) != current.map(|it| it.digest);
                 if &**node != SERVER && wish.is_held && wish.release.is_some() && is_other {
                     scene.marks.reach("a hold beat an assignment");
                 }

@@ -39,7 +39,7 @@ impl Word {
     fn hear(&mut self, at: Monotonic, wishes: Wishes, is_partial: bool) {
         for (workload, wish) in &wishes.workloads {
             if let Some(release) = &wish.release {
-                self.wanted_ever.insert((workload.clone(), release.manifest));
+                self.wanted_ever.insert((workload.clone(), release.whole()));
             }
             if wish.is_removed {
                 self.removed_ever.insert(workload.clone());

@@ -13,6 +13,7 @@ use fleetd_actors::report::{self, FaultKind as ReportedFault, Phase, WorkloadRep
 use fleetd_agent::record as agent_record;
 use fleetd_server::record as server_record;
 use fleetd_sync_core::commit::Space;
+use fleetd_sync_core::configuration::pair_digest;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{ArtifactDigest, LocalId};
@@ -105,12 +106,15 @@ impl Fleet {
         if desired.run == Some(Run::Stopped) {
             return running.map(|artifact| format!("it runs {artifact}, and an operator stopped it"));
         }
-        let Some(Assignment::Install { version, manifest, attempt, .. }) = &desired.assignment else { return None };
+        let Some(Assignment::Install { version, manifest, configuration, attempt, .. }) = &desired.assignment else {
+            return None;
+        };
         if desired.held || desired.conflict {
             return None;
         }
         let Some(said) = said else { return Some(format!("it should have {version}, and says nothing of it")) };
-        if said.digest != Some(*manifest) || u64::from(said.attempt) != *attempt {
+        let pair = pair_digest(*manifest, configuration.as_ref().map(|configuration| configuration.digest()));
+        if said.digest != Some(pair) || u64::from(said.attempt) != *attempt {
             return Some(format!("it should have {version} (attempt {attempt}), and speaks of another: {said:?}"));
         }
         let selected = self.artifact(*manifest, device);
@@ -119,7 +123,12 @@ impl Fleet {
             Some(Phase::Healthy) if selected.is_some() && running != selected => {
                 Some(format!("it runs {running:?}, and {version} is {selected:?}"))
             }
-            Some(Phase::Restored | Phase::Failed) if running.is_some() && running == selected => {
+            // What runs may be the same program, with the configuration of before.
+            Some(Phase::Restored | Phase::Failed)
+                if running.is_some()
+                    && running == selected
+                    && said.configuration == configuration.as_ref().map(|configuration| configuration.id()) =>
+            {
                 Some(format!("it runs {version}, which it says has failed"))
             }
             Some(Phase::Restored) if running.is_none() => Some("it runs nothing, and says it was restored".to_owned()),

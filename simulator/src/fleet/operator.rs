@@ -26,18 +26,19 @@ use fleetd_actors::{authority, rollout};
 use fleetd_server::artifact_store::ArtifactStore as _;
 use fleetd_server::{device_row, node as server_node, record};
 use fleetd_sync_core::commit::Space;
+use fleetd_sync_core::configuration::{Configuration, ConfiguredFile};
 use fleetd_sync_core::enrolment::EnrolmentToken;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, KeyId, PlanId, RolloutId};
-use fleetd_sync_core::name::{Platform, WorkloadName};
-use fleetd_sync_core::release::{Artifact, Manifest, Probe, ProbeCheck, SignedManifest};
+use fleetd_sync_core::name::{ConfigurationName, Platform, WorkloadName};
+use fleetd_sync_core::release::{Artifact, EnvironmentValue, Manifest, Probe, ProbeCheck, SignedManifest};
 use fleetd_sync_core::resolve::Run;
 use fleetd_sync_core::trust::{Change, Revocation, Role};
 use fleetd_sync_store::state_store::{KeyRange, StateStore as _};
 
 use super::{Fleet, SERVER_ADDRESS, ScenarioError, amd64, arm64, coffee, failed};
 use crate::agenda::{Agenda, Task};
-use crate::runner::Behaviour;
+use crate::runner::{Behaviour, ROAST};
 use crate::scenario::{Act, Program};
 
 /// Records that are read at once.
@@ -322,7 +323,7 @@ impl Fleet {
             version: version.parse().map_err(failed)?,
             artifacts: programs.iter().map(artifact).collect::<Result<_, ScenarioError>>()?,
             argv: Vec::new(),
-            environment: BTreeMap::new(),
+            environment: ["MENU", "ROAST"].map(|name| (name.to_owned(), EnvironmentValue::FromConfig)).into(),
             probe: Probe { check, grace: Duration::from_secs(10), ..Probe::default() },
             user: None,
             stop_grace: Duration::from_secs(1),
@@ -343,13 +344,23 @@ impl Fleet {
         Ok(signed)
     }
 
+    /// The configuration of that name, of which the server has the file from now on: one name always means one content.
+    fn configuration_called(&self, name: ConfigurationName) -> Result<Arc<Configuration>, ScenarioError> {
+        let menu = format!("the menu of {name}").into_bytes();
+        let (digest, size_bytes) = (ArtifactDigest::of(&menu), u64::try_from(menu.len()).map_err(failed)?);
+        self.server.artifacts.append(digest, size_bytes, 0, &menu).map_err(failed)?;
+        let values = [(ROAST.to_owned(), name.to_string())].into();
+        let files = [("MENU".to_owned(), ConfiguredFile { digest, size_bytes })].into();
+        Configuration::new(coffee(), name, values, files).map(Arc::new).map_err(failed)
+    }
+
     /// Plans a release for every device and starts the rollout.
     ///
     /// # Errors
     /// [`ScenarioError`] when there is nothing to plan, or the rollout is refused.
     pub fn roll_out(&mut self, release: &SignedManifest) -> Result<RolloutId, ScenarioError> {
         let rollout = RolloutId::random(&mut self.entropy);
-        let plan = self.plan(release, 1, Strategy::default())?;
+        let plan = self.plan(release, None, 1, Strategy::default())?;
         self.start_plan(rollout, plan)?;
         Ok(rollout)
     }
@@ -360,13 +371,19 @@ impl Fleet {
     /// Those of [`roll_out`](Self::roll_out).
     pub fn roll_out_by(&mut self, release: &SignedManifest, strategy: Strategy) -> Result<RolloutId, ScenarioError> {
         let rollout = RolloutId::random(&mut self.operator.entropy);
-        let plan = self.plan(release, 1, strategy)?;
+        let plan = self.plan(release, None, 1, strategy)?;
         self.start_plan(rollout, plan)?;
         Ok(rollout)
     }
 
-    fn plan(&mut self, release: &SignedManifest, attempt: u32, strategy: Strategy) -> Result<Plan, ScenarioError> {
-        let planned = PlannedRelease::of(release.claims(), release.digest());
+    fn plan(
+        &mut self,
+        release: &SignedManifest,
+        configuration: Option<Arc<Configuration>>,
+        attempt: u32,
+        strategy: Strategy,
+    ) -> Result<Plan, ScenarioError> {
+        let planned = PlannedRelease { configuration, ..PlannedRelease::of(release.claims(), release.digest()) };
         plan(PlanId::random(&mut self.entropy), planned, Targets::All, attempt, strategy, &self.rows()?).map_err(failed)
     }
 

@@ -14,7 +14,7 @@ pub fn held_by(orders: &Orders, wish: &Wish, runs_well: Option<ArtifactDigest>) 
     }
     let release = wish.release.as_ref()?;
     let is_denied = orders.denials.keys().any(|denied| *denied == release.manifest);
-    (is_denied && runs_well != Some(release.manifest)).then(|| format!("{} is denied", release.version))
+    (is_denied && runs_well != Some(release.whole())).then(|| format!("{} is denied", release.version))
 }
 
 #[cfg(test)]
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn a_stop_holds_everybody_and_a_denial_those_who_do_not_run_it_yet() {
         let (hold, manifest) = (HoldId::from_bytes([1; 10]), ArtifactDigest::of(b"a manifest"));
-        let release = Release { version: "1.0.0".to_owned(), manifest, rollout: None, attempt: 1 };
+        let release = Release { version: "1.0.0".to_owned(), manifest, configuration: None, rollout: None, attempt: 1 };
         let (nothing, wished) = (Wish::default(), Wish { release: Some(release), ..Wish::default() });
         let (reason, created_by, created_at) = (String::new(), String::new(), Wall(0));
         let stop = FleetStop { hold, reason: reason.clone(), created_by: created_by.clone(), created_at };

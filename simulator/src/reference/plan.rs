@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use fleetd_actors::rollout::plan::{Blocked, Plan, PlannedRelease, Verdict};
 use fleetd_actors::rollout::strategy::Priority;
 use fleetd_actors::targeting::DeviceRow;
+use fleetd_sync_core::name::ConfigurationName;
 
 /// What a plan for the whole fleet says otherwise than the fleet of today would have it, device by device.
 #[must_use]
@@ -13,7 +14,7 @@ pub fn differences(plan: &Plan, rows: &[DeviceRow]) -> Vec<String> {
     let mut words = BTreeMap::new();
     for device in &plan.devices {
         let planned = match &device.verdict {
-            Verdict::Update { from } => format!("in place of {from}"),
+            Verdict::Update { from, configuration } => in_place_of(from.as_str(), configuration.as_ref()),
             Verdict::Install => "for the first time".to_owned(),
             Verdict::Unchanged => "has it".to_owned(),
             Verdict::Blocked { by, .. } => left_out(*by),
@@ -35,6 +36,13 @@ pub fn differences(plan: &Plan, rows: &[DeviceRow]) -> Vec<String> {
     differing.map(|(name, (planned, today))| format!("{name}: {planned}, and today {today}")).collect()
 }
 
+fn in_place_of(version: &str, configuration: Option<&ConfigurationName>) -> String {
+    match configuration {
+        Some(name) => format!("in place of {version} and {name}"),
+        None => format!("in place of {version}"),
+    }
+}
+
 fn left_out(by: Blocked) -> String {
     format!("left out ({})", by.as_str())
 }
@@ -47,7 +55,7 @@ fn today(release: &PlannedRelease, priority: Priority, row: &DeviceRow) -> Strin
     let runs = row.releases.iter().find(|(workload, _)| **workload == release.workload).map(|(_, runs)| runs);
     if let Some(runs) = runs
         && runs.healthy
-        && runs.manifest == release.manifest
+        && runs.manifest == release.digest()
     {
         return "has it".to_owned();
     }
@@ -71,7 +79,9 @@ fn today(release: &PlannedRelease, priority: Priority, row: &DeviceRow) -> Strin
         return left_out(Blocked::Platform);
     }
     match runs {
-        Some(runs) => format!("in place of {}", runs.version),
+        Some(runs) => {
+            in_place_of(runs.version.as_str(), runs.configuration.as_ref().map(|configuration| &configuration.name))
+        }
         None => "for the first time".to_owned(),
     }
 }
@@ -102,6 +112,7 @@ mod tests {
         let present = |version: &str, healthy| PresentRelease {
             version: version.parse().unwrap(),
             manifest: ArtifactDigest::of(version.as_bytes()),
+            configuration: None,
             healthy,
         };
         let releases = match way {
@@ -136,6 +147,7 @@ mod tests {
             version: "2.0.0".parse().unwrap(),
             manifest: ArtifactDigest::of(b"2.0.0"),
             artifacts: BTreeMap::from([("linux/amd64".parse().unwrap(), (ArtifactDigest::of(b"program"), 7))]),
+            configuration: None,
         };
         let mut entropy = Entropy::from_seed([9; 32]);
         let (mut fresh, mut stale) = (0, 0);

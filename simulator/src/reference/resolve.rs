@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fleetd_sync_core::configuration::Configuration;
 use fleetd_sync_core::envelope::Value;
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, RolloutId};
 use fleetd_sync_core::name::{Version, WorkloadName};
@@ -23,10 +24,30 @@ pub struct Release {
     pub version: String,
     /// The digest of its signed manifest.
     pub manifest: ArtifactDigest,
+    /// The digest of the configuration that goes with it.
+    pub configuration: Option<ArtifactDigest>,
     /// The rollout that brings it.
     pub rollout: Option<RolloutId>,
     /// The try.
     pub attempt: u64,
+}
+
+impl Release {
+    /// What a device that has all of it reports.
+    #[must_use]
+    pub fn whole(&self) -> ArtifactDigest {
+        whole(self.manifest, self.configuration)
+    }
+}
+
+/// The digest of a signed manifest, or of it and a configuration.
+#[must_use]
+pub fn whole(manifest: ArtifactDigest, configuration: Option<ArtifactDigest>) -> ArtifactDigest {
+    let Some(configuration) = configuration else { return manifest };
+    let mut both = b"fleetd/pair/1\0".to_vec();
+    both.extend(manifest.as_bytes());
+    both.extend(configuration.as_bytes());
+    ArtifactDigest::of(&both)
 }
 
 /// What is wanted of one workload.
@@ -163,8 +184,8 @@ fn runs_of(speaker: &Speaker, workload: &WorkloadName) -> Said<bool> {
 
 fn change_of(speaker: &Speaker, workload: &WorkloadName) -> Said<Change> {
     let get = |field| entry(speaker, workload, field);
-    let all = [get("release"), get("manifest"), get("rollout"), get("attempt"), get("remove")];
-    if all.iter().all(Option::is_none) {
+    let fields = ["release", "manifest", "config", "rollout", "attempt", "terms", "remove"];
+    if fields.iter().all(|field| get(field).is_none()) {
         return Said::Nothing;
     }
     match get("remove") {
@@ -177,6 +198,14 @@ fn change_of(speaker: &Speaker, workload: &WorkloadName) -> Said<Change> {
     };
     let (Ok(_), Some(manifest)) = (version.parse::<Version>(), ArtifactDigest::from_slice(manifest)) else {
         return Said::Unreadable;
+    };
+    let configuration = match get("config") {
+        None => None,
+        Some(Value::Bytes(bytes)) => match Configuration::decode(bytes) {
+            Ok(read) if read.workload() == workload => Some(ArtifactDigest::of(bytes)),
+            _ => return Said::Unreadable,
+        },
+        Some(_) => return Said::Unreadable,
     };
     let rollout = match get("rollout") {
         None => None,
@@ -191,7 +220,7 @@ fn change_of(speaker: &Speaker, workload: &WorkloadName) -> Said<Change> {
         Some(Value::Integer(number)) if *number >= 0 => number.unsigned_abs(),
         Some(_) => return Said::Unreadable,
     };
-    Said::This(Change::Install(Release { version: version.clone(), manifest, rollout, attempt }))
+    Said::This(Change::Install(Release { version: version.clone(), manifest, configuration, rollout, attempt }))
 }
 
 /// The holds in force, each with the one workload that it holds, or with none for all.
@@ -230,9 +259,11 @@ pub fn told(resolved: &product::Resolved) -> Wishes {
             ..Wish::default()
         };
         match &desired.assignment {
-            Some(product::Assignment::Install { version, manifest, rollout, attempt, .. }) => {
+            Some(product::Assignment::Install { version, manifest, configuration, rollout, attempt, .. }) => {
                 let version = version.to_string();
-                wish.release = Some(Release { version, manifest: *manifest, rollout: *rollout, attempt: *attempt });
+                let configuration = configuration.as_ref().map(|configuration| configuration.digest());
+                let (manifest, rollout, attempt) = (*manifest, *rollout, *attempt);
+                wish.release = Some(Release { version, manifest, configuration, rollout, attempt });
             }
             Some(product::Assignment::Remove) => wish.is_removed = true,
             None => {}

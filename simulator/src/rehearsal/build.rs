@@ -248,7 +248,7 @@ impl Builder<'_> {
         for (number, device) in self.rehearsal.devices.iter().enumerate() {
             let Some(present) = &device.present else { continue };
             let is_new = present.version == original.release.version.to_string()
-                && present.manifest.as_ref() == Some(&original.release.manifest.to_string());
+                && present.manifest.as_ref() == Some(&original.release.digest().to_string());
             groups.entry((&present.version, is_new)).or_default().push(number);
             if !present.healthy {
                 unwell.push(number);

@@ -33,6 +33,7 @@ pub fn one_wave(devices: u32) -> Result<Scenario, RehearsalError> {
             parsed("linux/amd64")?,
             (ArtifactDigest::of(b"an artifact of coffee 2.0.0"), ARTIFACT_BYTES),
         )]),
+        configuration: None,
     };
     let probe = CopiedProbe {
         check: CopiedCheck::Notify,
@@ -60,6 +61,7 @@ fn device(number: u32) -> CopiedDevice {
         present: Some(CopiedRelease {
             version: "1.0.0".to_owned(),
             manifest: Some(ArtifactDigest::of(b"coffee 1.0.0").to_string()),
+            configuration: None,
             healthy: true,
         }),
         ..CopiedDevice::default()

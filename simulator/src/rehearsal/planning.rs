@@ -13,6 +13,7 @@ use fleetd_actors::rollout::strategy::{Priority, Strategy};
 use fleetd_actors::targeting::{AtWork, Chosen, DeviceRow, PresentRelease, Targets};
 use fleetd_actors::window::Zone;
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::configuration::ConfigurationId;
 use fleetd_sync_core::id::{ArtifactDigest, PlanId};
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Wall;
@@ -150,6 +151,7 @@ fn row(device: &CopiedDevice, workload: &WorkloadName, zone: Option<&String>) ->
         Ok::<_, RehearsalError>(PresentRelease {
             version: parsed(device, &present.version)?,
             manifest,
+            configuration: present.configuration.as_deref().and_then(ConfigurationId::from_text),
             healthy: present.healthy,
         })
     });
@@ -255,7 +257,7 @@ fn by_name(targets: Targets, rehearsal: &Rehearsal) -> Targets {
 }
 
 /// What a plan means for a device, and by which clock, where that matters.
-type Said<'a> = (&'a Verdict, Option<&'a Zone>);
+type Said<'a> = (Verdict, Option<&'a Zone>);
 
 /// What a plan in the copy says otherwise than the plan itself, device by device.
 fn differences(original: &Plan, again: &Plan) -> Vec<String> {
@@ -278,7 +280,12 @@ fn differences(original: &Plan, again: &Plan) -> Vec<String> {
 }
 
 fn said(plan: &Plan) -> BTreeMap<&str, Said<'_>> {
-    plan.devices.iter().map(|device| (device.name.as_str(), (&device.verdict, device.zone.as_ref()))).collect()
+    // What stands in for a release in the copy comes without a configuration, and is another release for another pair.
+    let verdict = |device: &PlannedDevice| match &device.verdict {
+        Verdict::Update { from, .. } => Verdict::Update { from: from.clone(), configuration: None },
+        verdict => verdict.clone(),
+    };
+    plan.devices.iter().map(|device| (device.name.as_str(), (verdict(device), device.zone.as_ref()))).collect()
 }
 
 /// The planned devices that get the release, by name.

@@ -79,6 +79,7 @@ fn scenario() -> Scenario {
         present: row.releases.get(&coffee()).map(|present| CopiedRelease {
             version: present.version.to_string(),
             manifest: Some(present.manifest.to_string()),
+            configuration: present.configuration.as_ref().map(ToString::to_string),
             healthy: present.healthy,
         }),
         ..CopiedDevice::default()

@@ -43,7 +43,7 @@ fn device(number: u8, name: &str) -> CopiedDevice {
 
 fn present(version: &str, healthy: bool) -> Option<CopiedRelease> {
     let manifest = Some(ArtifactDigest::of(format!("coffee {version}").as_bytes()).to_string());
-    Some(CopiedRelease { version: version.to_owned(), manifest, healthy })
+    Some(CopiedRelease { version: version.to_owned(), manifest, configuration: None, healthy })
 }
 
 fn hold(workload: Option<&str>) -> Vec<CopiedHold> {
@@ -87,6 +87,7 @@ fn planned_in(devices: &[CopiedDevice], targets: Targets, strategy: Strategy, zo
         version: "2.0.0".parse().unwrap(),
         manifest: ArtifactDigest::of(b"coffee 2.0.0"),
         artifacts: BTreeMap::from([("linux/amd64".parse().unwrap(), size)]),
+        configuration: None,
     };
     let probe = CopiedProbe {
         check: CopiedCheck::Notify,

@@ -54,11 +54,13 @@ pub enum Space {
     Group = 22,
     /// What stands over the whole fleet: stops by their holds, and denied releases by their manifests.
     Order = 23,
+    /// Configurations by workload and name.
+    Configuration = 24,
 }
 
 impl Space {
     /// Every space, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Meta,
         Self::Envelope,
         Self::Device,
@@ -83,6 +85,7 @@ impl Space {
         Self::Audit,
         Self::Group,
         Self::Order,
+        Self::Configuration,
     ];
 }
 

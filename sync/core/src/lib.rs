@@ -12,6 +12,7 @@ pub mod audit;
 pub mod blocking;
 pub mod codec;
 pub mod commit;
+pub mod configuration;
 pub mod counted;
 pub mod document;
 pub mod enrolment;

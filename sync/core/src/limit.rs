@@ -143,6 +143,10 @@ pub const MANIFEST_ENTRIES_MAX: usize = 64;
 pub const SHORT_NAME_CHARS_MAX: usize = 128;
 /// The longest interval or grace of a manifest, a day: longer ones are mistakes of unit.
 pub const MANIFEST_DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes of a configuration: it is one value of a document.
+pub const CONFIGURATION_BYTES_MAX: usize = VALUE_BYTES_MAX;
+/// Bytes of all values of a configuration together: what is larger is a file.
+pub const CONFIGURATION_VALUES_BYTES_MAX: usize = 1 << 10;
 /// Bytes of one artifact: what an embedded device's storage can hold twice.
 pub const ARTIFACT_BYTES_MAX: u64 = 8 << 30;
 /// Bytes of one verified group of an artifact: a flipped bit costs no more than this to fetch again.

@@ -112,6 +112,12 @@ define_name!(
     |_, position, character| character.is_ascii_alphanumeric() || (position > 0 && ".-_+".contains(character))
 );
 define_name!(
+    /// What a configuration of a workload is called (`roast-2`): compared for equality only.
+    ConfigurationName, "configuration name", limit::VERSION_CHARS_MAX,
+    "use letters, digits and '.', '-', '_', '+', starting with a letter or digit",
+    |_, position, character| character.is_ascii_alphanumeric() || (position > 0 && ".-_+".contains(character))
+);
+define_name!(
     /// What a server calls a device (`brisk-otter`).
     DeviceName, "device name", limit::DEVICE_NAME_CHARS_MAX,
     "use a-z, 0-9 and '-', starting with a letter",

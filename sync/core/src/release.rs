@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use layout::{InvalidManifest, ReadReleaseError};
+pub(crate) use layout::{is_environment_name, is_plain};
 pub use probe::{Probe, ProbeCheck};
 
 use crate::codec::{Reader, Writer};

@@ -4,8 +4,8 @@
 //! between them, and it reads all of them:
 //!
 //! - Any hold that is not lifted stops the workloads that it names.
-//! - The assignment of a workload (`release`, `manifest`, `rollout`, `attempt`, `terms`, `remove`) is one authority's as a
-//!   whole, that of the highest rank that says anything of it: parts of two never mix. `run` is decided likewise.
+//! - The assignment of a workload (`release`, `manifest`, `config`, `rollout`, `attempt`, `terms`, `remove`) is one
+//!   authority's as a whole, that of the highest rank that says anything of it: parts of two never mix. `run` is decided likewise.
 //! - Two authorities of one rank that say different things are a [`Conflict`]: what runs, goes on.
 //! - What is absent, or cannot be read, removes nothing. Only `remove` does.
 //!
@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `workload/NAME/release` | text: the version |
 //! | `workload/NAME/manifest` | bytes: the digest of the signed release |
+//! | `workload/NAME/config` | bytes: the configuration that goes with the release; may be absent |
 //! | `workload/NAME/rollout` | text: the rollout's id; may be absent |
 //! | `workload/NAME/attempt` | integer: rises to try again what has failed; absent is 0 |
 //! | `workload/NAME/terms` | text: when the device may switch, and how long it may put that off; may be absent |
@@ -26,15 +27,19 @@
 mod path;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use path::{assign, hold_path, lift_path, read_hold_path, restarts_path, run_path, workload_path};
 
+use crate::configuration::Configuration;
 use crate::envelope::{Head, Path, Value};
 use crate::id::{ArtifactDigest, HoldId, KeyId, RolloutId};
 use crate::name::{Version, WorkloadName};
 use crate::planted::{Bug, is_planted};
 use crate::trust::Rank;
-use path::{ATTEMPT, HOLD, LIFT, MANIFEST, RELEASE, REMOVE, RESTARTS, ROLLOUT, RUN, RUNNING, STOPPED, TERMS, WORKLOAD};
+use path::{
+    ATTEMPT, CONFIG, HOLD, LIFT, MANIFEST, RELEASE, REMOVE, RESTARTS, ROLLOUT, RUN, RUNNING, STOPPED, TERMS, WORKLOAD,
+};
 
 /// One lane of a desired document: one that counts.
 #[derive(Clone, Debug)]
@@ -58,6 +63,8 @@ pub enum Assignment {
         version: Version,
         /// The digest of the signed release.
         manifest: ArtifactDigest,
+        /// What fills the names that the release's manifest leaves open, if something does.
+        configuration: Option<Arc<Configuration>>,
         /// The rollout that brings it, if one does.
         rollout: Option<RolloutId>,
         /// Rises to try again what has failed.
@@ -250,7 +257,7 @@ fn assignment_of(
     unreadable: &mut Vec<(KeyId, Path)>,
 ) -> Option<Said<Assignment>> {
     let entry = |field| lane.entries.get(&workload_path(name, field)).copied();
-    let fields = [RELEASE, MANIFEST, ROLLOUT, ATTEMPT, TERMS, REMOVE];
+    let fields = [RELEASE, MANIFEST, CONFIG, ROLLOUT, ATTEMPT, TERMS, REMOVE];
     if fields.iter().all(|field| entry(field).is_none()) {
         return None;
     }
@@ -266,6 +273,11 @@ fn assignment_of(
     let Some(version) = text(entry(RELEASE)).and_then(|text| text.parse().ok()) else { return bad(RELEASE) };
     let Some(Value::Bytes(digest)) = entry(MANIFEST) else { return bad(MANIFEST) };
     let Some(manifest) = ArtifactDigest::from_slice(digest) else { return bad(MANIFEST) };
+    let configuration = match entry(CONFIG).map(|value| configuration_of(value, name)) {
+        None => None,
+        Some(Some(configuration)) => Some(Arc::new(configuration)),
+        Some(None) => return bad(CONFIG),
+    };
     let rollout = match entry(ROLLOUT).map(|value| text(Some(value)).and_then(|text| text.parse().ok())) {
         None => None,
         Some(Some(rollout)) => Some(rollout),
@@ -281,7 +293,13 @@ fn assignment_of(
         Some(Value::Text(terms)) => Some(terms.clone()),
         Some(_) => return bad(TERMS),
     };
-    Some(Ok(Assignment::Install { version, manifest, rollout, attempt, terms }))
+    Some(Ok(Assignment::Install { version, manifest, configuration, rollout, attempt, terms }))
+}
+
+/// A configuration of this workload; one of another is none.
+fn configuration_of(value: &Value, workload: &WorkloadName) -> Option<Configuration> {
+    let Value::Bytes(bytes) = value else { return None };
+    Configuration::decode(bytes).ok().filter(|configuration| configuration.workload() == workload)
 }
 
 fn text(value: Option<&Value>) -> Option<&str> {

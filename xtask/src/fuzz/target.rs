@@ -35,7 +35,7 @@ impl Target {
 }
 
 /// Every target, those first that a peer reaches who has proven nothing.
-pub(crate) const TARGETS: [Target; 21] = [
+pub(crate) const TARGETS: [Target; 22] = [
     Target {
         name: "frame",
         package: "fleetd-sync-transport",
@@ -107,6 +107,14 @@ pub(crate) const TARGETS: [Target; 21] = [
         test: "fuzz::release::any_bytes_are_one_release_or_none",
         bytes_max: 17_000,
         what: "manifests and signed releases",
+    },
+    Target {
+        name: "configuration",
+        package: "fleetd-sync-core",
+        source: "sync/core/tests/fuzz",
+        test: "fuzz::configuration::any_bytes_are_one_configuration_or_none",
+        bytes_max: 3_000,
+        what: "configurations of workloads",
     },
     Target {
         name: "text",

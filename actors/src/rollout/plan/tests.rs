@@ -25,12 +25,13 @@ fn release() -> PlannedRelease {
         version: "2.0".parse().unwrap(),
         manifest: ArtifactDigest::of(b"manifest 2.0"),
         artifacts: BTreeMap::from([("linux/arm64".parse().unwrap(), (ArtifactDigest::of(b"2.0"), 1000))]),
+        configuration: None,
     }
 }
 
 fn present(version: &str, healthy: bool) -> PresentRelease {
     let manifest = ArtifactDigest::of(format!("manifest {version}").as_bytes());
-    PresentRelease { version: version.parse().unwrap(), manifest, healthy }
+    PresentRelease { version: version.parse().unwrap(), manifest, configuration: None, healthy }
 }
 
 fn some(selector: Option<&str>, devices: &[&str]) -> Targets {

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::configuration::{Configuration, ConfigurationId, ConfiguredFile};
 use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Wall;
 
 use super::super::strategy::{FailureBudget, Place, Priority, Strategy, WAVES_MAX, WaveSize};
@@ -67,6 +70,7 @@ impl Plan {
             "{HEADER}{LAYOUT}\nplan {}\nworkload {}\nversion {}\nmanifest {}\nattempt {}\n",
             self.id, release.workload, release.version, release.manifest, self.attempt
         );
+        text += &configuration_lines(release.configuration.as_deref());
         if let Some(Rollback { of, is_whole }) = self.rollback {
             text += &format!("rollback {of} {is_whole}\n");
         }
@@ -116,6 +120,19 @@ impl Plan {
         }
         Lines { lines: body.lines().collect(), next: 1, has_waves: layout == LAYOUT }.plan()
     }
+}
+
+/// What goes with the release; nothing where nothing does, so that plans of before are written alike.
+fn configuration_lines(configuration: Option<&Configuration>) -> String {
+    let Some(configuration) = configuration else { return String::new() };
+    let mut text = format!("configuration {}\n", configuration.id());
+    for (name, value) in configuration.values() {
+        text += &format!("value {name} {}\n", escape_line(value));
+    }
+    for (name, ConfiguredFile { digest, size_bytes }) in configuration.files() {
+        text += &format!("file {name} {digest} {size_bytes}\n");
+    }
+    text
 }
 
 fn target_lines(targets: &Targets) -> String {
@@ -246,6 +263,7 @@ impl<'a> Lines<'a> {
         let id = self.value("plan")?;
         let (workload, version) = (self.value("workload")?, self.value("version")?);
         let (manifest, attempt) = (self.value("manifest")?, self.value("attempt")?);
+        let configuration = self.configuration(&workload)?;
         let rollback = self.take("rollback").map(|rest| self.rollback(rest)).transpose()?;
         let strategy = if self.has_waves { self.strategy()? } else { self.strategy_without_waves()? };
         let mut artifacts = BTreeMap::new();
@@ -274,8 +292,27 @@ impl<'a> Lines<'a> {
         if let Some(line) = self.lines.get(self.next) {
             return Err(self.unreadable("the digest", line));
         }
-        let release = PlannedRelease { workload, version, manifest, artifacts };
+        let release = PlannedRelease { workload, version, manifest, artifacts, configuration };
         Ok(Plan { id, release, targets, attempt, strategy, rollback, undecided, devices })
+    }
+
+    fn configuration(&mut self, workload: &WorkloadName) -> Result<Option<Arc<Configuration>>, ReadPlanError> {
+        let Some(line) = self.take("configuration") else { return Ok(None) };
+        let what = "configuration NAME DIGEST";
+        let id = ConfigurationId::from_text(line).ok_or_else(|| self.unreadable(what, line))?;
+        let (mut values, mut files) = (BTreeMap::new(), BTreeMap::new());
+        while let Some(rest) = self.take("value") {
+            let [name, value] = self.words(rest, "value NAME VALUE")?;
+            values.insert(name.to_owned(), unescape(value));
+        }
+        while let Some(rest) = self.take("file") {
+            let [name, digest, size_bytes] = self.words(rest, "file NAME DIGEST BYTES")?;
+            let (digest, size_bytes) = (self.parse(digest, "a digest")?, self.parse(size_bytes, "a number of bytes")?);
+            files.insert(name.to_owned(), ConfiguredFile { digest, size_bytes });
+        }
+        let made = Configuration::new(workload.clone(), id.name, values, files).ok();
+        let made = made.filter(|made| made.digest() == id.digest).ok_or_else(|| self.unreadable(what, line))?;
+        Ok(Some(Arc::new(made)))
     }
 
     fn rollback(&self, rest: &str) -> Result<Rollback, ReadPlanError> {
@@ -435,7 +472,11 @@ impl<'a> Lines<'a> {
             None if text == "unchanged" => Ok(Verdict::Unchanged),
             Some(("update", rest)) => {
                 let from = rest.strip_prefix("from ").ok_or_else(|| self.unreadable(what, text))?;
-                Ok(Verdict::Update { from: self.parse(from, "a version")? })
+                let (from, configuration) = match from.split_once(" with ") {
+                    Some((from, configuration)) => (from, Some(self.parse(configuration, "a configuration")?)),
+                    None => (from, None),
+                };
+                Ok(Verdict::Update { from: self.parse(from, "a version")?, configuration })
             }
             Some(("blocked", rest)) => {
                 let (word, reason) = rest.split_once(' ').ok_or_else(|| self.unreadable(what, text))?;

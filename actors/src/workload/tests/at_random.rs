@@ -5,13 +5,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::*;
-use super::bench::{Bench, Trust, assignment, release};
+use super::bench::{Bench, Trust, assignment, assignment_with, label, release};
 use crate::report::Exit;
 
 /// Something that happens to a device.
 #[derive(Clone, Debug)]
 enum Happening {
-    Assign { version: u8, attempt: u32, held: bool, conflict: bool, stopped: bool, restarts: u64 },
+    Assign { version: u8, configuration: u8, attempt: u32, held: bool, conflict: bool, stopped: bool, restarts: u64 },
     AssignNothing,
     Answer { which: usize },
     Exit,
@@ -26,15 +26,17 @@ enum Happening {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let assign =
-        (1..=4_u8, 1..4_u32, any::<u8>(), 0..3_u64).prop_map(|(version, attempt, bits, restarts)| Happening::Assign {
-            version,
+    let assign = ((1..=4_u8, 0..6_u8), 1..4_u32, any::<u8>(), 0..3_u64).prop_map(|(what, attempt, bits, restarts)| {
+        Happening::Assign {
+            version: what.0,
+            configuration: what.1,
             attempt,
             held: bits & 7 == 0,
             conflict: bits & 7 == 1,
             stopped: bits & 7 == 2,
             restarts,
-        });
+        }
+    });
     prop_oneof![
         4 => assign,
         1 => Just(Happening::AssignNothing),
@@ -53,9 +55,14 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 fn happen(bench: &mut Bench, happening: Happening) {
     match happening {
-        Happening::Assign { version, attempt, held, conflict, stopped, restarts } => {
+        Happening::Assign { version, configuration, attempt, held, conflict, stopped, restarts } => {
             let run = Some(if stopped { RunWish::Stopped } else { RunWish::Running });
-            let assignment = assignment(&format!("{version}.0"), attempt);
+            let version = format!("{version}.0");
+            let assignment = match configuration {
+                1 | 2 => assignment_with(&version, &format!("roast-{configuration}"), attempt),
+                3 => assignment_with(&version, "odd", attempt),
+                _ => assignment(&version, attempt),
+            };
             bench.assign(Assignment { held, conflict, run, restarts, ..assignment });
         }
         Happening::AssignNothing => bench.assign(Assignment::default()),
@@ -88,7 +95,7 @@ fn happen(bench: &mut Bench, happening: Happening) {
             let switches: Vec<_> = bench.pending.clone();
             for effect in switches {
                 if let Effect::Switch { to, .. } = effect {
-                    bench.current = Some(to.version.to_string());
+                    bench.current = Some(label(&to));
                 }
             }
             bench.kill_agent();

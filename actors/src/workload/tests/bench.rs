@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use fleetd_sync_core::configuration::{Configuration, ConfiguredFile, pair_digest};
 use fleetd_sync_core::envelope::{Path, Value};
 use fleetd_sync_core::id::{EnvelopeHash, RolloutId};
 use fleetd_sync_core::key::SecretKey;
-use fleetd_sync_core::release::{Artifact, Manifest, Probe, SignedManifest};
+use fleetd_sync_core::release::{Artifact, EnvironmentValue, Manifest, Probe, SignedManifest};
 use fleetd_sync_core::time::ClockFloor;
 use fleetd_sync_core::trust::{
     Change, Rank, Revocation, Role, RootChain, RootRecord, Roster, Sites, Statement, deny_path, revoke_path,
@@ -83,7 +84,7 @@ fn release_with(version: &str, probe: &Probe) -> SignedManifest {
         version: version.parse().unwrap(),
         artifacts: BTreeMap::from([("linux/arm64".parse().unwrap(), artifact)]),
         argv: vec![],
-        environment: BTreeMap::new(),
+        environment: ["MENU", "ROAST"].map(|name| (name.to_owned(), EnvironmentValue::FromConfig)).into(),
         probe: probe.clone(),
         user: None,
         stop_grace: Duration::from_secs(5),
@@ -95,10 +96,39 @@ pub(super) fn assignment(version: &str, attempt: u32) -> Assignment {
     assignment_of(&release(version), attempt)
 }
 
+/// The configurations that there are. What is odd fills a name that no manifest leaves open.
+const CONFIGURATIONS: [&str; 3] = ["roast-1", "roast-2", "odd"];
+
+pub(super) fn configuration(name: &str) -> Arc<Configuration> {
+    let value = if name == "odd" { "SUGAR" } else { "ROAST" };
+    let values = [(value.to_owned(), name.to_owned())].into();
+    let file = ConfiguredFile { digest: ArtifactDigest::of(name.as_bytes()), size_bytes: 5 };
+    let files = [("MENU".to_owned(), file)].into();
+    let made = Configuration::new("coffee".parse().unwrap(), name.parse().unwrap(), values, files);
+    Arc::new(made.unwrap())
+}
+
+/// Assigns a release with a configuration.
+pub(super) fn assignment_with(version: &str, name: &str, attempt: u32) -> Assignment {
+    let plain = assignment(version, attempt);
+    let target = plain.target.clone().map(|target| Target { configuration: Some(configuration(name)), ..target });
+    Assignment { target, ..plain }
+}
+
+/// What a slot is called in the stories: `1.0`, or `1.0+roast-1`.
+pub(super) fn label(slot: &Slot) -> String {
+    let is_it = |name: &&str| Some(configuration(name).digest()) == slot.configuration;
+    match CONFIGURATIONS.into_iter().find(is_it) {
+        Some(name) => format!("{}+{name}", slot.version),
+        None => slot.version.to_string(),
+    }
+}
+
 fn assignment_of(signed: &SignedManifest, attempt: u32) -> Assignment {
     let target = Target {
         version: signed.claims().version.clone(),
         manifest: signed.digest(),
+        configuration: None,
         rollout: Some(rollout()),
         attempt,
     };
@@ -188,7 +218,12 @@ impl Bench {
 
     fn publish(&mut self, signed: &SignedManifest) {
         self.releases.insert(signed.digest(), signed.encode());
-        self.versions.insert(signed.digest(), signed.claims().version.to_string());
+        let version = &signed.claims().version;
+        self.versions.insert(signed.digest(), version.to_string());
+        for name in CONFIGURATIONS {
+            let pair = pair_digest(signed.digest(), Some(configuration(name).digest()));
+            self.versions.insert(pair, format!("{version}+{name}"));
+        }
     }
 
     /// Assigns a release that is judged by another probe than the usual one.
@@ -267,7 +302,7 @@ impl Bench {
                 self.pending.retain(|pending| operation_of(pending) != Some(operation));
             }
             Effect::Collect { keep } => {
-                let mut keep: Vec<_> = keep.iter().map(|slot| slot.version.to_string()).collect();
+                let mut keep: Vec<_> = keep.iter().map(label).collect();
                 self.tell(&format!("collect all but {}", keep.join(", ")));
                 keep.extend(self.current.clone());
                 self.staged.retain(|version| keep.contains(version));
@@ -278,7 +313,9 @@ impl Bench {
                 self.pending.push(effect);
             }
             Effect::Start { operation, ref program } => {
-                let version = program.slot.version.to_string();
+                let version = label(&program.slot);
+                let of_program = program.configuration.as_ref().map(|configuration| configuration.digest());
+                assert_eq!(of_program, program.slot.configuration, "a program is given what lies with it");
                 self.tell(&format!("start {version}"));
                 assert!(self.process.is_none(), "a second run of coffee");
                 assert!(self.staged.contains(&version), "{version} is not in the folder");
@@ -299,11 +336,13 @@ impl Bench {
                 format!("fetch manifest {}", self.versions.get(digest).unwrap())
             }
             Effect::Fetch { wanted: Wanted::Artifact { size_bytes }, digest, .. } => {
-                let version = self.versions.values().find(|v| ArtifactDigest::of(v.as_bytes()) == *digest);
+                let files = CONFIGURATIONS.map(str::to_owned);
+                let mut known = self.versions.values().chain(&files);
+                let version = known.find(|name| ArtifactDigest::of(name.as_bytes()) == *digest);
                 format!("fetch artifact {}, {size_bytes} bytes", version.unwrap())
             }
-            Effect::Stage { release, .. } => format!("stage {}", release.manifest.version),
-            Effect::Switch { to, .. } => format!("switch to {}", to.version),
+            Effect::Stage { release, .. } => format!("stage {}", label(&release.slot())),
+            Effect::Switch { to, .. } => format!("switch to {}", label(to)),
             Effect::Attach { .. } => "attach".to_owned(),
             Effect::Probe { .. } => "probe".to_owned(),
             Effect::Remove { .. } => "remove".to_owned(),
@@ -320,7 +359,7 @@ impl Bench {
             }
             Effect::Fetch { operation, .. } => Input::Fetched { operation, result: Ok(Fetched::Artifact) },
             Effect::Stage { operation, release } => {
-                self.staged.insert(release.manifest.version.to_string());
+                self.staged.insert(label(&release.slot()));
                 Input::Staged { operation, result: Ok(()) }
             }
             Effect::Look { operation } => {
@@ -355,7 +394,7 @@ impl Bench {
     }
 
     fn switch(&mut self, to: &Slot) -> Result<(), SwitchError> {
-        let version = to.version.to_string();
+        let version = label(to);
         if !self.staged.contains(&version) {
             return Err(SwitchError::NotStaged { cause: "no folder".to_owned() });
         }
@@ -452,9 +491,10 @@ impl Bench {
 
     /// The store is lost: what is left is the folder, and what is kept outside the store.
     pub(super) fn lose_record(&mut self) {
-        let loaded = |version: &String| {
+        let loaded = |label: &String| {
+            let (version, with) = label.split_once('+').map_or((label.as_str(), None), |(v, name)| (v, Some(name)));
             let artifact = ArtifactDigest::of(version.as_bytes());
-            Release::load(&release(version).encode(), artifact).unwrap()
+            Release::load(&release(version).encode(), artifact, with.map(configuration)).unwrap()
         };
         let current = self.current.as_ref().map(loaded);
         // The folder's link to the previous release names whatever was current before the last switch.
@@ -498,6 +538,7 @@ impl Bench {
         }
         for (name, value) in [
             ("runs ", report.release.as_ref().map(ToString::to_string)),
+            ("with ", report.configuration.as_ref().map(|configuration| configuration.name.to_string())),
             ("", report.run.map(|run| run.to_string())),
             ("before it ", report.previous.as_ref().map(ToString::to_string)),
             ("exit ", report.exit.map(|exit| exit.to_string())),

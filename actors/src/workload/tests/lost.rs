@@ -120,7 +120,7 @@ fn what_must_not_run_does_not_run_after_the_store_was_lost() {
     bench.run_all();
     assert_eq!(bench.running(), None);
     let (current, floor) = (bench.machine.record().current.clone().unwrap(), bench.machine.record().floor());
-    let loaded = Release::load(&current.signed, current.artifact).unwrap();
+    let loaded = Release::load(&current.signed, current.artifact, None).unwrap();
     let record = WorkloadRecord::recovered(Some(loaded), None, floor);
     assert_eq!(record.current.map(|current| current.verdict), Some(Verdict::MustStop));
 }

@@ -1,8 +1,12 @@
-//! The environment of a run: what the signed manifest fixes, and what it leaves to the device's configuration.
+//! The environment of a run: what the signed manifest fixes, and what it leaves open. That is filled by the configuration
+//! which came with the release, and else by the agent's own.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
+use fleetd_sync_core::configuration::Configuration;
+use fleetd_sync_core::name::ConfigurationName;
 use fleetd_sync_core::release::EnvironmentValue;
 
 use crate::config::{ConfiguredVariable, Origin};
@@ -14,6 +18,8 @@ pub(super) enum Remark {
     Undeclared { name: String, origin: Origin },
     /// The manifest fixes the value: what is signed stands.
     Fixed { name: String, origin: Origin },
+    /// The configuration that came with the release gives it: what was rolled out is what runs.
+    RolledOut { name: String, origin: Origin, configuration: ConfigurationName },
     /// The manifest leaves the value to the configuration, which has none: the program runs without it.
     Unset { name: String },
 }
@@ -27,28 +33,58 @@ impl fmt::Display for Remark {
             Self::Fixed { name, origin } => {
                 write!(f, "{name} ({origin}) is not passed on: the release's manifest fixes its value")
             }
+            Self::RolledOut { name, origin, configuration } => {
+                write!(f, "{name} ({origin}) is not passed on: configuration {configuration} gives it")
+            }
             Self::Unset { name } => {
-                write!(f, "{name} is unset: the release leaves it to the agent's configuration, which does not give it")
+                write!(f, "{name} is unset: the release leaves it to configurations, and none gives it")
             }
         }
+    }
+}
+
+/// What came with the release.
+pub(super) struct Given<'a> {
+    pub(super) configuration: Option<&'a Configuration>,
+    /// Where its files lie, by the names of their variables.
+    pub(super) files: &'a BTreeMap<String, PathBuf>,
+}
+
+impl Given<'_> {
+    fn value(&self, name: &str) -> Option<String> {
+        let file = || self.files.get(name).map(|path| path.display().to_string());
+        self.configuration?.values().get(name).cloned().or_else(file)
     }
 }
 
 /// Fills the names that a manifest declares, and no others.
 pub(super) fn fill(
     declared: &BTreeMap<String, EnvironmentValue>,
+    given: &Given<'_>,
     configured: &BTreeMap<String, ConfiguredVariable>,
 ) -> (Vec<(String, String)>, Vec<Remark>) {
     let (mut filled, mut remarks) = (Vec::new(), Vec::new());
     for (name, value) in declared {
-        match (value, configured.get(name)) {
-            (EnvironmentValue::Fixed(value), given) => {
+        let own = configured.get(name);
+        let origin = own.map(|own| own.origin.clone());
+        match (value, given.value(name), own) {
+            (EnvironmentValue::Fixed(value), _, _) => {
                 filled.push((name.clone(), value.clone()));
-                let fixed = given.map(|given| Remark::Fixed { name: name.clone(), origin: given.origin.clone() });
-                remarks.extend(fixed);
+                remarks.extend(origin.map(|origin| Remark::Fixed { name: name.clone(), origin }));
             }
-            (EnvironmentValue::FromConfig, Some(given)) => filled.push((name.clone(), given.value.reveal().to_owned())),
-            (EnvironmentValue::FromConfig, None) => remarks.push(Remark::Unset { name: name.clone() }),
+            (EnvironmentValue::FromConfig, Some(value), _) => {
+                filled.push((name.clone(), value));
+                let configuration = given.configuration.map(|configuration| configuration.name().clone());
+                remarks.extend(origin.zip(configuration).map(|(origin, configuration)| Remark::RolledOut {
+                    name: name.clone(),
+                    origin,
+                    configuration,
+                }));
+            }
+            (EnvironmentValue::FromConfig, None, Some(own)) => {
+                filled.push((name.clone(), own.value.reveal().to_owned()))
+            }
+            (EnvironmentValue::FromConfig, None, None) => remarks.push(Remark::Unset { name: name.clone() }),
         }
     }
     let undeclared = configured.iter().filter(|(name, _)| !declared.contains_key(*name));
@@ -60,6 +96,9 @@ pub(super) fn fill(
 
 #[cfg(test)]
 mod tests {
+    use fleetd_sync_core::configuration::ConfiguredFile;
+    use fleetd_sync_core::id::ArtifactDigest;
+
     use super::*;
     use crate::config::Secret;
 
@@ -79,7 +118,8 @@ mod tests {
             ("PORT".to_owned(), given("81")),
             ("LD_PRELOAD".to_owned(), given("/tmp/evil.so")),
         ]);
-        let (filled, remarks) = fill(&declared, &configured);
+        let nothing = Given { configuration: None, files: &BTreeMap::new() };
+        let (filled, remarks) = fill(&declared, &nothing, &configured);
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(filled, [pair("PORT", "80"), pair("ROAST", "dark")]);
         let said: Vec<_> = remarks.iter().map(ToString::to_string).collect();
@@ -87,9 +127,32 @@ mod tests {
             said,
             [
                 "PORT (default) is not passed on: the release's manifest fixes its value",
-                "SUGAR is unset: the release leaves it to the agent's configuration, which does not give it",
+                "SUGAR is unset: the release leaves it to configurations, and none gives it",
                 "LD_PRELOAD (default) is not passed on: the release's manifest does not declare it",
             ]
         );
+    }
+
+    #[test]
+    fn what_came_with_the_release_goes_before_what_the_agent_was_given_and_not_before_what_is_signed() {
+        let open = ["MENU", "ROAST", "SUGAR"].map(|name| (name.to_owned(), EnvironmentValue::FromConfig));
+        let fixed = ("PORT".to_owned(), EnvironmentValue::Fixed("80".to_owned()));
+        let declared = open.into_iter().chain([fixed]).collect();
+        let configured = ["ROAST", "SUGAR"].map(|name| (name.to_owned(), given("own"))).into();
+        let values = [("ROAST", "dark"), ("PORT", "81"), ("LD_PRELOAD", "evil.so")];
+        let values = values.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let file = ConfiguredFile { digest: ArtifactDigest::of(b"menu"), size_bytes: 4 };
+        let files = [("MENU".to_owned(), file)].into();
+        let configuration =
+            Configuration::new("coffee".parse().unwrap(), "roast-2".parse().unwrap(), values, files).unwrap();
+        let files = [("MENU".to_owned(), PathBuf::from("/data/file-MENU"))].into();
+        let (filled, remarks) =
+            fill(&declared, &Given { configuration: Some(&configuration), files: &files }, &configured);
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected =
+            [pair("MENU", "/data/file-MENU"), pair("PORT", "80"), pair("ROAST", "dark"), pair("SUGAR", "own")];
+        assert_eq!(filled, expected);
+        let said: Vec<_> = remarks.iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["ROAST (default) is not passed on: configuration roast-2 gives it"]);
     }
 }

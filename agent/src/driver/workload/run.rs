@@ -54,7 +54,8 @@ fn run_spec(surroundings: &Surroundings, workload: &WorkloadName, program: &Prog
     let update_lock = surroundings.seams.installer.update_lock(workload);
     let manifest = &program.manifest;
     let configured = surroundings.options.environments.get(workload);
-    let (filled, remarks) = environment::fill(&manifest.environment, configured.unwrap_or(&BTreeMap::new()));
+    let given = environment::Given { configuration: program.configuration.as_deref(), files: &staged.files };
+    let (filled, remarks) = environment::fill(&manifest.environment, &given, configured.unwrap_or(&BTreeMap::new()));
     for remark in remarks {
         tracing::warn!(%workload, version = %manifest.version, "{remark}");
     }

@@ -1,3 +1,4 @@
+use fleetd_sync_core::configuration::ConfiguredFile;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::ArtifactDigest;
 
@@ -20,11 +21,24 @@ fn release(disk: &impl Disk, data: &Path, version: &str) -> Staging {
     disk.write(&artifact_file, content.as_bytes(), FileMode::Private).unwrap();
     disk.sync_file(&artifact_file).unwrap();
     disk.sync_directory(data).unwrap();
+    // The second release comes with a configuration.
+    let mut files = BTreeMap::new();
+    let configuration = (version == "2.0").then(|| {
+        let (menu, path) = (b"espresso".as_slice(), data.join("menu"));
+        let file = ConfiguredFile { digest: ArtifactDigest::of(menu), size_bytes: 8 };
+        disk.write(&path, menu, FileMode::Private).unwrap();
+        files.insert(file.digest, path);
+        let (values, files) = ([("ROAST".to_owned(), "dark".to_owned())].into(), [("MENU".to_owned(), file)].into());
+        Arc::new(Configuration::new(coffee(), "roast-2".parse().unwrap(), values, files).unwrap())
+    });
+    let of_configuration = configuration.as_ref().map(|configuration| configuration.digest());
     Staging {
         workload: coffee(),
-        slot: Slot { version: version.parse().unwrap(), artifact },
+        slot: Slot { version: version.parse().unwrap(), artifact, configuration: of_configuration },
         artifact_file,
         manifest: format!("manifest of {version}").into_bytes(),
+        configuration,
+        files,
         verdict: b"good".to_vec(),
     }
 }
@@ -224,4 +238,31 @@ fn a_folder_on_a_real_disk_holds_a_program_that_runs() {
     installer.verify(&coffee(), &staging.slot).unwrap();
     installer.remove(&coffee()).unwrap();
     assert!(!program.exists());
+}
+
+#[test]
+fn a_configurations_files_lie_with_its_release_and_are_told_from_others() {
+    let disk = MemoryDisk::new(DISK_BYTES);
+    let installer = MemoryInstaller::on(&disk);
+    let staging = memory_release(&disk, "2.0");
+    upgrade(&installer, &staging).unwrap();
+    let installed = installer.installed(&coffee()).unwrap().current.unwrap();
+    assert_eq!((&installed.slot, &installed.configuration), (&staging.slot, &staging.configuration));
+    let path = installed.files["MENU"].clone();
+    assert_eq!(disk.read(&path).unwrap().as_deref(), Some(b"espresso".as_slice()));
+    installer.verify(&coffee(), &staging.slot).unwrap();
+
+    // The same program with no configuration is another slot.
+    let bare =
+        Staging { slot: Slot { configuration: None, ..staging.slot.clone() }, configuration: None, ..staging.clone() };
+    upgrade(&installer, &bare).unwrap();
+    let installed = installer.installed(&coffee()).unwrap();
+    assert_eq!((installed.current.unwrap().slot, installed.previous.unwrap().slot), (bare.slot, staging.slot.clone()));
+
+    disk.write(&path, b"tampered", FileMode::Private).unwrap();
+    let error = installer.verify(&coffee(), &staging.slot).unwrap_err();
+    assert!(matches!(error, VerifyReleaseError::Digest { .. }), "{error:?}");
+    disk.remove_file(&path).unwrap();
+    let damaged = installer.installed(&coffee()).unwrap().damaged;
+    assert!(damaged.iter().any(|damaged| damaged.cause.contains("MENU")), "{damaged:?}");
 }

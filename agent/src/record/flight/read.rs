@@ -238,6 +238,8 @@ fn work(message: &stored::WorkState) -> Result<Work, DecodeRecordError> {
         retry_at: message.retry_at_ns.map(Monotonic),
         failures: message.failures,
         fault: message.fault.as_ref().map(record::read_fault),
+        fetched: message.fetched,
+        again: message.again,
     })
 }
 

@@ -10,6 +10,7 @@ use fleetd_actors::workload::{
     AssignedTerms, Assignment, Child, Command, FetchError, Fetched, Found, Gate, InQueue, Look, RunEvent, RunWish,
     StageError, SwitchError, Target, Vigil, Work, WorkloadRecord,
 };
+use fleetd_sync_core::configuration::Configuration;
 use fleetd_sync_core::entropy::{Entropy, EntropyPosition};
 use fleetd_sync_core::envelope::Value;
 use fleetd_sync_core::id::{ArtifactDigest, EnvelopeHash, OperationId, RolloutId};
@@ -52,10 +53,16 @@ fn operation(number: u8) -> OperationId {
     OperationId::from_bytes([number; 8])
 }
 
+fn configuration() -> Arc<Configuration> {
+    let values = [("ROAST".to_owned(), "dark".to_owned())].into();
+    Arc::new(Configuration::new("coffee".parse().unwrap(), "roast-2".parse().unwrap(), values, [].into()).unwrap())
+}
+
 fn assignment() -> Assignment {
     let target = Target {
         version: "1.0".parse().unwrap(),
         manifest: ArtifactDigest::of(b"1.0"),
+        configuration: Some(configuration()),
         rollout: Some(RolloutId::from_bytes([4; 10])),
         attempt: 2,
     };
@@ -152,6 +159,8 @@ fn states() -> Vec<Snapshot> {
             retry_at: Some(Monotonic(0)),
             failures: 3,
             fault: Some(Fault::new(FaultKind::Fetch, "gone")),
+            fetched: 2,
+            again: true,
         },
         gate: Gate {
             waits: Some(Waits::Window { opens: Some(Wall(-4)) }),

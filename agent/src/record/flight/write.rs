@@ -129,6 +129,8 @@ fn work(work: &Work) -> stored::WorkState {
         retry_at_ns: nanoseconds(work.retry_at),
         failures: work.failures,
         fault: work.fault.as_ref().map(record::fault),
+        fetched: work.fetched,
+        again: work.again,
     }
 }
 

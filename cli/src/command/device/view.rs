@@ -43,10 +43,11 @@ pub fn standing(device: &Device, now: Moment) -> String {
 /// Says what one workload runs and should run.
 #[must_use]
 pub fn workload(workload: &DeviceWorkload) -> String {
-    let actual = wording::or_dash(&workload.actual_release);
-    let mut text = format!("{} {actual}", workload.name);
-    if !workload.desired_release.is_empty() && workload.desired_release != workload.actual_release {
-        text.push_str(&format!(" -> {}", workload.desired_release));
+    let actual = wording::with_configuration(&workload.actual_release, &workload.actual_configuration);
+    let desired = wording::with_configuration(&workload.desired_release, &workload.desired_configuration);
+    let mut text = format!("{} {}", workload.name, wording::or_dash(&actual));
+    if !workload.desired_release.is_empty() && desired != actual {
+        text.push_str(&format!(" -> {desired}"));
     }
     let fetching = workload.size_bytes > 0 && workload.fetched_bytes < workload.size_bytes;
     text.push_str(&format!(" {}", wording::phase(workload.phase)));

@@ -157,8 +157,9 @@ pub fn differences(one: &WholePlan, other: &WholePlan) -> Vec<Difference> {
 type Say = fn(&Plan) -> String;
 
 /// What is compared of plans besides their devices.
-const HEADS: [(&str, Say); 6] = [
+const HEADS: [(&str, Say); 7] = [
     ("release", |plan| format!("{} {}", plan.workload, plan.version)),
+    ("configuration", |plan| wording::or_dash(&plan.configuration)),
     ("manifest", |plan| plan.manifest_digest.clone()),
     ("targets", |plan| targets(&plan.targets.clone().unwrap_or_default())),
     ("waves", |plan| waves(&plan.strategy.clone().unwrap_or_default())),
@@ -196,10 +197,14 @@ fn windows(strategy: &Strategy) -> String {
 /// What a plan says of a device.
 fn said_of(device: &PlannedDevice, plan: &Plan) -> String {
     let wave = if plan.waves.len() > 1 { format!(", wave {}", device.wave) } else { String::new() };
+    let brought = wording::with_configuration(&plan.version, &plan.configuration);
     match device.verdict() {
-        Verdict::Update => format!("update {} -> {}{wave}", device.from_version, plan.version),
-        Verdict::Install => format!("install {}{wave}", plan.version),
-        Verdict::Unchanged => format!("unchanged {}", plan.version),
+        Verdict::Update => {
+            let from = wording::with_configuration(&device.from_version, &device.from_configuration);
+            format!("update {from} -> {brought}{wave}")
+        }
+        Verdict::Install => format!("install {brought}{wave}"),
+        Verdict::Unchanged => format!("unchanged {brought}"),
         Verdict::Blocked | Verdict::Unspecified => format!("blocked: {}", device.reason),
     }
 }

@@ -20,7 +20,8 @@ const FIRST_NAMED: usize = 3;
 #[must_use]
 pub(super) fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
     let counts = plan.counts.unwrap_or_default();
-    let mut text = format!("### {} {}\n\n", markdown(&plan.workload), markdown(&plan.version));
+    let brought = wording::with_configuration(&plan.version, &plan.configuration);
+    let mut text = format!("### {} {}\n\n", markdown(&plan.workload), markdown(&brought));
     text.push_str(&markdown_table(
         ["", "matched", "update", "install", "unchanged", "blocked", "offline", "traffic"],
         [("all devices", counts, plan.traffic_bytes)]
@@ -61,7 +62,8 @@ pub(super) fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> Strin
         format!("{}: {}", wording::blocked_reason(device.blocked_reason), device.reason)
     }));
     text.push_str(&section(plan, devices, Verdict::Update, "Update", &|device| {
-        format!("from {}{}", device.from_version, view::offline(device, now))
+        let from = wording::with_configuration(&device.from_version, &device.from_configuration);
+        format!("from {from}{}", view::offline(device, now))
     }));
     text.push_str(&section(plan, devices, Verdict::Install, "Install", &|device| view::offline(device, now)));
     text.push_str(&format!("\nPlan `{}`, attempt {}.\n", plan.id, plan.attempt));

@@ -23,6 +23,7 @@ impl Plan {
             request_id: request_id(),
             workload: self.release.workload.to_string(),
             version: self.release.version.to_string(),
+            configuration: self.configuration.as_ref().map(ToString::to_string).unwrap_or_default(),
             targets: Some(self.meant.into()),
             strategy: Some(self.strategy.into()),
         };

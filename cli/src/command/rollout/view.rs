@@ -18,7 +18,8 @@ const DEVICES_NAMED: usize = 20;
 #[must_use]
 pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
     let counts = plan.counts.unwrap_or_default();
-    let mut text = format!("{} {}: {}\n", plan.workload, plan.version, plan_counts(&counts));
+    let brought = wording::with_configuration(&plan.version, &plan.configuration);
+    let mut text = format!("{} {brought}: {}\n", plan.workload, plan_counts(&counts));
     if !plan.rollback_of.is_empty() {
         text.push_str(&format!("back from {}\n", plan.rollback_of));
     }
@@ -46,16 +47,17 @@ pub fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> String {
         &mut text,
         "update",
         devices.iter().filter(is(Verdict::Update)).map(|device| {
-            let (from, to) = (&device.from_version, &plan.version);
-            format!("{:<20} {from} -> {to}{}{}", device.name, taken_over(device), offline(device, now))
+            let from = wording::with_configuration(&device.from_version, &device.from_configuration);
+            format!("{:<20} {from} -> {brought}{}{}", device.name, taken_over(device), offline(device, now))
         }),
     );
     section(
         &mut text,
         "install",
-        devices.iter().filter(is(Verdict::Install)).map(|device| {
-            format!("{:<20} {}{}{}", device.name, plan.version, taken_over(device), offline(device, now))
-        }),
+        devices
+            .iter()
+            .filter(is(Verdict::Install))
+            .map(|device| format!("{:<20} {brought}{}{}", device.name, taken_over(device), offline(device, now))),
     );
     section(
         &mut text,
@@ -84,20 +86,19 @@ pub fn is_blocked(plan: &Plan) -> bool {
 #[must_use]
 pub fn outlook(plan: &Plan, devices: &[PlannedDevice], start: &str) -> String {
     let counts = plan.counts.unwrap_or_default();
+    let brought = wording::with_configuration(&plan.version, &plan.configuration);
     if is_blocked(plan) {
         let blocked = devices.iter().find(|device| device.verdict == i32::from(Verdict::Blocked));
         let name = blocked.map_or("DEVICE", |device| &device.name);
         return format!(
-            "It cannot be started: no device would get {}, and each that lacks it is blocked.\nSee why: fleetd device \
-             why {name}\n",
-            plan.version
+            "It cannot be started: no device would get {brought}, and each that lacks it is blocked.\nSee why: fleetd device \
+             why {name}\n"
         );
     }
     if counts.update + counts.install == 0 {
         return format!(
-            "Nothing would change: each device runs {} already. Started, it is done at once: fleetd rollout start \
-             {start}\n",
-            plan.version
+            "Nothing would change: each device runs {brought} already. Started, it is done at once: fleetd rollout start \
+             {start}\n"
         );
     }
     format!("Start it: fleetd rollout start {start}\n")
@@ -266,7 +267,7 @@ pub fn rollouts(rollouts: &[Rollout], now: Moment) -> String {
     let rows = rollouts.iter().map(|rollout| {
         [
             rollout.id.clone(),
-            format!("{} {}", rollout.workload, rollout.version),
+            format!("{} {}", rollout.workload, wording::with_configuration(&rollout.version, &rollout.configuration)),
             state_words(rollout),
             counts(&rollout.counts.unwrap_or_default()),
             wording::moment(rollout.created_at.as_ref()).relative(now),
@@ -284,7 +285,7 @@ pub fn summary(rollout: &Rollout) -> String {
         "{} {} {} {}{reason}: {}\n",
         rollout.id,
         rollout.workload,
-        rollout.version,
+        wording::with_configuration(&rollout.version, &rollout.configuration),
         state_words(rollout),
         counts(&rollout.counts.unwrap_or_default()),
     )

@@ -173,6 +173,7 @@ pub fn failure<'a>(rollout: &Rollout, devices: impl IntoIterator<Item = &'a Roll
         Some(device) => format!("fleetd device why {}", device.name),
         None => format!("fleetd rollout show {}", rollout.id),
     };
-    let message = format!("{} of {} {} is {state}", rollout.id, rollout.workload, rollout.version);
+    let brought = super::super::wording::with_configuration(&rollout.version, &rollout.configuration);
+    let message = format!("{} of {} {brought} is {state}", rollout.id, rollout.workload);
     CommandError::new(code, message).cause(causes.join("\n")).next_command(next).exit(Exit::RolloutFailed)
 }

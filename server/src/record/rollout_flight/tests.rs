@@ -7,6 +7,7 @@ use fleetd_actors::rollout::plan::{PlannedDevice, PlannedRelease, Verdict};
 use fleetd_actors::rollout::strategy::{Place, Strategy};
 use fleetd_actors::targeting::Targets;
 use fleetd_sync_core::commit::Revision;
+use fleetd_sync_core::configuration::ConfigurationId;
 use fleetd_sync_core::id::{ArtifactDigest, DeviceId, EnvelopeHash, PlanId};
 use fleetd_sync_core::machine::{Machine as _, Turn};
 
@@ -37,6 +38,7 @@ fn plan(devices: u8) -> Plan {
         version: "1.8.0".parse().unwrap(),
         manifest: ArtifactDigest::of(b"manifest"),
         artifacts: BTreeMap::new(),
+        configuration: None,
     };
     Plan {
         id: PlanId::from_bytes([2; 10]),
@@ -53,6 +55,7 @@ fn plan(devices: u8) -> Plan {
 fn report(phase: Phase) -> WorkloadReport {
     WorkloadReport {
         release: Some("1.7.0".parse().unwrap()),
+        configuration: ConfigurationId::from_text(&format!("roast-1 {}", ArtifactDigest::of(b"roast-1"))),
         phase: Some(phase),
         rollout: Some(ROLLOUT),
         attempt: 1,

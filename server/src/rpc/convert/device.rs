@@ -114,11 +114,15 @@ fn workload(record: &DeviceRecord, name: &WorkloadName, catalog: &Catalog) -> de
     device::DeviceWorkload {
         name: name.to_string(),
         desired_release: text(assigned.as_ref().map(|(version, _)| version.to_string())),
+        desired_configuration: text(
+            wanted::assigned_configuration(&record.wanted, name).map(|configuration| configuration.name().to_string()),
+        ),
         desired_rollout_id: text(wanted::assigned_rollout(&record.wanted, name).map(|rollout| rollout.to_string())),
         desired_attempt: assigned.map_or(0, |(_, attempt)| attempt),
         desired_stopped: wanted::is_stopped(&record.wanted, name),
         conflict: report.error.as_ref().is_some_and(|error| error.kind == FaultKind::Conflict),
         actual_release: text(report.release.as_ref().map(ToString::to_string)),
+        actual_configuration: text(report.configuration.as_ref().map(|configuration| configuration.name.to_string())),
         actual_digest: text(installed_digest(record, name, report, catalog)),
         actual_rollout_id: text(report.rollout.map(|rollout| rollout.to_string())),
         actual_attempt: report.attempt,

@@ -132,7 +132,7 @@ impl Looked<'_> {
         let cause = fault.as_ref().map(|(_, text)| format!(" ({text})")).unwrap_or_default();
         match report.phase {
             Some(Phase::Restored) => {
-                let now = report.release.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+                let now = report.installed();
                 let message =
                     format!("the release failed here{cause}, and {now} runs again; it waits for a new rollout");
                 add(ReasonKind::Restored, message, &["restored"], &logs);
@@ -169,6 +169,9 @@ impl Looked<'_> {
     /// Says how far the device is, when it is on its way to what it should run.
     fn progress(&self, name: &WorkloadName, report: &WorkloadReport) -> Option<String> {
         let (version, attempt) = wanted::assigned_release(&self.record.wanted, name)?;
+        let configuration = wanted::assigned_configuration(&self.record.wanted, name);
+        let with = configuration.map(|configuration| format!(" with {}", configuration.name())).unwrap_or_default();
+        let assigned = format!("{name}@{version}{with}");
         let rollout = wanted::assigned_rollout(&self.record.wanted, name);
         let is_about = report.rollout == rollout && report.attempt == attempt;
         match report.phase {
@@ -176,18 +179,16 @@ impl Looked<'_> {
             Some(Phase::Wait) if is_about => {
                 let waits = report.waits.as_ref().map(|waits| waits.sentence(&self.zone_of(name)));
                 let waits = waits.unwrap_or_else(|| "it waits for a time at which to switch".to_owned());
-                Some(format!("{name}@{version} is laid out; {waits}"))
+                Some(format!("{assigned} is laid out; {waits}"))
             }
             Some(phase) if is_about => {
                 // What it tries again and again, and why that fails.
                 let again = report.error.as_ref().filter(|fault| !is_refusal(&fault.kind));
                 let again = again.map(|fault| format!(", and tries again after {fault}")).unwrap_or_default();
-                Some(format!("{name}@{version} is in phase {phase}{again}"))
+                Some(format!("{assigned} is in phase {phase}{again}"))
             }
-            _ if self.connection.is_some() => {
-                Some(format!("{name}@{version} is assigned; the device has yet to begin"))
-            }
-            _ => Some(format!("{name}@{version} is assigned, and waits for the device")),
+            _ if self.connection.is_some() => Some(format!("{assigned} is assigned; the device has yet to begin")),
+            _ => Some(format!("{assigned} is assigned, and waits for the device")),
         }
     }
 
@@ -266,6 +267,7 @@ const fn refusal(kind: &FaultKind) -> (ReasonKind, &'static str) {
         FaultKind::Held => (ReasonKind::Held, "fleetd device show DEVICE"),
         FaultKind::Conflict => (ReasonKind::Conflict, "fleetd trust show"),
         FaultKind::NoSpace => (ReasonKind::Storage, ""),
+        FaultKind::Config => (ReasonKind::Signature, "fleetd config list WORKLOAD"),
         FaultKind::Platform => (ReasonKind::Platform, "fleetd release push … --artifact PLATFORM=PATH"),
         _ => (ReasonKind::Signature, "fleetd release verify WORKLOAD@VERSION"),
     }

@@ -5,6 +5,7 @@ use fleetd_actors::rollout::timing::ZoneOpening;
 use fleetd_actors::targeting::UndecidedDevices;
 use fleetd_proto::fleetd::rollout::v1::{self as rollout, BlockedReason, Verdict};
 use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::name::ConfigurationName;
 use fleetd_sync_core::time::Wall;
 
 use super::{count, strategy, targets};
@@ -25,6 +26,7 @@ pub(crate) fn plan((plan, created_at, created_by): &SavedPlan, document: Artifac
         fence: fence(plan),
         document_digest: document.to_string(),
         attempt: plan.attempt,
+        configuration: text(plan.release.configuration.as_ref().map(|configuration| configuration.name())),
         rollback_of: plan.rollback.map(|rollback| rollback.of.to_string()).unwrap_or_default(),
         counts: Some(counts(&plan.counts())),
         traffic_bytes: plan.counts().traffic_bytes,
@@ -49,6 +51,10 @@ pub(crate) fn plan((plan, created_at, created_by): &SavedPlan, document: Artifac
         openings: openings(plan, None, *created_at).iter().map(opening).collect(),
         undecided: plan.undecided.iter().map(undecided).collect(),
     }
+}
+
+fn text(name: Option<&ConfigurationName>) -> String {
+    name.map(ToString::to_string).unwrap_or_default()
 }
 
 /// When the devices of each zone may begin, as seen when the plan was made.
@@ -124,9 +130,9 @@ pub(crate) fn device(device: &plan::PlannedDevice) -> rollout::PlannedDevice {
         plan::Verdict::Unchanged => (Verdict::Unchanged, BlockedReason::Unspecified, ""),
         plan::Verdict::Blocked { by, reason } => (Verdict::Blocked, blocked(*by), reason.as_str()),
     };
-    let from_version = match &device.verdict {
-        plan::Verdict::Update { from } => from.to_string(),
-        plan::Verdict::Install | plan::Verdict::Unchanged | plan::Verdict::Blocked { .. } => String::new(),
+    let (from_version, from_configuration) = match &device.verdict {
+        plan::Verdict::Update { from, configuration } => (from.to_string(), text(configuration.as_ref())),
+        plan::Verdict::Install | plan::Verdict::Unchanged | plan::Verdict::Blocked { .. } => Default::default(),
     };
     rollout::PlannedDevice {
         device_id: device.device.to_string(),
@@ -137,6 +143,7 @@ pub(crate) fn device(device: &plan::PlannedDevice) -> rollout::PlannedDevice {
         blocked_reason: blocked.into(),
         reason: reason.to_owned(),
         from_version,
+        from_configuration,
         artifact_digest: device.artifact.map(|(digest, _)| digest.to_string()).unwrap_or_default(),
         traffic_bytes: device.artifact.map_or(0, |(_, size_bytes)| size_bytes),
         offline_since: device.offline_since.map(timestamp),

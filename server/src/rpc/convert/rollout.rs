@@ -32,6 +32,12 @@ pub(crate) fn rollout(
         version: plan.release.version.to_string(),
         plan_id: header.plan.to_string(),
         attempt: plan.attempt,
+        configuration: plan
+            .release
+            .configuration
+            .as_ref()
+            .map(|configuration| configuration.name().to_string())
+            .unwrap_or_default(),
         state: state(header.phase).into(),
         reason: header.reason.clone(),
         created_at: Some(timestamp(header.created_at)),

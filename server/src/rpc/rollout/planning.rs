@@ -13,7 +13,7 @@ use fleetd_actors::targeting::index::Selected;
 use fleetd_actors::targeting::{AtWork, DeviceRow, Group, Targets, UndecidedDevices};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{ArtifactDigest, LocalId, PlanId, RolloutId};
-use fleetd_sync_core::name::{Version, WorkloadName};
+use fleetd_sync_core::name::{ConfigurationName, Version, WorkloadName};
 use fleetd_sync_core::release::{Purpose, VerifyReleaseError};
 use fleetd_sync_store::state_store::KeyRange;
 
@@ -21,6 +21,7 @@ use super::super::artifact::blocking;
 use super::super::backend::Backend;
 use super::super::call_error::CallError;
 use super::super::catalog::KnownPlan;
+use super::super::configuration;
 use super::super::release::missing_artifacts;
 use super::standing::Standing;
 use crate::artifact_store::Held;
@@ -31,11 +32,14 @@ use crate::record;
 /// Records of devices are read in one go if at least one in so many is wanted, and one by one if not.
 const READ_ALL_FROM_ONE_IN: usize = 16;
 
+/// What a plan is asked to bring: a workload, a version, and the configuration that goes with it.
+pub(super) type Asked<'a> = (&'a WorkloadName, &'a Version, Option<&'a ConfigurationName>);
+
 /// Plans a release for targets, and saves the plan.
 pub(super) async fn plan(
     backend: &Backend,
     caller: &Caller,
-    release: (&WorkloadName, &Version),
+    release: Asked<'_>,
     targets: Targets,
     strategy: Strategy,
 ) -> Result<Arc<KnownPlan>, CallError> {
@@ -58,16 +62,16 @@ pub(super) async fn save(
 /// Plans a release for targets.
 pub(super) async fn compose(
     backend: &Backend,
-    (workload, version): (&WorkloadName, &Version),
+    asked: Asked<'_>,
     targets: Targets,
     strategy: Strategy,
     rollback: Option<Rollback>,
 ) -> Result<Plan, CallError> {
-    let (release, unsigned) = match release(backend, workload, version, rollback).await? {
+    let (release, unsigned) = match release(backend, asked, rollback).await? {
         Offered::Good(release) => (release, None),
         Offered::Refused { release, by, error } => (release, Some((by, format!("{}: {error}", by.as_str())))),
     };
-    let attempt = last_attempt(backend, release.manifest)?.saturating_add(1);
+    let attempt = last_attempt(backend, release.digest())?.saturating_add(1);
     let Rows { mut rows, undecided, devices } = rows(backend, &release, &targets, rollback).await?;
     if let Some(refused) = unsigned {
         rows.iter_mut().for_each(|row| row.refused = Some(refused.clone()));
@@ -104,7 +108,7 @@ pub(super) async fn only_planned(backend: &Backend, plan: &Plan) -> Result<(Plan
     if reasons.is_empty() {
         return Ok((plan.clone(), reasons));
     }
-    let attempt = last_attempt(backend, plan.release.manifest)?.saturating_add(1);
+    let attempt = last_attempt(backend, plan.release.digest())?.saturating_add(1);
     match today.only_planned(attempt, &rows) {
         Some(left) => Ok((left, reasons)),
         None => Err(CallError::StalePlan { plan: plan.id, reasons }),
@@ -198,7 +202,8 @@ async fn require_offered(backend: &Backend, plan: &Plan) -> Result<(), CallError
     if let Some(standstill) = backend.shared().orders().standstill(planned.manifest) {
         return Err(CallError::Standstill(standstill));
     }
-    match release(backend, &planned.workload, &planned.version, plan.rollback).await? {
+    let configuration = planned.configuration.as_ref().map(|configuration| configuration.name());
+    match release(backend, (&planned.workload, &planned.version, configuration), plan.rollback).await? {
         Offered::Good(_) => Ok(()),
         Offered::Refused { error, .. } => Err(error.into()),
     }
@@ -207,8 +212,7 @@ async fn require_offered(backend: &Backend, plan: &Plan) -> Result<(), CallError
 /// The release, if the server has all of it, or if devices go back to it.
 async fn release(
     backend: &Backend,
-    workload: &WorkloadName,
-    version: &Version,
+    (workload, version, configuration): Asked<'_>,
     rollback: Option<Rollback>,
 ) -> Result<Offered, CallError> {
     let names = || (workload.to_string(), version.to_string());
@@ -223,7 +227,15 @@ async fn release(
         let (workload, version) = names();
         return Err(CallError::IncompleteRelease { workload, version, missing });
     }
-    let release = PlannedRelease::of(signed.claims(), signed.digest());
+    let configuration = match (configuration, rollback) {
+        (None, _) => None,
+        (Some(name), Some(_)) => Some(configuration::find(backend, workload, name)?.configuration),
+        (Some(name), None) => Some(configuration::find_whole(backend, workload, name).await?),
+    };
+    if let Some(configuration) = &configuration {
+        configuration.check_fits(signed.claims())?;
+    }
+    let release = PlannedRelease { configuration, ..PlannedRelease::of(signed.claims(), signed.digest()) };
     match signed.verify(workload, Purpose::Install, &backend.shared().trust().roster) {
         Ok(_) => Ok(Offered::Good(release)),
         Err(error @ VerifyReleaseError::Denied { .. }) => Ok(Offered::Refused { release, by: Blocked::Denied, error }),
@@ -236,18 +248,18 @@ async fn release(
     }
 }
 
-/// The highest attempt that any plan of a release carries, or that devices know of: a device tries none twice, and one
+/// The highest attempt that any plan of a release, with its configuration, carries, or that devices know of: a device tries none twice, and one
 /// whose record was lost has tried what no plan remembers.
-fn last_attempt(backend: &Backend, manifest: ArtifactDigest) -> Result<u32, CallError> {
+fn last_attempt(backend: &Backend, digest: ArtifactDigest) -> Result<u32, CallError> {
     let mut last = 0;
     backend.visit(Space::Plan, KeyRange::all(), |_, value, _| {
-        let (planned, attempt) = record::rollout::decode_plan_attempt(value)?;
-        if planned == manifest {
-            last = attempt.max(last);
+        let planned = record::rollout::decode_plan_try(value)?;
+        if planned.digest == digest {
+            last = planned.attempt.max(last);
         }
         Ok(())
     })?;
-    Ok(backend.fleet.last_attempt(manifest, last)?)
+    Ok(backend.fleet.last_attempt(digest, last)?)
 }
 
 /// The rollout that carries a plan out, or what was left of it, if one does.

@@ -14,7 +14,7 @@ use fleetd_actors::targeting::{Chosen, Targets};
 use fleetd_actors::window::Terms;
 use fleetd_proto::fleetd::rollout::v1 as api;
 use fleetd_sync_core::id::{LocalId, RolloutId};
-use fleetd_sync_core::name::{Version, WorkloadName};
+use fleetd_sync_core::name::{ConfigurationName, Version, WorkloadName};
 
 use super::super::backend::Backend;
 use super::super::call_error::{CallError, parsed};
@@ -43,13 +43,16 @@ pub(super) async fn plan(
     let rollback = Some(Rollback { of: rollout, is_whole });
     let workload = &standing.plan().release.workload;
     let mut plans: Vec<Plan> = Vec::new();
-    for (version, devices) in back_to {
+    for ((version, configuration), devices) in back_to {
         let targets = Targets::Some(Chosen { devices, ..Chosen::default() });
         let budget = FailureBudget { count: None, percent: Some(FAILED_PERCENT_MAX) };
         // Nobody at the device puts a way back off.
         let terms = Terms { veto_limit: Duration::ZERO, ..Terms::default() };
         let strategy = Strategy { budget, terms, ..Strategy::default() };
-        plans.push(planning::compose(backend, (workload, &version), targets, strategy, rollback).await?);
+        plans.push(
+            planning::compose(backend, (workload, &version, configuration.as_ref()), targets, strategy, rollback)
+                .await?,
+        );
     }
     let mut rollbacks = Vec::with_capacity(plans.len());
     for known in planning::save(backend, caller, plans).await? {
@@ -62,7 +65,7 @@ pub(super) async fn plan(
 
 /// Which devices go back to what, and which stay as they are, and why.
 struct Meant {
-    back_to: BTreeMap<Version, BTreeSet<String>>,
+    back_to: BTreeMap<(Version, Option<ConfigurationName>), BTreeSet<String>>,
     left_out: Vec<String>,
 }
 
@@ -82,8 +85,12 @@ fn meant(backend: &Backend, standing: &Standing, wave: u32, devices: &BTreeSet<L
         };
         let name = &record.name;
         match (reached(&record, of, &plan.release.workload), &device.verdict) {
-            (Reached::Here, Verdict::Update { from }) => {
-                meant.back_to.entry(from.clone()).or_default().insert(device.local.to_string());
+            (Reached::Here, Verdict::Update { from, configuration }) => {
+                meant
+                    .back_to
+                    .entry((from.clone(), configuration.clone()))
+                    .or_default()
+                    .insert(device.local.to_string());
             }
             (Reached::Here, _) => meant.left_out.push(format!("{name}: nothing ran there before")),
             (Reached::Elsewhere(by), _) => meant.left_out.push(format!("{name}: {by} took its place")),

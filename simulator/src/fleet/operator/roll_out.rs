@@ -20,7 +20,7 @@ impl Fleet {
         if self.is_serving()
             && let Ok(plan) = self.planned(act)?
         {
-            self.operator.saved.insert(act.roll_out.clone(), Arc::new(plan));
+            self.operator.saved.insert(act.brings(), Arc::new(plan));
         }
         Ok(())
     }
@@ -32,7 +32,9 @@ impl Fleet {
         let Some(known) = self.operator.releases.get_mut(place) else { return Err(failed("there is no such release")) };
         known.attempts += 1;
         let (signed, attempt) = (known.signed.clone(), known.attempts);
-        Ok(self.plan(&signed, attempt, strategy.unwrap_or_else(Strategy::default)))
+        let name = act.config.as_ref().map(|name| name.parse().map_err(failed)).transpose()?;
+        let configuration = name.map(|name| self.configuration_called(name)).transpose()?;
+        Ok(self.plan(&signed, configuration, attempt, strategy.unwrap_or_else(Strategy::default)))
     }
 
     /// Starts a rollout, as `fleetd rollout plan` and `start` do.
@@ -64,13 +66,13 @@ impl Fleet {
 
     /// The plan that was made for an act before, if the product lets it start. A stale one is thrown away.
     fn still_good(&mut self, act: &Act) -> Result<Option<Arc<Plan>>, ScenarioError> {
-        let Some(plan) = self.operator.saved.get(&act.roll_out).cloned() else { return Ok(None) };
+        let Some(plan) = self.operator.saved.get(&act.brings()).cloned() else { return Ok(None) };
         let rows = self.rows()?;
         let is_started = check_fence(&plan, &rows).is_ok();
         let judged = Arc::clone(&plan);
         self.tap.note(|| Observation::PlanJudged { node: SERVER.into(), plan: judged, rows: rows.into(), is_started });
         if !is_started {
-            self.operator.saved.remove(&act.roll_out);
+            self.operator.saved.remove(&act.brings());
         }
         Ok(is_started.then_some(plan))
     }

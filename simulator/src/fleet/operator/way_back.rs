@@ -10,6 +10,7 @@ use fleetd_actors::targeting::{Chosen, Targets};
 use fleetd_server::{node as server_node, record};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{LocalId, PlanId, RolloutId};
+use fleetd_sync_core::name::{ConfigurationName, Version};
 use fleetd_sync_store::state_store::StateStore as _;
 
 use super::{Errand, Fleet, ScenarioError, coffee};
@@ -35,23 +36,26 @@ impl Fleet {
     /// The plan of it, for the devices that go back to one release: those of the release to which most of them go.
     fn way_back(&mut self, of: RolloutId) -> Result<Option<Plan>, ScenarioError> {
         let Some(taken_back) = self.plan_of(of) else { return Ok(None) };
-        let mut back_to: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut back_to: BTreeMap<(Version, Option<ConfigurationName>), BTreeSet<String>> = BTreeMap::new();
         for device in taken_back.assigned() {
-            let Verdict::Update { from } = &device.verdict else { continue };
+            let Verdict::Update { from, configuration } = &device.verdict else { continue };
             if self.has_come_to(of, device) {
-                back_to.entry(from.to_string()).or_default().insert(device.local.to_string());
+                back_to.entry((from.clone(), configuration.clone())).or_default().insert(device.local.to_string());
             }
         }
         let all: usize = back_to.values().map(BTreeSet::len).sum();
-        let Some((version, devices)) = back_to.into_iter().max_by_key(|(_, devices)| devices.len()) else {
+        let Some(((version, configuration), devices)) = back_to.into_iter().max_by_key(|(_, devices)| devices.len())
+        else {
             return Ok(None);
         };
         let mut known = self.operator.releases.iter_mut();
-        let Some(known) = known.find(|known| known.signed.claims().version.as_str() == version) else {
+        let Some(known) = known.find(|known| known.signed.claims().version == version) else {
             return Ok(None);
         };
         known.attempts += 1;
         let (release, attempt) = (PlannedRelease::of(known.signed.claims(), known.signed.digest()), known.attempts);
+        let configuration = configuration.map(|name| self.configuration_called(name)).transpose()?;
+        let release = PlannedRelease { configuration, ..release };
         let is_whole = devices.len() == all;
         // One that cannot go back holds nobody else up.
         let budget = FailureBudget { count: None, percent: Some(100) };

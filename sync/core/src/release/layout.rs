@@ -277,7 +277,7 @@ fn check_duration(what: &'static str, duration: Duration) -> Result<(), InvalidM
     Ok(())
 }
 
-fn is_plain(text: &str) -> bool {
+pub(crate) fn is_plain(text: &str) -> bool {
     !text.contains('\0')
 }
 
@@ -287,7 +287,7 @@ fn is_file_name(text: &str) -> bool {
     short && plain && !text.starts_with(['.', '-'])
 }
 
-fn is_environment_name(text: &str) -> bool {
+pub(crate) fn is_environment_name(text: &str) -> bool {
     let short = (1..=limit::SHORT_NAME_CHARS_MAX).contains(&text.len());
     let plain = text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
     short && plain && !text.starts_with(|character: char| character.is_ascii_digit())

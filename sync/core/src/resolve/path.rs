@@ -15,6 +15,7 @@ pub(super) const MANIFEST: &str = "manifest";
 pub(super) const ROLLOUT: &str = "rollout";
 pub(super) const ATTEMPT: &str = "attempt";
 pub(super) const TERMS: &str = "terms";
+pub(super) const CONFIG: &str = "config";
 pub(super) const REMOVE: &str = "remove";
 pub(super) const RESTARTS: &str = "restarts";
 pub(super) const RUN: &str = "run";
@@ -71,12 +72,13 @@ pub fn lift_path(id: HoldId) -> Path {
 #[must_use]
 pub fn assign(name: &WorkloadName, assignment: &Assignment) -> Vec<Op> {
     let values = match assignment {
-        Assignment::Install { version, manifest, rollout, attempt, terms } => [
+        Assignment::Install { version, manifest, configuration, rollout, attempt, terms } => [
             (RELEASE, Some(Value::Text(version.to_string()))),
             (MANIFEST, Some(Value::Bytes(manifest.as_bytes().to_vec()))),
             (ROLLOUT, rollout.map(|rollout| Value::Text(rollout.to_string()))),
             (ATTEMPT, Some(Value::Integer(i64::try_from(*attempt).unwrap_or(i64::MAX)))),
             (TERMS, terms.clone().map(Value::Text)),
+            (CONFIG, configuration.as_ref().map(|configuration| Value::Bytes(configuration.encode()))),
             (REMOVE, None),
         ],
         Assignment::Remove => [
@@ -85,6 +87,7 @@ pub fn assign(name: &WorkloadName, assignment: &Assignment) -> Vec<Op> {
             (ROLLOUT, None),
             (ATTEMPT, None),
             (TERMS, None),
+            (CONFIG, None),
             (REMOVE, Some(Value::Boolean(true))),
         ],
     };

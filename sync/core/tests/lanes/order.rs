@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use fleetd_sync_core::configuration::Configuration;
 use fleetd_sync_core::envelope::{DocumentId, Need, Op, Value};
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, KeyId};
 use fleetd_sync_core::lane::WriteError;
+use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::resolve::{Assignment, Run, assign, hold_path, lift_path, run_path};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -51,6 +53,11 @@ fn holds(number: u8) -> HoldId {
     HoldId::from_bytes([number; HoldId::LENGTH])
 }
 
+fn configuration(workload: &WorkloadName, version: u8) -> Arc<Configuration> {
+    let values = [("ROAST".to_owned(), format!("{version}"))].into();
+    Arc::new(Configuration::new(workload.clone(), "roast".parse().unwrap(), values, [].into()).unwrap())
+}
+
 fn ops(writer: usize, what: u8, version: u8) -> Vec<Op> {
     let name = ["coffee", "tea"][usize::from(what % 2)].parse().unwrap();
     let reason = |path| Op::Set { path, value: Value::Text(format!("because {version}")) };
@@ -64,6 +71,7 @@ fn ops(writer: usize, what: u8, version: u8) -> Vec<Op> {
             &Assignment::Install {
                 version: format!("1.{version}").parse().unwrap(),
                 manifest: ArtifactDigest::of(&[version]),
+                configuration: (what % 2 == 1).then(|| configuration(&name, version)),
                 rollout: None,
                 attempt: u64::from(what),
                 terms: None,

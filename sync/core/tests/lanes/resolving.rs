@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use fleetd_sync_core::configuration::Configuration;
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::{Op, Value};
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, RolloutId};
 use fleetd_sync_core::name::WorkloadName;
-use fleetd_sync_core::resolve::{Assignment, Desired, Resolved, Run, assign, hold_path, lift_path, run_path};
+use fleetd_sync_core::resolve::{
+    Assignment, Desired, Resolved, Run, assign, hold_path, lift_path, run_path, workload_path,
+};
 
 use super::world::{Fleet, Node, delete, push, set};
 
@@ -42,10 +45,16 @@ fn coffee() -> WorkloadName {
     "coffee".parse().unwrap()
 }
 
+fn configuration(workload: &str, roast: &str) -> Configuration {
+    let values = [("ROAST".to_owned(), roast.to_owned())].into();
+    Configuration::new(workload.parse().unwrap(), "roast-2".parse().unwrap(), values, [].into()).unwrap()
+}
+
 fn install(version: &str) -> Assignment {
     Assignment::Install {
         version: version.parse().unwrap(),
         manifest: ArtifactDigest::of(version.as_bytes()),
+        configuration: Some(Arc::new(configuration("coffee", version))),
         rollout: Some(RolloutId::random(&mut Entropy::from_seed([1; 32]))),
         attempt: 2,
         terms: Some("veto 60s".to_owned()),
@@ -76,6 +85,21 @@ fn an_assignment_is_read_as_it_was_written() {
 }
 
 #[test]
+fn what_is_no_configuration_of_the_workload_makes_its_assignment_unreadable() {
+    let tea = configuration("tea", "light").encode();
+    for bytes in [Vec::new(), vec![9], tea] {
+        let mut world = world();
+        let desired = world.fleet.desired();
+        let mut ops = assign(&coffee(), &install("1.8.0"));
+        let path = workload_path(&coffee(), "config");
+        ops.push(Op::Set { path: path.clone(), value: Value::Bytes(bytes) });
+        world.central.write(desired, ops);
+        assert_eq!(world.coffee().assignment, None);
+        assert_eq!(world.resolved().unreadable, [(world.fleet.central.id(), path)]);
+    }
+}
+
+#[test]
 fn the_higher_rank_wins_as_a_whole() {
     let mut world = world();
     let desired = world.fleet.desired();
@@ -84,6 +108,7 @@ fn the_higher_rank_wins_as_a_whole() {
     let without_rollout = Assignment::Install {
         version: "1.8.0".parse().unwrap(),
         manifest: ArtifactDigest::of(b"1.8.0"),
+        configuration: None,
         rollout: None,
         attempt: 0,
         terms: None,

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
-use fleetd_sync_core::id::FleetId;
+use fleetd_sync_core::configuration::{Configuration, ConfiguredFile, pair_digest};
+use fleetd_sync_core::id::{ArtifactDigest, FleetId};
 use fleetd_sync_core::release::SignedManifest;
 use fleetd_sync_core::trust::{Change, Revocation, RootChain, RootRecord};
 
@@ -58,4 +59,24 @@ fn releases_keep_their_bytes() {
     );
     assert_eq!(SignedManifest::decode(&release.encode()), Ok(release));
     assert_ne!(manifest().fleet, FleetId::from_bytes([0; 16]));
+}
+
+#[test]
+fn configurations_keep_their_bytes() {
+    let values = [("ROAST", "dark"), ("SUGAR", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let file = ConfiguredFile { digest: ArtifactDigest::of(b"menu"), size_bytes: 4 };
+    let files = [("MENU".to_owned(), file)].into();
+    let (workload, name) = ("coffee".parse().unwrap(), "roast-2".parse().unwrap());
+    let configuration = Configuration::new(workload, name, values.into(), files).unwrap();
+    let manifest = ArtifactDigest::of(b"a signed manifest");
+    check_golden(
+        "configuration.txt",
+        &[
+            ("configuration", HEXLOWER.encode(&configuration.encode())),
+            ("digest", configuration.digest().to_string()),
+            ("release", manifest.to_string()),
+            ("pair", pair_digest(manifest, Some(configuration.digest())).to_string()),
+        ],
+    );
+    assert_eq!(Configuration::decode(&configuration.encode()), Ok(configuration));
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fleetd_proto::fleetd::common::v1::WorkloadPhase;
+use fleetd_proto::fleetd::configuration::v1::ListConfigurationsRequest;
 use fleetd_proto::fleetd::device::v1::{Device, DeviceState, DeviceWorkload, Hold, ListDevicesRequest, Presence};
 use fleetd_proto::fleetd::release::v1::{GetReleaseRequest, ListReleasesRequest};
 use fleetd_proto::fleetd::rollout::v1::{
@@ -13,6 +14,7 @@ use fleetd_simulator::rehearsal::{
     Barred, CopiedDevice, CopiedHold, CopiedProbe, CopiedRefusal, CopiedRelease, PlanHead, Refused, Rehearsal,
     RehearsalError,
 };
+use fleetd_sync_core::configuration::pair_digest;
 use fleetd_sync_core::id::{ArtifactDigest, PlanId, RolloutId};
 
 use super::super::plan::document;
@@ -38,6 +40,9 @@ pub(super) async fn read(session: &Session<'_>, asked: &str) -> Result<Rehearsal
     let manifests = client.all_releases(releases).await?.into_iter();
     let manifests: BTreeMap<String, String> =
         manifests.map(|release| (release.version, release.manifest_digest)).collect();
+    let asked = ListConfigurationsRequest { workload: head.workload.clone(), ..Default::default() };
+    let configurations = client.all_configurations(asked).await?.into_iter();
+    let configurations = configurations.map(|found| (found.name, found.digest)).collect();
     let denied = release.denied_at.is_some().then(|| CopiedRefusal {
         by: Refused::Denied,
         reason: ["denied", release.denied_reason.as_str()].join(": ").trim_end_matches(": ").to_owned(),
@@ -48,7 +53,7 @@ pub(super) async fn read(session: &Session<'_>, asked: &str) -> Result<Rehearsal
         session.output.note(&format!("{}It is rehearsed what comes once that is over.", stop::sentences(&stops)));
     }
     let seen = Seen {
-        manifests,
+        known: Known { manifests, configurations },
         busy: busy(&client, &head.workload).await?,
         denied,
         stops: stops.into_iter().map(|stop| stop.hold_id).collect(),
@@ -133,11 +138,18 @@ fn is_at_work(device: &RolloutDevice) -> bool {
     matches!(state, Ok(RolloutDeviceState::Installing | RolloutDeviceState::Waiting))
 }
 
+/// What the server has of the workload.
+struct Known {
+    /// The digests of its releases, by version.
+    manifests: BTreeMap<String, String>,
+    /// The digests of its configurations, by name.
+    configurations: BTreeMap<String, String>,
+}
+
 /// What of the server is looked at for each device.
 struct Seen {
     head: PlanHead,
-    /// The digests of the workload's releases, by version.
-    manifests: BTreeMap<String, String>,
+    known: Known,
     /// The rollouts that are at work, by device id.
     busy: BTreeMap<String, (u32, String)>,
     /// Why nobody gets the release, if it is denied.
@@ -185,7 +197,7 @@ impl Seen {
             stopped: running.is_some_and(|running| running.desired_stopped),
             offline_since_ms: heard.filter(|_| is_away).and_then(|heard| milliseconds(wording::moment(Some(heard)))),
             labels: device.labels.into_iter().collect(),
-            present: running.and_then(|running| present(running, &self.manifests)),
+            present: running.and_then(|running| present(running, &self.known)),
             holds: holds.collect(),
         })
     }
@@ -199,10 +211,20 @@ impl Seen {
     }
 }
 
-fn present(running: &DeviceWorkload, manifests: &BTreeMap<String, String>) -> Option<CopiedRelease> {
+fn present(running: &DeviceWorkload, known: &Known) -> Option<CopiedRelease> {
     let version = Some(running.actual_release.clone()).filter(|version| !version.is_empty())?;
     let healthy = running.phase == i32::from(WorkloadPhase::Healthy);
-    Some(CopiedRelease { manifest: manifests.get(&version).cloned(), version, healthy })
+    let manifest = known.manifests.get(&version).cloned();
+    let Some(name) = Some(&running.actual_configuration).filter(|name| !name.is_empty()) else {
+        return Some(CopiedRelease { manifest, configuration: None, version, healthy });
+    };
+    // What the server does not have is nothing that it could plan.
+    let configuration = known.configurations.get(name);
+    let both = manifest.zip(configuration).and_then(|(manifest, configuration)| {
+        Some(pair_digest(manifest.parse().ok()?, Some(configuration.parse().ok()?)).to_string())
+    });
+    let configuration = configuration.map(|digest| format!("{name} {digest}"));
+    Some(CopiedRelease { manifest: both, configuration, version, healthy })
 }
 
 fn milliseconds(moment: Moment) -> Option<i64> {
