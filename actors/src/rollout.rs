@@ -603,8 +603,9 @@ impl Rollout {
                 return;
             }
             (progress.owed, progress.is_held) = (Owed::Nothing, false);
-            if progress.status == DeviceStatus::Pending && is_going_on {
-                // Whether its assignment arrived before the stop, nobody knows.
+            let is_told = progress.word == SiteWord::Switch && progress.status.may_go_on();
+            if (progress.status == DeviceStatus::Pending || is_told) && is_going_on {
+                // Whether its assignment, or that its site switches, arrived before the stop, nobody knows.
                 progress.owed = Owed::Assign;
             }
             if progress.status == DeviceStatus::Acknowledged && is_held {
@@ -661,7 +662,8 @@ impl Rollout {
             progress.is_late = false;
             // That its site switches is a word of its own, which only its actor confirms. Whoever was away then, and is
             // ready now, may not have heard it.
-            let is_new = progress.status.is_under_way() && progress.status != status;
+            let is_owed_nothing_else = matches!(progress.owed, Owed::Nothing | Owed::Assign);
+            let is_new = progress.status.is_under_way() && progress.status != status && is_owed_nothing_else;
             if progress.word == SiteWord::Switch && status.is_ready() && is_new {
                 progress.owed = Owed::Assign;
             } else if progress.owed == Owed::Assign && progress.word != SiteWord::Switch {
@@ -680,7 +682,8 @@ impl Rollout {
                 return;
             }
             // Whose device it is now does not change by what this rollout still hears of it: only its end is worth knowing.
-            let is_given_up = matches!(progress.status, DeviceStatus::Skipped(Skip::Superseded(_) | Skip::Site));
+            let is_given_up = progress.word == SiteWord::Stay
+                || matches!(progress.status, DeviceStatus::Skipped(Skip::Superseded(_)));
             if !(aborted || is_given_up) || status.is_final() {
                 progress.status = status;
             } else if status.is_at_work() && progress.status == DeviceStatus::Skipped(Skip::Aborted) {

@@ -18,7 +18,6 @@ use super::plan::{Blocked, Plan, PlannedDevice, Verdict};
 use super::run::RolloutRun;
 use super::status::{DeviceProgress, DeviceStatus, Failure, Owed, SiteWord, Skip};
 use super::strategy::percent_of;
-use crate::report::Waits;
 use crate::window::DeviceTerms;
 
 /// The devices of one site.
@@ -88,13 +87,15 @@ struct Muster {
 
 impl Muster {
     fn count(mut self, progress: &DeviceProgress) -> Self {
-        let is_ready = matches!(progress.status, DeviceStatus::Waits(Waits::Site)) && !progress.is_offline();
+        // Who has the release already, as of an older rollout, keeps nobody from it.
+        let is_there = progress.status == DeviceStatus::Healthy;
+        let is_ready = is_there || (progress.status.is_ready() && !progress.is_offline());
         self.is_decided |= progress.word != SiteWord::Unsaid;
         self.is_unsettled |= progress.owed != Owed::Nothing || progress.is_queued();
         self.is_reached |= !progress.status.waits_for_device();
         self.ready += usize::from(is_ready);
         self.on_their_way += usize::from(progress.status.is_under_way() && !progress.is_offline() && !is_ready);
-        self.may_be += usize::from(progress.status.may_go_on());
+        self.may_be += usize::from(is_there || progress.status.may_go_on());
         self
     }
 }

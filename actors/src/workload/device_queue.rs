@@ -2,8 +2,9 @@
 //!
 //! A workload asks when nothing else keeps its release from being made the current one, and asks again until its turn has
 //! come. The most urgent goes first, and of equally urgent ones who asked first. It has its turn from the switch until the
-//! release has proven itself or the one before it is back, so that a device never has two that are unproven. Downloads take
-//! no turn. The queue is of one device and needs no link; an agent that starts anew fills it anew.
+//! release has proven itself or the one before it is back, so that no two switch while both are unproven; one that is
+//! stopped meanwhile gives its turn up, and proves itself beside the next once it is started. Downloads take no turn. The
+//! queue is of one device and needs no link; an agent that starts anew fills it anew.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

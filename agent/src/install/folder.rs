@@ -229,7 +229,14 @@ impl<D: Disk> Installer for FolderInstaller<D> {
         };
         let there = self.read_release(workload, &folder_name)?.ok();
         let there = there.filter(|release| release.slot == staging.slot && release.manifest == staging.manifest);
-        if let Some(release) = there {
+        // Damage of what runs shows when it is restored; of anything else it is mended here, or each try would find it.
+        let is_whole = |_: &StagedRelease| match self.verify(workload, &staging.slot) {
+            Err(VerifyReleaseError::Digest { .. }) => {
+                self.read_link(workload, CURRENT).is_ok_and(|current| current.as_ref() == Some(&folder_name))
+            }
+            _ => true,
+        };
+        if let Some(release) = there.filter(is_whole) {
             let same = release.verdict == staging.verdict;
             return if same { Ok(()) } else { Ok(self.replace_verdict(staging, artifact_bytes)?) };
         }

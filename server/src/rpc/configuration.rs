@@ -10,12 +10,13 @@ use fleetd_sync_core::name::{ConfigurationName, WorkloadName};
 use fleetd_sync_store::state_store::KeyRange;
 use tonic::{Request, Response, Status};
 
-use super::artifact::missing;
+use super::artifact::{blocking, missing};
 use super::backend::{Backend, caller};
 use super::call_error::{CallError, optional, parsed};
 use super::convert;
 use super::page::{newest_first, page};
 use super::request_log::Kept;
+use crate::artifact_store::Held;
 use crate::edge::authenticate::Caller;
 use crate::record;
 use crate::record::configuration::StoredConfiguration;
@@ -58,10 +59,28 @@ pub(super) async fn find_whole(
 async fn require_whole(backend: &Backend, configuration: &Configuration) -> Result<(), CallError> {
     let missing = missing_files(backend, configuration).await?;
     if missing.is_empty() {
-        return Ok(());
+        return check_sizes(backend, configuration).await;
     }
     let (workload, name) = (configuration.workload().clone(), configuration.name().clone());
     Err(CallError::IncompleteConfiguration { workload, name, missing })
+}
+
+/// Refuses a size that is not the artifact's: plans and devices go by it, and what was taken never changes.
+async fn check_sizes(backend: &Backend, configuration: &Configuration) -> Result<(), CallError> {
+    let files = configuration.files().clone();
+    let wrong = blocking(backend, move |store| {
+        for (name, file) in files {
+            match store.held(file.digest)? {
+                Held::Whole { size_bytes } if size_bytes != file.size_bytes => {
+                    return Ok(Some(format!("{name} has {size_bytes} bytes, and {} were said", file.size_bytes)));
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    });
+    let cause = wrong.await?;
+    cause.map_or(Ok(()), |cause| Err(CallError::Invalid { field: "files", cause }))
 }
 
 impl Configurations {

@@ -49,6 +49,9 @@ async fn a_configuration_is_taken_once_with_one_content_and_all_its_files() {
     let refused = refuses(refused, "failed_precondition", "configuration.incomplete");
     assert!(refused.details.contains("MENU b3_"), "{refused:?}");
     world.send_artifact(MENU).await;
+    let mut wrong = configuration("roast-1", "light");
+    wrong["files"][0]["sizeBytes"] = json!("7");
+    refuses(config(&world, "CreateConfiguration", wrong).await, "invalid_argument", "request.field.invalid");
     let taken = config(&world, "CreateConfiguration", configuration("roast-1", "light")).await.expect("it is taken");
     assert_eq!(taken["configuration"]["complete"], true);
     let again = config(&world, "CreateConfiguration", configuration("roast-1", "light")).await;

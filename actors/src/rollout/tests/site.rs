@@ -161,6 +161,45 @@ fn nobody_is_told_to_switch_while_the_rollout_is_stopped() {
     assert_eq!(terms(&mut bench).into_keys().collect::<Vec<_>>(), [4, 5]);
 }
 
+#[test]
+fn a_stop_wins_over_the_word_to_switch_and_a_resume_says_it_again() {
+    let mut bench = bench(50);
+    ready(&mut bench, 4);
+    bench.advance(ACKNOWLEDGE_WITHIN);
+    assert_eq!(terms(&mut bench).into_keys().collect::<Vec<_>>(), [4, 5], "the other one is away");
+    bench.pause();
+    bench.effects.clear();
+    ready(&mut bench, 5);
+    bench.restart();
+    assert!(bench.story().contains("hold otter-5"), "that it is ready does not forget the stop");
+    bench.resume();
+    bench.confirm();
+    assert_eq!(terms(&mut bench).into_keys().collect::<Vec<_>>(), [4, 5], "whether they heard it, nobody knows");
+}
+
+#[test]
+fn one_that_has_the_release_already_keeps_its_site_from_nothing() {
+    let mut bench = bench(100);
+    bench.report(4, Phase::Healthy);
+    assert_eq!(bench.status(5), DeviceStatus::Assigned);
+    ready(&mut bench, 5);
+    assert_eq!(terms(&mut bench).into_keys().collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn one_that_was_silent_when_its_site_was_given_up_does_not_wait_for_it() {
+    let mut bench = bench(100);
+    bench.report(4, Phase::Download);
+    presence(&mut bench, 4, false);
+    bench.advance(SILENT_AFTER);
+    assert_eq!(bench.status(4), DeviceStatus::Failed(Failure::Silent));
+    ready(&mut bench, 5);
+    bench.advance(Duration::from_hours(2));
+    assert_eq!(bench.status(5), SPLIT);
+    ready(&mut bench, 4);
+    assert_eq!(bench.status(4), DeviceStatus::Failed(Failure::Silent), "it has not heard of it");
+}
+
 fn row(index: u8, site: &str) -> DeviceRow {
     DeviceRow {
         local: local(index),
@@ -260,8 +299,8 @@ proptest! {
         for event in events {
             let before: BTreeMap<_, _> = (1..=5).map(|index| (index, bench.status(index))).collect();
             let is_ready = |index: u8| match &event {
-                Event::Ready(said) if *said == index => true,
-                _ => before[&index] == DeviceStatus::Waits(Waits::Site),
+                Event::Ready(said) | Event::Say(said, Phase::Healthy) if *said == index => true,
+                _ => matches!(before[&index], DeviceStatus::Waits(Waits::Site) | DeviceStatus::Healthy),
             };
             bench.effects.retain(|effect| !matches!(effect, Effect::Assign { assignment, .. } if assignment.terms.to_string() == GO));
             let agreed_before: Vec<_> = (1..=5).filter(|index| is_agreed(&bench, *index)).collect();

@@ -178,6 +178,20 @@ fn an_artifact_that_flash_has_changed_does_not_verify() {
 }
 
 #[test]
+fn what_was_laid_out_and_has_changed_since_is_laid_out_anew() {
+    let disk = MemoryDisk::new(DISK_BYTES);
+    let installer = MemoryInstaller::on(&disk);
+    upgrade(&installer, &memory_release(&disk, "1.0")).unwrap();
+    let two = memory_release(&disk, "2.0");
+    disk.forbid_hard_links();
+    installer.stage(&two).unwrap();
+    disk.flip_byte(&installer.releases(&coffee()).join(two.slot.folder_name()).join("artifact"), 2);
+    assert!(matches!(installer.verify(&coffee(), &two.slot), Err(VerifyReleaseError::Digest { .. })));
+    installer.stage(&two).unwrap();
+    installer.verify(&coffee(), &two.slot).unwrap();
+}
+
+#[test]
 fn a_copy_needs_room_where_a_link_needs_none() {
     let disk = MemoryDisk::new(DISK_BYTES);
     let one = memory_release(&disk, "1.0");
