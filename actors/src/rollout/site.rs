@@ -42,12 +42,11 @@ impl Sites {
         let Some(quorum) = plan.strategy.site_quorum else { return Self::default() };
         let mut all = Self::default();
         for devices in of_sites(&plan.devices).into_values() {
-            let meant = devices.iter().filter(|device| device.verdict != Verdict::Unchanged).count();
-            let assigned: Vec<_> =
-                devices.iter().filter(|device| device.is_assigned()).map(|device| device.local).collect();
+            let needed = needed(quorum, &devices);
+            let devices: Vec<_> = assigned(&devices).map(|device| device.local).collect();
             let number = all.sites.len();
-            all.of.extend(assigned.iter().map(|device| (*device, number)));
-            all.sites.push(Site { devices: assigned, needed: percent_of(quorum, meant) });
+            all.of.extend(devices.iter().map(|device| (*device, number)));
+            all.sites.push(Site { devices, needed });
         }
         all
     }
@@ -106,6 +105,7 @@ impl RolloutRun {
         for site in std::mem::take(&mut self.sites.changed) {
             self.decide_site(now, site, false, turn);
         }
+        // What that has changed of their devices is decided.
         self.sites.changed.clear();
     }
 
@@ -173,14 +173,27 @@ fn of_sites(devices: &[PlannedDevice]) -> BTreeMap<&str, Vec<&PlannedDevice>> {
     sites
 }
 
+/// How many devices of a site are meant: those that have the release already need no word.
+fn meant(devices: &[&PlannedDevice]) -> usize {
+    devices.iter().filter(|device| device.verdict != Verdict::Unchanged).count()
+}
+
+/// How many of them have to be ready.
+fn needed(quorum: u32, devices: &[&PlannedDevice]) -> usize {
+    percent_of(quorum, meant(devices))
+}
+
+/// Those that get the release.
+fn assigned<'a>(devices: &[&'a PlannedDevice]) -> impl Iterator<Item = &'a PlannedDevice> {
+    devices.iter().copied().filter(|device| device.is_assigned())
+}
+
 /// The sites of which fewer devices would get the release than have to be ready: why, and how many.
 fn split_sites(quorum: u32, devices: &[PlannedDevice]) -> BTreeMap<String, String> {
     let split = of_sites(devices).into_iter().filter_map(|(site, devices)| {
-        let meant = devices.iter().filter(|device| device.verdict != Verdict::Unchanged).count();
-        let assigned = devices.iter().filter(|device| device.is_assigned()).count();
-        let needed = percent_of(quorum, meant);
-        let reason =
-            || format!("{needed} of {} of {site} must be ready, and {assigned} can be", Counted(meant, "device"));
+        let (needed, assigned) = (needed(quorum, &devices), assigned(&devices).count());
+        let meant = Counted(meant(&devices), "device");
+        let reason = || format!("{needed} of {meant} of {site} must be ready, and {assigned} can be");
         (assigned > 0 && assigned < needed).then(|| (site.to_owned(), reason()))
     });
     split.collect()
@@ -201,17 +214,11 @@ pub(super) fn block_split_sites(quorum: Option<u32>, devices: &mut [PlannedDevic
 pub(super) fn drop_split_sites(plan: &Plan, left: &mut Vec<PlannedDevice>) {
     let Some(quorum) = plan.strategy.site_quorum else { return };
     let planned = of_sites(&plan.devices);
-    let assigned = |devices: &[&PlannedDevice]| devices.iter().filter(|device| device.is_assigned()).count();
-    let now = of_sites(left);
-    let split: BTreeSet<String> = now
-        .into_iter()
-        .filter(|(site, devices)| {
-            let meant = planned
-                .get(site)
-                .map_or(0, |devices| devices.iter().filter(|device| device.verdict != Verdict::Unchanged).count());
-            assigned(devices) < percent_of(quorum, meant)
-        })
-        .map(|(site, _)| site.to_owned())
-        .collect();
+    let is_split = |(site, left): &(&str, Vec<&PlannedDevice>)| {
+        let needed = planned.get(site).map_or(0, |devices| needed(quorum, devices));
+        assigned(left).count() < needed
+    };
+    let split: BTreeSet<String> =
+        of_sites(left).into_iter().filter(is_split).map(|(site, _)| site.to_owned()).collect();
     left.retain(|device| !split.contains(&device.site));
 }

@@ -8,6 +8,7 @@ use fleetd_actors::device::wanted;
 use fleetd_actors::rollout::plan::{
     self, Blocked, Plan, PlanError, PlannedRelease, Rollback, StaleReason, check_fence,
 };
+use fleetd_actors::rollout::status::RolloutHeader;
 use fleetd_actors::rollout::strategy::{Priority, Strategy};
 use fleetd_actors::targeting::index::Selected;
 use fleetd_actors::targeting::{AtWork, DeviceRow, Group, Targets, UndecidedDevices};
@@ -248,8 +249,8 @@ async fn release(
     }
 }
 
-/// The highest attempt that any plan of a release, with its configuration, carries, or that devices know of: a device tries none twice, and one
-/// whose record was lost has tried what no plan remembers.
+/// The highest attempt that any plan of a release, with its configuration, carries, or that devices know of: a device
+/// tries none twice, and one whose record was lost has tried what no plan remembers.
 fn last_attempt(backend: &Backend, digest: ArtifactDigest) -> Result<u32, CallError> {
     let mut last = 0;
     backend.visit(Space::Plan, KeyRange::all(), |_, value, _| {
@@ -293,7 +294,7 @@ async fn rows(
     rollback: Option<Rollback>,
 ) -> Result<Rows, CallError> {
     let orders = backend.shared().orders();
-    let busy = busy(&unfinished(backend)?);
+    let busy = busy(backend)?;
     let (fleet, shared, asked) = (Arc::clone(&backend.fleet), Arc::clone(&backend.node.shared), targets.clone());
     let select = move || fleet.select(&asked, &|local| shared.connections.of_device(local).is_some());
     let selected = tokio::task::spawn_blocking(select).await;
@@ -347,18 +348,19 @@ fn forget(row: &mut DeviceRow, device: &DeviceRecord, of: RolloutId, workload: &
 }
 
 /// A rollout that has devices which have not come to their end with it.
-pub(super) struct Unfinished {
+struct Unfinished {
     rollout: RolloutId,
     workload: WorkloadName,
     priority: Priority,
-    /// Whether it has ended, and only waits for those that are to follow.
-    is_ended: bool,
     /// These devices, and whether each is to get the release or at work on it; the others may go on by themselves.
     devices: BTreeMap<LocalId, bool>,
 }
 
-/// The rollouts that some device has not come to its end with.
-fn unfinished(backend: &Backend) -> Result<Vec<Unfinished>, CallError> {
+/// Those that are asked for among the rollouts that some device has not come to its end with.
+fn unfinished(
+    backend: &Backend,
+    is_asked: impl Fn(&RolloutHeader, &Plan) -> bool,
+) -> Result<Vec<Unfinished>, CallError> {
     let mut going = Vec::new();
     backend.visit(Space::Rollout, KeyRange::all(), |_, value, _| {
         let header = record::rollout::decode_header(value)?;
@@ -371,40 +373,46 @@ fn unfinished(backend: &Backend) -> Result<Vec<Unfinished>, CallError> {
     for header in going {
         let known = backend.catalog.plan(header.plan)?;
         let plan = known.plan();
+        if !is_asked(&header, plan) {
+            continue;
+        }
         let (workload, priority) = (plan.release.workload.clone(), plan.strategy.priority);
         let progress = Standing::load(backend, header.rollout)?.progress;
         let open = progress.into_iter().filter(|(_, progress)| progress.status.may_go_on());
         let devices = open.map(|(device, progress)| (device, progress.status.is_under_way())).collect();
-        let (rollout, is_ended) = (header.rollout, header.phase.is_ended());
-        unfinished.push(Unfinished { rollout, workload, priority, is_ended, devices });
+        unfinished.push(Unfinished { rollout: header.rollout, workload, priority, devices });
     }
     Ok(unfinished)
 }
 
 type Busy = BTreeMap<LocalId, BTreeMap<WorkloadName, AtWork>>;
 
-/// The most urgent rollout of each workload that has a device.
-fn busy(unfinished: &[Unfinished]) -> Busy {
+/// The most urgent rollout of each workload that has a device. One that has ended, and only waits for those that are to
+/// follow, keeps nobody.
+fn busy(backend: &Backend) -> Result<Busy, CallError> {
     let mut busy = Busy::new();
-    for Unfinished { rollout, workload, priority, devices, .. } in unfinished.iter().filter(|one| !one.is_ended) {
-        let at_work = AtWork { rollout: *rollout, priority: *priority };
-        for (device, _) in devices.iter().filter(|(_, is_under_way)| **is_under_way) {
-            let known = busy.entry(*device).or_default().entry(workload.clone()).or_insert(at_work);
+    for Unfinished { rollout, workload, priority, devices } in
+        unfinished(backend, |header, _| !header.phase.is_ended())?
+    {
+        let at_work = AtWork { rollout, priority };
+        for (device, _) in devices.into_iter().filter(|(_, is_under_way)| *is_under_way) {
+            let known = busy.entry(device).or_default().entry(workload.clone()).or_insert(at_work);
             if known.priority < at_work.priority {
                 *known = at_work;
             }
         }
     }
-    busy
+    Ok(busy)
 }
 
 /// Which devices of a plan other rollouts of the workload give over to its own. What it takes back is taken back anyhow.
 pub(super) fn overlaps(backend: &Backend, plan: &Plan) -> Result<Vec<(RolloutId, BTreeSet<LocalId>)>, CallError> {
     let whole = plan.rollback.filter(|rollback| rollback.is_whole).map(|rollback| rollback.of);
     let assigned: BTreeSet<LocalId> = plan.assigned().map(|device| device.local).collect();
-    let others = unfinished(backend)?.into_iter();
-    let others = others.filter(|other| other.workload == plan.release.workload && Some(other.rollout) != whole);
-    let shared = others.map(|other| {
+    let others = unfinished(backend, |header, other| {
+        other.release.workload == plan.release.workload && Some(header.rollout) != whole
+    })?;
+    let shared = others.into_iter().map(|other| {
         let devices: BTreeSet<_> = other.devices.into_keys().filter(|device| assigned.contains(device)).collect();
         (other.rollout, devices)
     });
