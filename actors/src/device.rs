@@ -13,6 +13,7 @@ mod hold;
 pub mod record;
 mod recovery;
 mod renewal;
+pub mod room;
 mod serving;
 pub mod standing;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::DocumentId;
-use fleetd_sync_core::id::{BootId, ConnectionId, HoldId, LocalId, OperationId, RolloutId};
+use fleetd_sync_core::id::{BootId, ConnectionId, HoldId, KeyId, LocalId, OperationId, RolloutId};
 use fleetd_sync_core::key::{PublicKey, SecretKey};
 use fleetd_sync_core::limit;
 use fleetd_sync_core::machine::{Machine, Turn};
@@ -247,6 +248,13 @@ pub enum Effect {
     },
     /// Two hold the device's key: people must be told.
     Forked,
+    /// Two write with the key of an authority, as the device shows: an alarm for operators.
+    AuthorityForked {
+        /// What they write.
+        document: DocumentId,
+        /// The key.
+        lane: KeyId,
+    },
 }
 
 /// What a rollout is told about a device.
@@ -552,33 +560,49 @@ impl Device {
         let Some(lane) = self.replica.own_lane() else { return };
         let empty = BTreeMap::new();
         let state = self.replica.lane_state(document, lane).unwrap_or(&empty);
-        let mut ops = wanted::difference(&standing::asked(record, &self.orders), state);
+        let asked = standing::asked(record, &self.orders);
+        let mut writes = room::writes(&asked, state);
         if is_recovered {
             // What its lane says stays, until an operator has looked; what stops the whole fleet stops it, too.
-            ops.retain(wanted::is_about_hold);
+            writes.steps.iter_mut().for_each(|ops| ops.retain(wanted::is_about_hold));
+            writes.steps.retain(|ops| !ops.is_empty());
+            writes.left_out.clear();
         }
-        if !ops.is_empty() && self.unwritten.is_none() {
+        if !writes.steps.is_empty() && self.unwritten.is_none() {
             self.unwritten = Some(state.clone());
         }
-        for ops in ops.chunks(limit::ENVELOPE_OPS_MAX) {
-            match self.replica.write(now, document, ops.to_vec()) {
+        for ops in writes.steps {
+            match self.replica.write(now, document, ops) {
                 Ok(written) => {
                     self.persist_lanes(written.records, turn);
                     self.push(document, &written.envelopes, turn);
                 }
-                Err(error) => {
-                    let message = format!("the desired document does not take the change: {error}");
-                    self.note(now, "unwritable", message);
-                    self.persist_record(turn);
-                    return;
-                }
+                // What follows rests on it.
+                Err(error) => return self.note_once(now, None, &error.to_string(), turn),
             }
+        }
+        for workload in writes.left_out {
+            let bytes_max = limit::ASSIGNED_BYTES_MAX;
+            let cause = format!("what is asked of all workloads would take more than {bytes_max} bytes");
+            self.note_once(now, workload.parse().ok(), &cause, turn);
         }
     }
 
     fn note(&mut self, now: Now, kind: &str, message: String) {
         if let Some(record) = &mut self.record {
             record.note(now.wall, kind, None, message, "");
+        }
+    }
+
+    /// Notes that a change does not go into the desired document, unless that is what was noted last of it.
+    fn note_once(&mut self, now: Now, workload: Option<WorkloadName>, cause: &str, turn: &mut DeviceTurn) {
+        let Some(record) = &mut self.record else { return };
+        let message = format!("the desired document does not take the change: {cause}");
+        let mut unwritable = record.events.iter().rev().filter(|event| event.kind == "unwritable");
+        let last = unwritable.find(|event| event.workload == workload);
+        if last.is_none_or(|last| last.message != message) {
+            record.note(now.wall, "unwritable", workload.as_ref(), message, "");
+            self.persist_record(turn);
         }
     }
 

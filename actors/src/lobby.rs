@@ -31,8 +31,29 @@ pub struct Lobby {
 struct Stranger {
     session: Session,
     replica: Replica,
+    /// What it asked, which it may once on a connection.
+    asked: Asked,
     /// Its deadline as it stands among the others.
     deadline: Option<Monotonic>,
+}
+
+/// How far a stranger's request is.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Nothing,
+    /// It waits for its answer, with all the time that this takes.
+    Waits,
+    /// It has its answer, whatever that was, and leaves: its place is for others.
+    LeavesBy(Monotonic),
+    /// It was sent away.
+    Gone,
+}
+
+impl Stranger {
+    fn due(&self) -> Option<Monotonic> {
+        let leaves_by = if let Asked::LeavesBy(leaves_by) = self.asked { Some(leaves_by) } else { None };
+        self.session.poll_timeout().into_iter().chain(leaves_by).min()
+    }
 }
 
 /// What can happen to it.
@@ -112,7 +133,7 @@ impl Machine for Lobby {
             Input::Connected(connection) => self.on_connected(now, connection, turn),
             Input::Message { connection, message } => self.on_message(now, connection, message, turn),
             Input::Disconnected(connection) => self.on_disconnected(connection),
-            Input::Answered { connection, message } => self.on_answered(connection, message, turn),
+            Input::Answered { connection, message } => self.on_answered(now, connection, message, turn),
             Input::Trust(trust) => self.trust = trust,
         }
     }
@@ -128,6 +149,10 @@ impl Machine for Lobby {
             let Some(stranger) = self.waiting.get_mut(&connection) else { continue };
             let mut out = Vec::new();
             stranger.session.handle_timeout(now.monotonic, &mut out);
+            if matches!(stranger.asked, Asked::LeavesBy(leaves_by) if leaves_by <= now.monotonic) {
+                stranger.asked = Asked::Gone;
+                out.push(Output::Close(CloseCode::Timeout));
+            }
             self.note_deadline(connection);
             self.carry_out(connection, out, turn);
         }
@@ -154,7 +179,7 @@ impl Lobby {
         let mut out = Vec::new();
         let opening = Opening { boot: self.boot, log_positions: Vec::new(), side };
         let session = Session::open(now.monotonic, opening, &replica, &mut out);
-        self.waiting.insert(connection, Stranger { session, replica, deadline: None });
+        self.waiting.insert(connection, Stranger { session, replica, asked: Asked::Nothing, deadline: None });
         self.note_deadline(connection);
         self.carry_out(connection, out, turn);
     }
@@ -177,7 +202,7 @@ impl Lobby {
     /// Notes when a session has something to give up next.
     fn note_deadline(&mut self, connection: ConnectionId) {
         let Some(stranger) = self.waiting.get_mut(&connection) else { return };
-        let deadline = stranger.session.poll_timeout();
+        let deadline = stranger.due();
         let former = std::mem::replace(&mut stranger.deadline, deadline);
         if former != deadline {
             former.map(|former| self.deadlines.remove(&(former, connection)));
@@ -185,19 +210,25 @@ impl Lobby {
         }
     }
 
-    fn on_answered(&self, connection: ConnectionId, message: Message, turn: &mut LobbyTurn) {
-        if self.waiting.contains_key(&connection) {
-            turn.effect(Effect::Send { connection, class: Class::Control, message });
-        }
+    fn on_answered(&mut self, now: Now, connection: ConnectionId, message: Message, turn: &mut LobbyTurn) {
+        let Some(stranger) = self.waiting.get_mut(&connection) else { return };
+        stranger.asked = Asked::LeavesBy(now.monotonic + limit::HELLO_TIMEOUT);
+        self.note_deadline(connection);
+        turn.effect(Effect::Send { connection, class: Class::Control, message });
     }
 
-    fn carry_out(&self, connection: ConnectionId, out: Vec<Output>, turn: &mut LobbyTurn) {
+    fn carry_out(&mut self, connection: ConnectionId, out: Vec<Output>, turn: &mut LobbyTurn) {
         for output in out {
             match output {
                 Output::Send(class, message) => turn.effect(Effect::Send { connection, class, message }),
                 Output::Close(code) => turn.effect(Effect::Close { connection, code }),
                 Output::Deliver(Message::Register(request)) => {
-                    turn.effect(Effect::Register { connection, request: Box::new(request) });
+                    // Each costs signatures to check: it may ask once, and dials again to ask again.
+                    let first = self.waiting.get_mut(&connection).filter(|it| matches!(it.asked, Asked::Nothing));
+                    if let Some(stranger) = first {
+                        stranger.asked = Asked::Waits;
+                        turn.effect(Effect::Register { connection, request: Box::new(request) });
+                    }
                 }
                 // A session of this grade has no documents, and decides nothing else.
                 _ => {}
@@ -210,7 +241,10 @@ impl Lobby {
 mod tests {
     use std::time::Duration;
 
+    use fleetd_sync_core::id::TokenId;
     use fleetd_sync_core::key::SecretKey;
+    use fleetd_sync_core::session::DeviceSide;
+    use fleetd_sync_core::session::message::{Facts, Registered};
     use fleetd_sync_core::time::{ClockQuality, Wall};
     use fleetd_sync_core::trust::{RootChain, RootRecord, Roster};
 
@@ -234,6 +268,68 @@ mod tests {
         let (_, effects) = turn.into_parts();
         let closed = |effect| if let Effect::Close { connection, .. } = effect { Some(connection) } else { None };
         effects.into_iter().filter_map(closed).collect()
+    }
+
+    /// A stranger that may ask to register.
+    fn let_in(lobby: &mut Lobby, connection: ConnectionId) -> Register {
+        let mut entropy = Entropy::from_seed([5; 32]);
+        let side = Side::Device(DeviceSide {
+            fleet: lobby.trust.chain.fleet(),
+            chain: None,
+            trust_version_min: 0,
+            server_leaf: Vec::new(),
+            verify: |_| Ok(()),
+        });
+        let opening = Opening { boot: BootId::random(&mut entropy), log_positions: Vec::new(), side };
+        let mut replica = Replica::new(lobby.trust.chain.fleet(), None, &mut entropy);
+        let mut out = Vec::new();
+        let mut device = Session::open(at(0).monotonic, opening, &replica, &mut out);
+        let mut turn = Turn::new();
+        lobby.handle(at(0), Input::Connected(connection), &mut turn);
+        while !out.iter().any(|output| matches!(output, Output::Welcomed(Grade::Enroll))) {
+            for output in std::mem::take(&mut out) {
+                if let Output::Send(_, message) = output {
+                    lobby.handle(at(0), Input::Message { connection, message }, &mut turn);
+                }
+            }
+            for effect in std::mem::take(&mut turn).into_parts().1 {
+                if let Effect::Send { message, .. } = effect {
+                    device.on_message(at(0), message, &mut replica, &mut out);
+                }
+            }
+        }
+        Register {
+            token: TokenId::from_bytes([1; 10]),
+            secret: Vec::new(),
+            csr: Vec::new(),
+            facts: Facts::default(),
+            sealing_key: [0; 32],
+        }
+    }
+
+    #[test]
+    fn a_stranger_asks_once_and_gives_its_place_up_when_it_has_its_answer() {
+        let (mut lobby, connection) = (lobby(), ConnectionId::from_bytes([1; 8]));
+        let request = let_in(&mut lobby, connection);
+        let mut turn = Turn::new();
+        for _ in 0..3 {
+            let message = Message::Register(request.clone());
+            lobby.handle(at(1), Input::Message { connection, message }, &mut turn);
+        }
+        let (_, effects) = std::mem::take(&mut turn).into_parts();
+        assert!(matches!(effects.as_slice(), [Effect::Register { .. }]), "{effects:?}");
+        assert_eq!(lobby.poll_timeout(), None, "its answer takes the time that it takes");
+
+        let message = Message::Registered(Registered::Pending { retry_after: Duration::from_secs(9) });
+        lobby.handle(at(60), Input::Answered { connection, message }, &mut turn);
+        assert_eq!(lobby.poll_timeout(), Some(at(60).monotonic + limit::HELLO_TIMEOUT));
+        let message = Message::Register(request);
+        lobby.handle(at(61), Input::Message { connection, message }, &mut turn);
+        let (_, effects) = std::mem::take(&mut turn).into_parts();
+        assert!(matches!(effects.as_slice(), [Effect::Send { .. }]), "{effects:?}");
+        lobby.handle_timeout(Now { monotonic: at(60).monotonic + limit::HELLO_TIMEOUT, ..at(0) }, &mut turn);
+        assert_eq!(closed(turn), [connection]);
+        assert_eq!(lobby.poll_timeout(), None);
     }
 
     #[test]

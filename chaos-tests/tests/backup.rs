@@ -78,9 +78,8 @@ fn an_old_backup_comes_back_while_twenty_agents_have_moved_on() {
         cluster.push("4.0.0", format!("{COUNTING}# 4\n").as_bytes(), &["--grace", "1s", "--stop-grace", "1s"])?;
         cluster.roll_out("4.0.0")?;
         until_all(cluster, "run 4.0.0", |device| runs(device, "4.0.0"))?;
-        let said = cluster.logs();
-        ensure!(!said.contains("fork") && !said.contains("two hold"), "a lane has forked:\n{said}");
-        Ok(())
+        check_logs(cluster, &[])?;
+        check_no_fork(cluster)
     });
 }
 
@@ -109,6 +108,15 @@ fn check_logs(cluster: &Cluster, before: &[String]) -> anyhow::Result<()> {
     ensure!(lines.starts_with(&kept), "lines of before the backup are missing");
     let gaps: Vec<&Value> = all.iter().map(|entry| &entry["gap"]).filter(|gap| gap.is_object()).collect();
     ensure!(gaps.len() == 1, "{gaps:#?}");
+    Ok(())
+}
+
+/// Nobody has shown that two write with one key. These are the words of a server and of an agent for it.
+fn check_no_fork(cluster: &Cluster) -> anyhow::Result<()> {
+    let said = cluster.logs();
+    for forked in ["fork", "two hold", "two servers write", "is held twice"] {
+        ensure!(!said.contains(forked), "a lane has forked:\n{said}");
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The README, carried out.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -58,7 +59,9 @@ fn answers(cluster: &Cluster, lines: &str) -> anyhow::Result<Vec<Vec<u8>>> {
 fn the_curl_lines_of_the_readme_run_as_they_stand() {
     if Command::new("curl").arg("--version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "there is no curl");
-        return eprintln!("left out: there is no curl");
+        // Past what is held back while a test passes.
+        let _ = writeln!(std::io::stderr(), "left out: there is no curl");
+        return;
     }
     with_cluster(|cluster| {
         cluster.add_agent()?;

@@ -19,7 +19,7 @@ mod unary;
 use axum::body::Body;
 use axum::middleware::from_fn;
 use axum::response::Response;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use prost_reflect::{DescriptorError, DescriptorPool, MethodDescriptor};
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -30,7 +30,7 @@ use tower::util::MapResponseLayer;
 
 pub use self::protocol::{Encoding, Protocol};
 pub use self::reflection::with_reflection;
-use crate::edge::deadline;
+use crate::edge::cut_short;
 use crate::rpc::help::Help;
 
 /// What a client may send, told to those who sent something else.
@@ -48,6 +48,10 @@ pub fn schemas() -> Result<DescriptorPool, DescriptorError> {
     }
     Ok(pool)
 }
+
+/// A limit for the message of one request, as long as it is when it is unpacked: less than others may send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MessageBytesMax(pub(crate) usize);
 
 /// Services, reachable by gRPC, gRPC-Web and Connect.
 #[derive(Clone, Debug)]
@@ -70,7 +74,7 @@ impl Connect {
             .prepare()
             .into_axum_router()
             .layer(explain)
-            .layer(from_fn(deadline::keep))
+            .layer(from_fn(cut_short::keep))
             .layer(GrpcWebLayer::new());
         Self { schemas, grpc, message_bytes_max, help }
     }
@@ -122,6 +126,12 @@ impl Connect {
             *response.status_mut() = StatusCode::NOT_FOUND;
         }
         response
+    }
+
+    /// Bytes that a message of this request may have.
+    fn bytes_max(&self, extensions: &Extensions) -> usize {
+        let own = extensions.get::<MessageBytesMax>().map_or(usize::MAX, |own| own.0);
+        own.min(self.message_bytes_max)
     }
 
     /// Finds the RPC at `/package.Service/Method`.

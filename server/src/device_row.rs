@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use fleetd_actors::device::record::{DeviceRecord, Membership};
+use fleetd_actors::device::room;
 use fleetd_actors::orders::Orders;
 use fleetd_actors::report::{FaultKind, Phase};
 use fleetd_actors::rollout::plan::{Blocked, PlannedRelease};
 use fleetd_actors::targeting::{DeviceRow, PresentRelease};
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::id::RolloutId;
+use fleetd_sync_core::limit;
 use fleetd_sync_core::time::Wall;
 
 use crate::connection_table::Connection;
@@ -56,13 +58,22 @@ pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connect
 
 /// Why a device does not get a release, whatever state it is in.
 #[must_use]
-pub fn refused(record: &DeviceRecord, release: &PlannedRelease, orders: &Orders) -> Option<(Blocked, String)> {
+pub fn refused(
+    record: &DeviceRecord,
+    release: &PlannedRelease,
+    bytes: usize,
+    orders: &Orders,
+) -> Option<(Blocked, String)> {
     if let Some(denial) = orders.denials.get(&release.manifest) {
         let cause = if denial.reason.is_empty() { String::new() } else { format!(": {}", denial.reason) };
         return Some((Blocked::Denied, format!("denied{cause}")));
     }
-    let pin = record.pins.get(&release.workload).filter(|pin| pin.version != release.version)?;
-    Some((Blocked::Pinned, pin.sentence()))
+    if let Some(pin) = record.pins.get(&release.workload).filter(|pin| pin.version != release.version) {
+        return Some((Blocked::Pinned, pin.sentence()));
+    }
+    let missing = room::missing_bytes(&record.wanted, &release.workload, bytes)?;
+    let bytes_max = limit::ASSIGNED_BYTES_MAX;
+    Some((Blocked::Room, format!("with its other workloads it would be {missing} bytes over the {bytes_max} for all")))
 }
 
 fn barred(record: &DeviceRecord) -> Option<String> {

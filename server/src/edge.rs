@@ -7,6 +7,7 @@
 
 pub mod authenticate;
 mod cross_origin;
+pub(crate) mod cut_short;
 pub(crate) mod deadline;
 pub mod limit;
 mod linger;
@@ -26,8 +27,9 @@ use fleetd_sync_core::id::AccessId;
 use fleetd_sync_core::limit::API_COUNTED_MAX;
 use fleetd_sync_core::time::Clock as _;
 use fleetd_sync_transport::clock::SystemClock;
+use fleetd_sync_transport::source::source;
 use futures::FutureExt as _;
-use http::{HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -44,12 +46,13 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use self::authenticate::{AdmitError, Admitted, Authenticator, Caller, admit};
+use self::authenticate::{AdmitError, Admitted, AuthenticateError, Authenticator, Caller, admit, bearer_token};
+use self::cut_short::Credential;
 use self::deadline::Deadline;
 use self::limit::Limits;
 use self::rate::{Buckets, RateError};
 use self::strangers::{Stranger, Strangers};
-use crate::connect::{Connect, Protocol, schemas, with_reflection};
+use crate::connect::{Connect, MessageBytesMax, Protocol, schemas, with_reflection};
 use crate::rpc::help::{Help, page_for};
 use crate::rpc::{PACKED, admission_status, permission, rate_status};
 
@@ -140,15 +143,15 @@ impl Api {
         limits: Limits,
         help: Help,
     ) -> Result<Self, OpenApiError> {
-        let (health, health_service) = health_reporter();
+        let (reporter, health_service) = health_reporter();
         for service in permission::services() {
-            health.set_service_status(service, ServingStatus::Serving).await;
+            reporter.set_service_status(service, ServingStatus::Serving).await;
         }
-        let routes =
-            with_reflection(routes.add_service(health_service.accept_compressed(PACKED)), permission::services())?;
+        let health = health_service.accept_compressed(PACKED).max_decoding_message_size(limits.open_body_bytes_max);
+        let routes = with_reflection(routes.add_service(health), permission::services())?;
         let connect = Connect::new(schemas()?, routes, limits.message_bytes_max, help);
         let counts = Arc::new(Counts::new(&limits));
-        Ok(Self { connect, authenticator, health, limits, hear_refusal: None, counts })
+        Ok(Self { connect, authenticator, health: reporter, limits, hear_refusal: None, counts })
     }
 
     /// The same API, with somebody who hears of calls whose role was too low.
@@ -209,11 +212,14 @@ impl Api {
                 if let Some(stranger) = request.extensions().get::<Arc<Stranger>>() {
                     stranger.vouch();
                 }
+                let credential = self.credential(request.headers());
                 request.extensions_mut().insert(caller);
+                request.extensions_mut().insert(credential);
             }
             Ok(Admitted::Openly) => {
                 let bytes_max = self.limits.open_body_bytes_max;
                 request = request.map(|body| limited(body, bytes_max));
+                request.extensions_mut().insert(MessageBytesMax(bytes_max));
             }
             Err(AdmitError::NotServed { path }) => return self.connect.refuse_path(protocol, &path),
             Err(error) => {
@@ -224,6 +230,17 @@ impl Api {
             }
         }
         self.connect.answer(request).await
+    }
+
+    /// The credential of a request that was let in by it, to look at it again.
+    fn credential(&self, headers: &HeaderMap) -> Credential {
+        let (authenticator, token) = (Arc::clone(&self.authenticator), bearer_token(headers).map(str::to_owned));
+        let check = move || match authenticator.authenticate(token.as_deref().unwrap_or_default()) {
+            // What cannot be told now was told before.
+            Ok(_) | Err(AuthenticateError::Unavailable) => Ok(()),
+            Err(error) => Err(admission_status(&error.into())),
+        };
+        Credential { interval: self.limits.credential_interval, check: Arc::new(check) }
     }
 
     /// Tells a caller to come again later, in the words of gRPC and in those of HTTP.
@@ -241,7 +258,7 @@ impl Api {
 fn source_of(request: &Request<Body>) -> IpAddr {
     let info = request.extensions().get::<TcpConnectInfo>();
     let address = info.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
-    rate::source(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+    source(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
 /// Cuts off a body at `bytes_max`, for callers whom nobody vouches for.
@@ -270,7 +287,7 @@ pub async fn serve(listener: TcpListener, tls: rustls::ServerConfig, api: Api, s
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             (permit, stream) = accept(&listener, &permits) => {
-                let source = stream.peer_addr().ok().map(|peer| rate::source(peer.ip()));
+                let source = stream.peer_addr().ok().map(|peer| source(peer.ip()));
                 let stranger = Arc::new(strangers.admit(source));
                 let (acceptor, api, closed) = (acceptor.clone(), api.clone(), closed.clone());
                 let connection = Connection { acceptor, api, closed, stranger: Arc::clone(&stranger) };

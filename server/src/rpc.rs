@@ -77,9 +77,12 @@ pub fn routes(backend: &Arc<Backend>) -> Routes {
     let backend = || Arc::clone(backend);
     let devices = DeviceServiceServer::new(device::Devices::new(backend()));
     let rollouts = RolloutServiceServer::new(rollout::Rollouts::new(backend()));
+    // Strangers call it: what they packed grows to no more than they may send as it is.
+    let registrations = RegistrationServiceServer::new(registration::Registrations::new(backend()))
+        .max_decoding_message_size(limit::API_OPEN_BODY_BYTES_MAX);
     let mut routes = Routes::builder();
     routes
-        .add_service(packed!(RegistrationServiceServer::new(registration::Registrations::new(backend()))))
+        .add_service(packed!(registrations))
         .add_service(packed!(EnrolmentServiceServer::new(enrolment::Enrolments::new(backend()))))
         .add_service(packed!(devices.max_encoding_message_size(ANSWER_BYTES_MAX)))
         .add_service(packed!(ArtifactServiceServer::new(artifact::Artifacts::new(backend()))))

@@ -20,7 +20,7 @@ pub mod summary;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetd_actors::rollout::plan::{Blocked, Plan};
+use fleetd_actors::rollout::plan::{Blocked, Plan, Verdict};
 use fleetd_sync_core::release::{Manifest, Probe, ProbeCheck};
 use fleetd_sync_core::time::Wall;
 use serde::{Deserialize, Serialize};
@@ -196,6 +196,8 @@ pub enum Refused {
     Denied,
     /// The workload is pinned at another version there.
     Pinned,
+    /// Its document has no room.
+    Room,
 }
 
 impl From<Refused> for Blocked {
@@ -203,6 +205,7 @@ impl From<Refused> for Blocked {
         match refused {
             Refused::Denied => Self::Denied,
             Refused::Pinned => Self::Pinned,
+            Refused::Room => Self::Room,
         }
     }
 }
@@ -279,6 +282,9 @@ pub struct PlanHead {
     pub workload: String,
     /// The version.
     pub version: String,
+    /// Devices whose document has no room for the release, by their local ids, and why. A copy does not say what else is
+    /// asked of them.
+    pub crowded: BTreeMap<String, String>,
 }
 
 impl PlanHead {
@@ -287,8 +293,13 @@ impl PlanHead {
     /// # Errors
     /// [`RehearsalError::Plan`]; an edit by hand is named as one.
     pub fn read(text: &str) -> Result<Self, RehearsalError> {
-        let Plan { id, release, .. } = Plan::from_text(text)?;
-        Ok(Self { plan: id.to_string(), workload: release.workload.to_string(), version: release.version.to_string() })
+        let Plan { id, release, devices, .. } = Plan::from_text(text)?;
+        let crowded = devices.into_iter().filter_map(|device| match device.verdict {
+            Verdict::Blocked { by: Blocked::Room, reason } => Some((device.local.to_string(), reason)),
+            _ => None,
+        });
+        let (workload, version) = (release.workload.to_string(), release.version.to_string());
+        Ok(Self { plan: id.to_string(), workload, version, crowded: crowded.collect() })
     }
 }
 

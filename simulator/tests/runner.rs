@@ -3,6 +3,7 @@
 
 mod runner {
     mod atlas;
+    mod complaint;
     mod determinism;
     mod disk;
     mod figures;

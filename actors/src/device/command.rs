@@ -9,7 +9,7 @@ use fleetd_sync_core::resolve::Run;
 use fleetd_sync_core::time::{Now, Wall};
 
 use super::record::{DeviceRecord, HoldRow, Membership, Pin};
-use super::{Device, DeviceTurn, Effect, wanted};
+use super::{Device, DeviceTurn, Effect, room, wanted};
 
 /// What an operator asks of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,14 @@ pub enum CommandError {
         /// The hold.
         hold: HoldId,
     },
+    /// Its holds would take more room than they may.
+    #[error("the holds on the device would take {bytes} bytes, the limit is {bytes_max}")]
+    Holds {
+        /// What they would take.
+        bytes: usize,
+        /// What they may take.
+        bytes_max: usize,
+    },
     /// The workload is not pinned.
     #[error("{workload} is not pinned there")]
     NotPinned {
@@ -188,7 +196,7 @@ impl Device {
                 let message = format!("{workload} should be started anew");
                 record.note(at, "restart", Some(&workload), message, caller);
             }
-            Command::Hold { hold, workload, reason } => place_hold(record, at, caller, hold, workload, reason),
+            Command::Hold { hold, workload, reason } => place_hold(record, at, caller, hold, workload, reason)?,
             Command::Lift { hold } => {
                 let row = record.holds.remove(&hold).ok_or(CommandError::NoHold { hold })?;
                 wanted::lift(&mut record.wanted, hold, row.workload.as_ref());
@@ -277,10 +285,17 @@ fn place_hold(
     hold: HoldId,
     workload: Option<WorkloadName>,
     reason: String,
-) {
-    wanted::hold(&mut record.wanted, hold, workload.as_ref(), &reason);
+) -> Result<(), CommandError> {
+    let mut rows = record.wanted.clone();
+    wanted::hold(&mut rows, hold, workload.as_ref(), &reason);
+    let (bytes, bytes_max) = (room::hold_bytes(&rows), limit::OPERATOR_HOLDS_BYTES_MAX);
+    if bytes > bytes_max {
+        return Err(CommandError::Holds { bytes, bytes_max });
+    }
+    record.wanted = rows;
     record.note(at, "held", workload.as_ref(), format!("held ({hold}): {reason}"), caller);
     record.holds.insert(hold, HoldRow { workload, reason, created_by: caller.to_owned(), created_at: at });
+    Ok(())
 }
 
 fn require(record: &DeviceRecord, workload: &WorkloadName) -> Result<(), CommandError> {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use fleetd_sync_core::envelope::DocumentId;
-use fleetd_sync_core::id::{ConnectionId, OperationId};
+use fleetd_sync_core::id::{ConnectionId, KeyId, OperationId};
 use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::session::{Class, CloseCode, Grade, Message, Opening, Output, ServerSide, Session, Side};
 use fleetd_sync_core::time::{Monotonic, Now};
 
-use super::record::Membership;
+use super::record::{DeviceRecord, Membership};
 use super::renewal::Renewal;
 use super::{Connected, Device, DeviceTurn, Effect, RolloutNews};
 
@@ -187,7 +187,8 @@ impl Device {
                     turn.effect(Effect::TrustReceived(vec![envelope]));
                 }
                 Output::Changed(DocumentId::Actual(_)) => actual_changed = true,
-                Output::Fork { .. } => self.on_fork(now, turn),
+                Output::Fork { lane, .. } if lane == self.local.into() => self.on_fork(now, turn),
+                Output::Fork { document, lane, .. } => self.on_fork_of_authority(now, document, lane, turn),
                 Output::Deliver(Message::Renew(renew)) => turn.effect(Effect::Renew { connection, csr: renew.csr }),
                 Output::Deliver(message) => turn.effect(Effect::Deliver { connection, message }),
                 Output::Probed { answered } => self.answer_probes(answered, turn),
@@ -231,6 +232,18 @@ impl Device {
             self.persist_record(turn);
         }
         turn.effect(Effect::Forked);
+    }
+
+    /// The device shows that an authority's key is held twice: a server that went on beside the one restored from its backup,
+    /// say. That is no fault of the device; sync goes on with what is held.
+    fn on_fork_of_authority(&mut self, now: Now, document: DocumentId, lane: KeyId, turn: &mut DeviceTurn) {
+        let message = format!("two write {document} with the authority's key {lane}");
+        let is_known = |record: &DeviceRecord| record.events.iter().any(|event| event.message == message);
+        if self.record.as_ref().is_some_and(|record| !is_known(record)) {
+            self.note(now, "authority_forked", message);
+            self.persist_record(turn);
+        }
+        turn.effect(Effect::AuthorityForked { document, lane });
     }
 
     fn answer_probes(&mut self, answered: bool, turn: &mut DeviceTurn) {

@@ -13,6 +13,7 @@ use super::*;
 use crate::window::DeviceTerms;
 
 mod recovery;
+mod room;
 mod standing;
 
 struct World {

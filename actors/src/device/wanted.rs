@@ -34,6 +34,9 @@ pub struct RolloutAssignment {
     pub terms: DeviceTerms,
 }
 
+/// The rows of an assignment.
+pub(super) const ASSIGNMENT_FIELDS: [&str; 6] = ["release", "manifest", "config", "rollout", "attempt", "terms"];
+
 /// The rows of one device.
 pub type Wanted = BTreeMap<Path, Value>;
 
@@ -64,7 +67,7 @@ pub fn withdraw(wanted: &mut Wanted, rollout: RolloutId, workload: &WorkloadName
     if assigned_rollout(wanted, workload) != Some(rollout) {
         return false;
     }
-    for field in ["release", "manifest", "config", "rollout", "attempt", "terms"] {
+    for field in ASSIGNMENT_FIELDS {
         wanted.remove(&resolve::workload_path(workload, field));
     }
     true
@@ -191,10 +194,7 @@ pub fn holds(wanted: &Wanted) -> impl Iterator<Item = (HoldId, Option<WorkloadNa
 /// Says whether a change places a hold, or ends one.
 #[must_use]
 pub fn is_about_hold(op: &Op) -> bool {
-    match op {
-        Op::Set { path, .. } | Op::Delete { path } => resolve::read_hold_path(path).is_some(),
-        Op::Unknown { .. } => false,
-    }
+    op.path().is_some_and(|path| resolve::read_hold_path(path).is_some())
 }
 
 /// The rows after some changes.

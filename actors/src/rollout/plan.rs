@@ -114,10 +114,12 @@ pub enum Blocked {
     Pinned,
     /// Its site switches together, and too few of the others get the release.
     Site,
+    /// Its document has no room for what would be asked of it.
+    Room,
 }
 
 impl Blocked {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Held,
         Self::Platform,
         Self::Storage,
@@ -128,6 +130,7 @@ impl Blocked {
         Self::Unsigned,
         Self::Pinned,
         Self::Site,
+        Self::Room,
     ];
 
     /// The word for it.
@@ -144,6 +147,7 @@ impl Blocked {
             Self::Unsigned => "unsigned",
             Self::Pinned => "pinned",
             Self::Site => "site",
+            Self::Room => "room",
         }
     }
 
@@ -560,6 +564,14 @@ pub enum StaleReason {
         /// Its zone now.
         now: String,
     },
+    /// A device would be taken over from a rollout that the plan does not name for it.
+    #[error("{name}: it would be taken over from {rollout}, which has it since")]
+    TakenSince {
+        /// Its name.
+        name: DeviceName,
+        /// The rollout that has it.
+        rollout: RolloutId,
+    },
     /// Something else would happen to a device.
     #[error("{name}: planned was {planned}, now it is {now}")]
     Changed {
@@ -598,19 +610,7 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
         .into_iter()
         .filter_map(|local| match (planned.get(&local), now.remove(&local)) {
             // The revision alone does not tell: which rollouts are at work on a device stands in no record of its own.
-            (Some(planned), Some(again)) => {
-                let is_zone_alone = again.verdict == planned.verdict && again.zone != planned.zone;
-                (!again.comes_to_the_same(planned, plan.rollback.is_some())).then(|| match is_zone_alone {
-                    true => StaleReason::ZoneChanged {
-                        name: again.name,
-                        planned: zone_name(planned.zone.as_ref()),
-                        now: zone_name(again.zone.as_ref()),
-                    },
-                    false => {
-                        StaleReason::Changed { name: again.name, planned: planned.verdict.clone(), now: again.verdict }
-                    }
-                })
-            }
+            (Some(planned), Some(again)) => changed(planned, again, plan.rollback.is_some()),
             (Some(planned), None) => planned.is_assigned().then(|| StaleReason::Gone { name: planned.name.clone() }),
             (None, Some(again)) => {
                 let name = again.name.clone();
@@ -620,6 +620,20 @@ pub fn check_fence(plan: &Plan, rows: &[DeviceRow]) -> Result<(), Vec<StaleReaso
         })
         .collect();
     if reasons.is_empty() || is_planted(Bug::StalePlanStarted) { Ok(()) } else { Err(reasons) }
+}
+
+/// What is not as it was planned of a device that is still meant.
+fn changed(planned: &PlannedDevice, again: PlannedDevice, is_way_back: bool) -> Option<StaleReason> {
+    if again.comes_to_the_same(planned, is_way_back) {
+        // That the other rollout has ended, or given it over, is nothing new for the device.
+        let since = again.supersedes.filter(|rollout| planned.supersedes != Some(*rollout));
+        return since.map(|rollout| StaleReason::TakenSince { name: again.name, rollout });
+    }
+    if again.verdict == planned.verdict && again.zone != planned.zone {
+        let (planned, now) = (zone_name(planned.zone.as_ref()), zone_name(again.zone.as_ref()));
+        return Some(StaleReason::ZoneChanged { name: again.name, planned, now });
+    }
+    Some(StaleReason::Changed { name: again.name, planned: planned.verdict.clone(), now: again.verdict })
 }
 
 /// Compares the groups that a saved plan names with those of today, which are given where they are there still.

@@ -15,8 +15,10 @@ pub mod watch;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
-use fleetd_proto::fleetd::rollout::v1::{AbortRolloutRequest, GetRolloutRequest, ListRolloutsRequest};
+use clap::{Args, Subcommand, ValueEnum};
+use fleetd_proto::fleetd::rollout::v1::{
+    AbortRolloutRequest, GetRolloutRequest, ListRolloutsRequest, RolloutDeviceState,
+};
 use fleetd_sync_core::name::ConfigurationName;
 use serde_json::json;
 
@@ -135,10 +137,44 @@ pub struct Watch {
 #[command(after_help = "\
 Examples:
   fleetd rollout show rol_6b8d0f2h4k6n8q0s
+  fleetd rollout show rol_6b8d0f2h4k6n8q0s --state failed
   fleetd rollout show rol_6b8d0f2h4k6n8q0s --json | jq -r '.devices[] | select(.reason != \"\").name'")]
 pub struct Show {
     /// The rollout (`rol_…`)
     pub rollout: String,
+    /// Only devices of this state
+    #[arg(long)]
+    pub state: Option<DeviceState>,
+}
+
+/// How far a rollout is with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceState {
+    /// Its turn is to come, or it cannot be reached
+    Waiting,
+    /// It is at work
+    Installing,
+    /// It runs the release well
+    Healthy,
+    /// It went back to the release before
+    Restored,
+    /// It failed
+    Failed,
+    /// It is left as it is
+    Skipped,
+}
+
+impl From<DeviceState> for RolloutDeviceState {
+    fn from(state: DeviceState) -> Self {
+        match state {
+            DeviceState::Waiting => Self::Waiting,
+            DeviceState::Installing => Self::Installing,
+            DeviceState::Healthy => Self::Healthy,
+            DeviceState::Restored => Self::Restored,
+            DeviceState::Failed => Self::Failed,
+            DeviceState::Skipped => Self::Skipped,
+        }
+    }
 }
 
 /// List rollouts, the newest first.
@@ -210,7 +246,8 @@ impl Rollout {
 impl Show {
     async fn run(self, session: &Session<'_>) -> Result<(), CommandError> {
         let client = session.client().await?;
-        let request = GetRolloutRequest { rollout_id: self.rollout, ..Default::default() };
+        let state = self.state.map_or(RolloutDeviceState::Unspecified, Into::into).into();
+        let request = GetRolloutRequest { rollout_id: self.rollout, state, ..Default::default() };
         let answer = client.get_rollout(request.clone()).await?;
         let rollout = login::need(answer.rollout, "rollout")?;
         let devices = client.all_rollout_devices(request).await?;

@@ -808,6 +808,8 @@ pub enum BlockedReason {
     Pinned = 130,
     /// Its site switches together, and too few of the others get the release.
     Site = 140,
+    /// Its document has no room for what would be asked of it.
+    Room = 150,
 }
 impl BlockedReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -828,6 +830,7 @@ impl BlockedReason {
             Self::Unsigned => "BLOCKED_REASON_UNSIGNED",
             Self::Pinned => "BLOCKED_REASON_PINNED",
             Self::Site => "BLOCKED_REASON_SITE",
+            Self::Room => "BLOCKED_REASON_ROOM",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -845,6 +848,7 @@ impl BlockedReason {
             "BLOCKED_REASON_UNSIGNED" => Some(Self::Unsigned),
             "BLOCKED_REASON_PINNED" => Some(Self::Pinned),
             "BLOCKED_REASON_SITE" => Some(Self::Site),
+            "BLOCKED_REASON_ROOM" => Some(Self::Room),
             _ => None,
         }
     }

@@ -46,7 +46,7 @@ impl Connect {
             Err(status) => return self.refuse(Protocol::Stream(encoding), &status),
         };
         let compression = Compression::accepted(&parts.headers, &ACCEPTED, sent);
-        let frames = Frames::new(body, self.message_bytes_max).packed_by(sent);
+        let frames = Frames::new(body, self.bytes_max(&parts.extensions)).packed_by(sent);
         let body = Body::from_stream(requests(frames, method.input(), encoding));
         let (answer, body) = self.call_for(parts, body).await.into_parts();
 

@@ -25,9 +25,10 @@ impl Connect {
         request: Request<Body>,
     ) -> Response {
         let (parts, body) = request.into_parts();
+        let bytes_max = self.bytes_max(&parts.extensions);
         let message = async {
             let sent = Compression::sent(&parts.headers, &header::CONTENT_ENCODING)?;
-            Ok((sent, collect(body, self.message_bytes_max).await?))
+            Ok((sent, collect(body, bytes_max).await?))
         };
         match message.await {
             Ok((sent, message)) => self.exchange(method, encoding, parts, sent, message).await,
@@ -38,10 +39,9 @@ impl Connect {
     /// Answers a GET, which only RPCs without side effects allow: it can be sent by a link.
     pub(super) async fn answer_get(&self, method: &MethodDescriptor, request: Request<Body>) -> Response {
         let (parts, _) = request.into_parts();
+        let bytes_max = self.bytes_max(&parts.extensions);
         let mut response = match get::read_query(parts.uri.query().unwrap_or_default()) {
-            Ok(query) if query.message.len() > self.message_bytes_max => {
-                self.refuse(Protocol::Get, &too_long(self.message_bytes_max))
-            }
+            Ok(query) if query.message.len() > bytes_max => self.refuse(Protocol::Get, &too_long(bytes_max)),
             Ok(query) => self.exchange(method, query.encoding, parts, query.compression, query.message).await,
             Err(ReadQueryError::Encoding) => refusal::unsupported_media_type(ACCEPT_POST),
             Err(ReadQueryError::Refused(status)) => self.refuse(Protocol::Get, &status),
@@ -62,7 +62,7 @@ impl Connect {
         sent: Compression,
         message: Bytes,
     ) -> Response {
-        let message = sent.unpack(message, self.message_bytes_max).map_err(|error| error.status());
+        let message = sent.unpack(message, self.bytes_max(&parts.extensions)).map_err(|error| error.status());
         let message = message
             .and_then(|message| to_proto(encoding, &method.input(), message).map_err(|error| error.of_request()));
         let message = match message {

@@ -153,6 +153,9 @@ impl Driver<Device> for DeviceDriver {
             Effect::TellRollout { rollout, news } => self.tell_rollout(rollout, news),
             Effect::Answer { operation, result } => self.shared.device_answers.answer(operation, result),
             Effect::RevokeKey { device } => self.revoke_key(device),
+            Effect::AuthorityForked { document, lane } => {
+                tracing::error!(%document, %lane, "two servers write with this key; stop the one that was restored from elsewhere");
+            }
             Effect::Forked => tracing::error!(device = %self.local, "two hold this device's key; it is quarantined"),
         }
     }

@@ -127,7 +127,7 @@ pub fn admit(authenticator: &dyn Authenticator, path: &str, headers: &HeaderMap)
 }
 
 /// Reads the token of `authorization: Bearer …`.
-fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

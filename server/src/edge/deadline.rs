@@ -1,16 +1,8 @@
 //! How long a caller will wait, as it says itself. Nobody works for a caller who has gone.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::middleware::Next;
-use axum::response::Response;
-use bytes::Bytes;
-use http::{HeaderMap, Request};
-use hyper::body::{Body as HttpBody, Frame};
-use tokio::time::{Sleep, sleep};
+use http::HeaderMap;
 use tonic::Status;
 
 /// Digits of a timeout of gRPC.
@@ -61,49 +53,6 @@ pub(crate) struct Deadline(pub(crate) Duration);
 /// What a caller is told whose deadline has passed.
 pub(crate) fn passed() -> Status {
     Status::deadline_exceeded("the deadline has passed")
-}
-
-/// Ends an answer of gRPC at its request's deadline, however much of it is still to come.
-pub(crate) async fn keep(request: Request<Body>, next: Next) -> Response {
-    let end = request.extensions().get::<Deadline>().map(|deadline| Box::pin(sleep(deadline.0)));
-    let answer = next.run(request).await;
-    match end {
-        Some(end) => answer.map(|body| Body::new(Kept { body: Some(body), end })),
-        None => answer,
-    }
-}
-
-/// A body until its deadline; then the trailers that say so.
-struct Kept {
-    body: Option<Body>,
-    end: Pin<Box<Sleep>>,
-}
-
-impl HttpBody for Kept {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
-            return Poll::Ready(frame);
-        }
-        if self.end.as_mut().poll(context).is_pending() {
-            return Poll::Pending;
-        }
-        // With the body goes the call: whoever made it ready for this caller stops.
-        self.body = None;
-        let mut trailers = HeaderMap::new();
-        let added = passed().add_header(&mut trailers);
-        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers)).map_err(axum::Error::new)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
 }
 
 /// Reads a timeout of gRPC: digits and one of `HMSmun`.

@@ -42,6 +42,8 @@ pub struct Limits {
     pub keep_alive_interval: Duration,
     /// Time in which it must answer.
     pub keep_alive_timeout: Duration,
+    /// How often the credential of a call that still goes on is looked at again.
+    pub credential_interval: Duration,
     /// Time that open requests have to finish when the server stops.
     pub drain_timeout: Duration,
 }
@@ -64,6 +66,7 @@ impl Default for Limits {
             header_timeout: limit::API_HEADER_TIMEOUT,
             keep_alive_interval: limit::API_KEEP_ALIVE,
             keep_alive_timeout: limit::API_KEEP_ALIVE,
+            credential_interval: limit::API_CREDENTIAL_INTERVAL,
             drain_timeout: limit::API_DRAIN_TIMEOUT,
         }
     }

@@ -5,7 +5,7 @@
 //! nearest to full. A crate would do the same over a concurrent map that nothing bounds.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -103,17 +103,6 @@ impl<K: Ord + Clone> Buckets<K> {
     }
 }
 
-/// What counts as one source: an address of IPv4, and of IPv6 the network of 64 bits, which one customer has all of.
-pub(crate) fn source(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => IpAddr::V4(v4),
-            None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,13 +137,5 @@ mod tests {
         }
         assert_eq!(buckets.full_at.lock().unwrap().len(), 8);
         assert!(buckets.take(0, now).is_err(), "the emptiest bucket is the last to be forgotten");
-    }
-
-    #[test]
-    fn a_network_of_one_customer_is_one_source() {
-        let of = |text: &str| source(text.parse().unwrap()).to_string();
-        assert_eq!(of("192.0.2.7"), "192.0.2.7");
-        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
     }
 }

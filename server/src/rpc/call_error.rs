@@ -349,6 +349,7 @@ fn device_row(error: &DeviceError) -> Row {
         DeviceError::NoWorkload { .. } => (Code::NotFound, "device.workload_unknown", "fleetd device show DEVICE"),
         DeviceError::NoHold { .. } => (Code::NotFound, "device.hold_unknown", "fleetd device show DEVICE"),
         DeviceError::NotPinned { .. } => (Code::FailedPrecondition, "device.not_pinned", "fleetd device show DEVICE"),
+        DeviceError::Holds { .. } => (Code::FailedPrecondition, "device.holds_full", "fleetd device lift DEVICE HOLD"),
         DeviceError::Labels { .. } => (Code::InvalidArgument, "device.too_many_labels", ""),
     };
     Row(code, name, next.to_owned())

@@ -1,8 +1,16 @@
 //! Who may call, and repeating a call.
 
-use serde_json::json;
+use std::io::Write as _;
+use std::time::Duration;
 
-use super::world::{World, count, refuses, text};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use fleetd_server::edge::limit::Limits;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+
+use super::world::{World, count, patient_limits, refuses, text};
 
 const CREATE: &str = "access.v1.AccessService/CreateAccessToken";
 const WHO: &str = "access.v1.AccessService/WhoAmI";
@@ -23,6 +31,46 @@ async fn a_token_counts_until_it_is_revoked() {
     let list = |ended: bool| world.call("access.v1.AccessService/ListAccessTokens", json!({ "includeEnded": ended }));
     assert_eq!(count(&list(false).await.expect("a list")["accessTokens"]), 1);
     assert_eq!(count(&list(true).await.expect("a list")["accessTokens"]), 2);
+}
+
+#[tokio::test]
+async fn streams_that_are_open_end_soon_after_their_token_is_revoked_or_expires() {
+    let limits = Limits { credential_interval: Duration::from_millis(20), ..patient_limits() };
+    let world = World::start_with(limits).await;
+    for (expires_at, code) in [("", "access.token.revoked"), ("2027-01-15T08:00:01Z", "access.token.expired")] {
+        let mut asked = json!({ "name": "ci", "role": "ROLE_VIEWER" });
+        if !expires_at.is_empty() {
+            asked["expiresAt"] = expires_at.into();
+        }
+        let made = world.call(CREATE, asked).await.expect("a token");
+        let mut watch = world.open_as(text(&made["text"]), "device.v1.DeviceService/WatchDevices", &json!({})).await;
+        assert_eq!(watch.entry().await["change"], "DEVICE_CHANGE_SNAPSHOT_COMPLETE");
+        if expires_at.is_empty() {
+            let revoke = json!({ "accessId": made["accessToken"]["id"] });
+            world.call("access.v1.AccessService/RevokeAccessToken", revoke).await.expect("it is known");
+        } else {
+            world.clock.turn(2000);
+        }
+        refuses(watch.next().await.expect("its end is said"), "unauthenticated", code);
+    }
+}
+
+#[tokio::test]
+async fn what_a_stranger_packed_grows_to_no_more_than_it_may_send() {
+    let world = World::start().await;
+    let register = "registration.v1.RegistrationService/RegisterDevice";
+    for (facts, code) in [(1 << 10, "invalid_argument"), (1 << 20, "resource_exhausted")] {
+        let request = json!({ "facts": { "model": "x".repeat(facts) } }).to_string();
+        let mut packer = GzEncoder::new(Vec::new(), Compression::best());
+        packer.write_all(request.as_bytes()).expect("it is packed");
+        let packed = Bytes::from(packer.finish().expect("it is packed"));
+        assert!(packed.len() < 2 << 10, "{} bytes are sent", packed.len());
+        let headers = [("content-type", "application/json"), ("content-encoding", "gzip")];
+        let answer = world.send_with("", register, &headers, packed).await;
+        let body = answer.into_body().collect().await.expect("a whole answer").to_bytes();
+        let answer: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(answer["code"], code, "{answer}");
+    }
 }
 
 #[tokio::test]

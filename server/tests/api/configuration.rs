@@ -2,8 +2,11 @@
 
 use fleetd_actors::report::{Phase, WorkloadReport};
 use fleetd_sync_core::configuration::{ConfigurationId, pair_digest};
+use fleetd_sync_core::envelope as wire;
 use fleetd_sync_core::id::ArtifactDigest;
+use fleetd_sync_core::limit;
 use fleetd_sync_core::release::{EnvironmentValue, SignedManifest};
+use fleetd_sync_core::resolve;
 use serde_json::{Value, json};
 
 use super::world::{Refused, World, count, refuses, release_request, signer, text};
@@ -155,6 +158,27 @@ async fn a_plan_compares_devices_by_release_and_configuration_together() {
         }
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_device_whose_document_has_no_room_for_another_workload_is_left_out_with_the_reason() {
+    let world = World::start().await;
+    release(&world).await;
+    for (seed, others) in [(1, 6), (2, 5)] {
+        world.stored_device(seed, |record| {
+            for index in 0..others {
+                let path = resolve::workload_path(&format!("tea-{index}").parse().expect("a name"), "config");
+                record.wanted.insert(path, wire::Value::Bytes(vec![0; limit::CONFIGURATION_BYTES_MAX]));
+            }
+        });
+    }
+    let planned = rollout(&world, "PlanRollout", plan_of("")).await.expect("a plan");
+    let mut devices: Vec<_> = planned["devices"].as_array().expect("devices").clone();
+    devices.sort_by_key(|device| text(&device["name"]).to_owned());
+    let [full, roomy] = devices.as_slice() else { panic!("there are two devices: {devices:?}") };
+    assert_eq!(full["blockedReason"], "BLOCKED_REASON_ROOM");
+    assert!(text(&full["reason"]).contains("bytes over the 12288 for all"), "{full}");
+    assert_eq!(roomy["verdict"], "VERDICT_INSTALL");
 }
 
 #[tokio::test]

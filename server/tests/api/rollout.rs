@@ -271,7 +271,11 @@ async fn a_watch_tells_of_a_rollout_to_its_end() {
     let world = World::start().await;
     world.with_release("1.0.0").await;
     world.devices(2).await;
-    let planned = on(&world, "PlanRollout", plan_of(json!({ "all": true }))).await.expect("a plan");
+    let mut asked = plan_of(json!({ "all": true }));
+    asked["strategy"] = json!({ "waves": [{ "count": 1 }, { "rest": true }] });
+    let planned = on(&world, "PlanRollout", asked).await.expect("a plan");
+    let first = planned["devices"].as_array().expect("devices").iter().find(|device| device["wave"] == 1);
+    let first = &first.expect("one goes first")["name"];
     let started = on(&world, "StartRollout", json!({ "planId": planned["plan"]["id"] })).await.expect("it fits");
     let id = &started["rollout"]["id"];
     let mut watch = world.open("rollout.v1.RolloutService/WatchRollout", &json!({ "rolloutId": id })).await;
@@ -285,6 +289,14 @@ async fn a_watch_tells_of_a_rollout_to_its_end() {
         devices += 1;
     };
     assert_eq!(devices, 2);
+    // Whoever comes back while it goes on is told what has changed since, and that alone.
+    on(&world, "PauseRollout", json!({ "rolloutId": id, "reason": "lunch" })).await.expect("it runs");
+    while watch.entry().await["rollout"]["state"] != "ROLLOUT_STATE_PAUSED" {}
+    let request = json!({ "rolloutId": id, "resumeToken": complete["resumeToken"] });
+    let mut resumed = world.open("rollout.v1.RolloutService/WatchRollout", &request).await;
+    assert_eq!(resumed.entry().await["rollout"]["state"], "ROLLOUT_STATE_PAUSED");
+    assert_eq!(resumed.entry().await["device"]["name"], *first, "the pause is no matter of the other one yet");
+    assert!(resumed.entry().await["snapshotComplete"].is_object());
     let aborted =
         on(&world, "AbortRollout", json!({ "rolloutId": id, "reason": "wrong shop" })).await.expect("it runs");
     assert_eq!(aborted["rollout"]["state"], "ROLLOUT_STATE_ABORTED");

@@ -8,7 +8,7 @@ use fleetd_server::edge::limit::Limits;
 use fleetd_server::rpc::permission::{Permission, permission, services};
 use fleetd_server::rpc::status::error_of;
 use http_body_util::BodyExt as _;
-use prost_reflect::{DynamicMessage, MethodDescriptor, Value as Field};
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value as Field};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -31,6 +31,20 @@ fn served() -> Vec<(MethodDescriptor, Permission)> {
     }
     assert!(found.len() > 45, "only {} RPCs", found.len());
     found
+}
+
+/// What `buf breaking` compares with is written anew (`buf build proto -o proto/baseline.binpb`) when an RPC is added, so that it
+/// cannot be broken unseen from then on.
+#[test]
+fn the_baseline_of_the_schemas_has_every_rpc() {
+    let baseline =
+        DescriptorPool::decode(include_bytes!("../../../proto/baseline.binpb").as_slice()).expect("a valid set");
+    for (method, _) in served().iter().filter(|(method, _)| method.full_name().starts_with("fleetd.")) {
+        let service = baseline.get_service_by_name(method.parent_service().full_name());
+        let service = service.unwrap_or_else(|| panic!("the baseline lacks {}", method.parent_service().full_name()));
+        let known = service.methods().any(|known| known.name() == method.name());
+        assert!(known, "the baseline lacks {}", method.full_name());
+    }
 }
 
 /// Those that need a credential, each with the role.

@@ -189,10 +189,15 @@ impl World {
         if is_ok { Ok(answer) } else { Err(refused(&answer)) }
     }
 
-    /// Opens a stream.
+    /// Opens a stream as the admin.
     pub(crate) async fn open(&self, rpc: &str, request: &Value) -> Entries {
+        self.open_as(&self.admin, rpc, request).await
+    }
+
+    /// Opens a stream with a token.
+    pub(crate) async fn open_as(&self, token: &str, rpc: &str, request: &Value) -> Entries {
         let body = frame(request);
-        let response = self.send(&self.admin, rpc, "application/connect+json", body).await;
+        let response = self.send(token, rpc, "application/connect+json", body).await;
         Entries { body: response.into_body(), read: Vec::new() }
     }
 

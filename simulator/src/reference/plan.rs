@@ -11,7 +11,7 @@ use fleetd_sync_core::name::ConfigurationName;
 /// What a plan for the whole fleet says otherwise than the fleet of today would have it, device by device.
 #[must_use]
 pub fn differences(plan: &Plan, rows: &[DeviceRow]) -> Vec<String> {
-    let mut words = BTreeMap::new();
+    let (mut words, mut takes) = (BTreeMap::new(), BTreeMap::new());
     for device in &plan.devices {
         let planned = match &device.verdict {
             Verdict::Update { from, configuration } => in_place_of(from.as_str(), configuration.as_ref()),
@@ -20,12 +20,17 @@ pub fn differences(plan: &Plan, rows: &[DeviceRow]) -> Vec<String> {
             Verdict::Blocked { by, .. } => left_out(*by),
         };
         words.insert(device.name.to_string(), (planned, "gone".to_owned()));
+        takes.extend(device.supersedes.map(|other| (device.name.to_string(), other)));
     }
+    let gets = |word: &str| word.starts_with("in place of") || word.starts_with("for the first time");
     for row in rows {
-        let today = today(&plan.release, plan.strategy.priority, row);
+        let mut today = today(&plan.release, plan.strategy.priority, row);
+        let has_it = row.rollouts.get(&plan.release.workload).map(|at_work| at_work.rollout);
+        if let Some(other) = has_it.filter(|other| takes.get(row.name.as_str()) != Some(other) && gets(&today)) {
+            today = format!("{today}, taken from {other}");
+        }
         words.entry(row.name.to_string()).or_insert_with(|| ("unknown".to_owned(), String::new())).1 = today;
     }
-    let gets = |word: &str| word.starts_with("in place of") || word == "for the first time";
     let differs = |(planned, today): &(String, String)| match (planned.as_str(), today.as_str()) {
         // Nothing would happen to it, then or now.
         ("unknown", today) => gets(today),

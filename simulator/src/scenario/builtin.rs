@@ -2,12 +2,13 @@
 
 use super::Scenario;
 
-const BUILTIN: [(&str, &str); 22] = [
+const BUILTIN: [(&str, &str); 26] = [
     ("day", include_str!("../../scenarios/day.toml")),
     ("calm", include_str!("../../scenarios/calm.toml")),
     ("arm64-only", include_str!("../../scenarios/arm64-only.toml")),
     ("bad-clocks", include_str!("../../scenarios/bad-clocks.toml")),
     ("bad-links", include_str!("../../scenarios/bad-links.toml")),
+    ("bricked", include_str!("../../scenarios/bricked.toml")),
     ("busy-operators", include_str!("../../scenarios/busy-operators.toml")),
     ("clones", include_str!("../../scenarios/clones.toml")),
     ("configurations", include_str!("../../scenarios/configurations.toml")),
@@ -15,8 +16,11 @@ const BUILTIN: [(&str, &str); 22] = [
     ("field", include_str!("../../scenarios/field.toml")),
     ("flaky-disks", include_str!("../../scenarios/flaky-disks.toml")),
     ("hostile", include_str!("../../scenarios/hostile.toml")),
+    ("late-stop", include_str!("../../scenarios/late-stop.toml")),
+    ("local-restore", include_str!("../../scenarios/local-restore.toml")),
     ("lost-store", include_str!("../../scenarios/lost-store.toml")),
     ("old-backup", include_str!("../../scenarios/old-backup.toml")),
+    ("one-offline", include_str!("../../scenarios/one-offline.toml")),
     ("orders", include_str!("../../scenarios/orders.toml")),
     ("reconnect-storm", include_str!("../../scenarios/reconnect-storm.toml")),
     ("site-outage", include_str!("../../scenarios/site-outage.toml")),

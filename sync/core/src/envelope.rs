@@ -195,6 +195,17 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The path that it changes, if it is known.
+    #[must_use]
+    pub const fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Set { path, .. } | Self::Delete { path } => Some(path),
+            Self::Unknown { .. } => None,
+        }
+    }
+}
+
 /// A condition that an envelope waits for: stored at once, without effect until it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {

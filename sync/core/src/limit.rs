@@ -10,6 +10,13 @@ pub const ENVELOPE_OPS_MAX: usize = 64;
 pub const DELTA_BYTES_MAX: usize = 4 << 10;
 /// Bytes of a SNAPSHOT envelope, and so of one lane's whole state.
 pub const SNAPSHOT_BYTES_MAX: usize = 16 << 10;
+/// Bytes that a server keeps for holds in its lane of a device's document: six with the longest reason, twenty with
+/// usual ones.
+pub const HOLDS_BYTES_RESERVED: usize = 4 << 10;
+/// Bytes that operators' holds of one device take at most; the rest is for those of rollouts, orders and pins.
+pub const OPERATOR_HOLDS_BYTES_MAX: usize = HOLDS_BYTES_RESERVED / 2;
+/// Bytes of everything else there: five workloads with the largest configurations, or some thirty without.
+pub const ASSIGNED_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX - HOLDS_BYTES_RESERVED;
 /// Operations in one SNAPSHOT envelope: each has 6 bytes at least, so that its bytes are the limit that counts.
 pub const SNAPSHOT_OPS_MAX: usize = SNAPSHOT_BYTES_MAX / 6;
 /// Changes after which a lane begins a new epoch: replaying them costs under a millisecond.
@@ -250,6 +257,8 @@ pub const API_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// earliest.
 pub const API_KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Time that open requests have to finish when the server stops: an exchange takes well under a second; what lasts
+/// How often the credential of a call that still goes on is looked at again: who is sent away sees no more after this long.
+pub const API_CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
 /// longer is a watch, which the client opens again.
 pub const API_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How far behind the truth *last heard* may be after a server was killed: once in so long it is noted who is there.

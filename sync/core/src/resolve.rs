@@ -29,7 +29,9 @@ mod path;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use path::{assign, hold_path, lift_path, read_hold_path, restarts_path, run_path, workload_path};
+pub use path::{
+    assign, hold_path, lift_path, read_hold_path, read_workload_path, restarts_path, run_path, workload_path,
+};
 
 use crate::configuration::Configuration;
 use crate::envelope::{Head, Path, Value};

@@ -11,3 +11,4 @@ pub mod frame;
 pub mod identity;
 pub mod link;
 pub mod reach;
+pub mod source;

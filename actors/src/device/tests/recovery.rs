@@ -1,21 +1,23 @@
 //! Devices whose records were lost, and the lanes that they bring back.
 
 use fleetd_sync_core::envelope::{Head, Op, Value};
+use fleetd_sync_core::resolve;
+use fleetd_sync_core::session::message::Push;
 use fleetd_sync_core::session::{DeviceSide, Opening, Output, Session, Side};
 use fleetd_sync_core::time::Wall;
 
 use super::*;
 
 /// The device at the other end.
-struct Far {
-    replica: Replica,
+pub(super) struct Far {
+    pub(super) replica: Replica,
     chain: RootChain,
     session: Option<Session>,
     pushed: usize,
 }
 
 impl Far {
-    fn new(world: &mut World) -> Self {
+    pub(super) fn new(world: &mut World) -> Self {
         let trust = Arc::clone(&world.device.trust);
         let mut replica = Replica::new(trust.chain.fleet(), Some(world.key.clone()), &mut world.entropy);
         let local = world.device.local;
@@ -72,7 +74,7 @@ impl World {
     }
 
     /// Joins both ends, and lets them say all that they have to say.
-    fn meet(&mut self, far: &mut Far) -> (Vec<Record>, Vec<Effect>) {
+    pub(super) fn meet(&mut self, far: &mut Far) -> (Vec<Record>, Vec<Effect>) {
         let connection = ConnectionId::random(&mut self.entropy);
         let verify = |_: &fleetd_sync_core::session::ServerEvidence<'_>| Ok(());
         let side = Side::Device(DeviceSide {
@@ -104,7 +106,7 @@ impl World {
     }
 
     /// Hands what a step sent to the device, and lets it answer.
-    fn deliver(&mut self, far: &mut Far, effects: &[Effect]) {
+    pub(super) fn deliver(&mut self, far: &mut Far, effects: &[Effect]) {
         let connection = self.device.serving.as_ref().unwrap().connection;
         for message in to_device(effects) {
             for message in far.take(message) {
@@ -215,6 +217,45 @@ fn a_stop_of_the_fleet_reaches_a_recovered_device_and_its_end_does_too() {
     let (_, effects) = world.step(Input::Orders(Arc::default()));
     world.deliver(&mut far, &effects);
     assert_eq!(there(&far), wanted, "and nothing else was changed");
+}
+
+/// As where a server went on beside the one that was restored from its backup.
+#[test]
+fn a_device_that_shows_an_authoritys_key_held_twice_is_not_the_one_that_is_quarantined() {
+    let mut world = world();
+    world.enrol();
+    let mut far = Far::new(&mut world);
+    world.meet(&mut far);
+    let (fleet, document) = (world.device.trust.chain.fleet(), DocumentId::Desired(world.device.local));
+    let envelopes = ["one", "other"].map(|reason| {
+        let (trust, authority) = trust(&mut Entropy::from_seed([8; 32]));
+        // The same stamp, drawn twice: what each writes first takes one position.
+        let mut server = Replica::new(fleet, Some(authority), &mut Entropy::from_seed([9; 32]));
+        server.hold(document);
+        let _ = server.set_writers(trust.roster.writers(BTreeMap::new(), BTreeMap::new()));
+        let path = resolve::hold_path(HoldId::from_bytes([7; 10]), None);
+        let op = Op::Set { path, value: Value::Text(reason.to_owned()) };
+        Arc::clone(&server.write(Now::default(), document, vec![op]).unwrap().envelopes[0])
+    });
+    let connection = world.device.serving.as_ref().unwrap().connection;
+    let message = Message::Push(Push { envelopes: envelopes.to_vec() });
+    let (_, effects) = world.step(Input::Message { connection, message });
+    let lane = world.device.replica.own_lane().unwrap();
+    let is_alarm = |effect: &Effect| matches!(effect, Effect::AuthorityForked { document: of, lane: by } if (*of, *by) == (document, lane));
+    assert!(effects.iter().any(is_alarm), "{effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Forked)));
+    let record = world.device.record().unwrap();
+    assert_eq!(record.membership, Membership::Enrolled);
+    assert!(record.events.iter().any(|event| event.kind == "authority_forked"));
+
+    // Sync goes on.
+    let hold = HoldId::random(&mut world.entropy);
+    let operation = world.operation();
+    let command = Command::Hold { hold, workload: None, reason: "smoke".to_owned() };
+    let (_, effects) = world.step(Input::Command { operation, caller: String::new(), command });
+    world.deliver(&mut far, &effects);
+    let lane = far.replica.lane(document, lane).unwrap();
+    assert!(wanted::holds(lane.state()).any(|(there, ..)| there == hold));
 }
 
 #[test]

@@ -494,6 +494,11 @@ fn a_plan_takes_devices_over_from_what_is_no_more_urgent_and_waits_for_what_is()
         assert_eq!((plan.devices[0].supersedes, &plan.devices[0].verdict), (Some(older), &Verdict::Install));
         assert_eq!(Plan::from_text(&plan.to_text()), Ok(plan.clone()));
         assert_eq!(check_fence(&plan, &[row(1)]), Ok(()), "the other one may end meanwhile");
+        let other = RolloutId::from_bytes([2; 10]);
+        let mut taken = busy.clone();
+        taken.rollouts.values_mut().for_each(|at_work| at_work.rollout = other);
+        let since = StaleReason::TakenSince { name: taken.name.clone(), rollout: other };
+        assert_eq!(check_fence(&plan, &[taken]), Err(vec![since]), "and no third one may come in between");
     }
     let reason = format!("{older} is at work on coffee with priority 5, and this has 4");
     let plan = planned(4);

@@ -166,5 +166,6 @@ const fn blocked(by: Blocked) -> BlockedReason {
         Blocked::Unsigned => BlockedReason::Unsigned,
         Blocked::Pinned => BlockedReason::Pinned,
         Blocked::Site => BlockedReason::Site,
+        Blocked::Room => BlockedReason::Room,
     }
 }

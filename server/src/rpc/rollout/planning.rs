@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fleetd_actors::device::record::DeviceRecord;
-use fleetd_actors::device::wanted;
+use fleetd_actors::device::{room, wanted};
 use fleetd_actors::rollout::plan::{
     self, Blocked, Plan, PlanError, PlannedRelease, Rollback, StaleReason, check_fence,
 };
@@ -24,6 +24,7 @@ use super::super::call_error::CallError;
 use super::super::catalog::KnownPlan;
 use super::super::configuration;
 use super::super::release::missing_artifacts;
+use super::rollback;
 use super::standing::Standing;
 use crate::artifact_store::Held;
 use crate::device_row;
@@ -73,7 +74,7 @@ pub(super) async fn compose(
         Offered::Refused { release, by, error } => (release, Some((by, format!("{}: {error}", by.as_str())))),
     };
     let attempt = last_attempt(backend, release.digest())?.saturating_add(1);
-    let Rows { mut rows, undecided, devices } = rows(backend, &release, &targets, rollback).await?;
+    let Rows { mut rows, undecided, devices } = rows(backend, &release, &targets, &strategy, rollback).await?;
     if let Some(refused) = unsigned {
         rows.iter_mut().for_each(|row| row.refused = Some(refused.clone()));
     }
@@ -132,8 +133,9 @@ async fn plan_again(backend: &Backend, plan: &Plan) -> Result<Again, CallError> 
     }
     require_offered(backend, plan).await?;
     let (today, mut reasons) = look_again(backend, plan)?;
-    let Rows { rows, .. } = rows(backend, &today.release, &today.targets, today.rollback).await?;
+    let Rows { rows, .. } = rows(backend, &today.release, &today.targets, &today.strategy, today.rollback).await?;
     reasons.extend(check_fence(&today, &rows).err().unwrap_or_default());
+    reasons.extend(rollback::reached_since(backend, plan)?);
     Ok(Again { today, rows, reasons })
 }
 
@@ -291,8 +293,10 @@ async fn rows(
     backend: &Backend,
     release: &PlannedRelease,
     targets: &Targets,
+    strategy: &Strategy,
     rollback: Option<Rollback>,
 ) -> Result<Rows, CallError> {
+    let bytes = room::assignment_bytes(&release.workload, release.configuration.as_deref(), &strategy.terms);
     let orders = backend.shared().orders();
     let busy = busy(backend)?;
     let (fleet, shared, asked) = (Arc::clone(&backend.fleet), Arc::clone(&backend.node.shared), targets.clone());
@@ -311,7 +315,7 @@ async fn rows(
         let device = record::device::decode(value)?;
         let connection = backend.shared().connections.of_device(local).map(|(_, connection)| connection);
         let mut row = device_row::of(&device, revision, connection.as_ref());
-        row.refused = device_row::refused(&device, release, &orders);
+        row.refused = device_row::refused(&device, release, bytes, &orders);
         row.rollouts = busy.get(&local).cloned().unwrap_or_default();
         if let Some(Rollback { of, .. }) = rollback {
             forget(&mut row, &device, of, &release.workload);

@@ -29,6 +29,14 @@ pub fn workload_path(name: &WorkloadName, field: &'static str) -> Path {
     Path::of_segments(&[WORKLOAD, name.as_str(), field])
 }
 
+/// The workload that a path is about; `None` for a path of holds and lifts.
+#[must_use]
+pub fn read_workload_path(path: &Path) -> Option<&str> {
+    let mut segments = path.segments();
+    segments.next().filter(|first| *first == WORKLOAD)?;
+    segments.next()
+}
+
 /// The path that says whether a workload should run.
 #[must_use]
 pub fn run_path(name: &WorkloadName) -> Path {

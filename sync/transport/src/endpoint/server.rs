@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::{Inner, connection, lock, secret, settings, within};
 use crate::link::{Accept, ListenError, ListenIdentity, Listener};
+use crate::source::source;
 
 pub(super) fn listen(
     inner: &Arc<Inner>,
@@ -121,7 +122,7 @@ async fn accept_all(inner: Weak<Inner>, socket: quinn::Endpoint, accept: Accept)
             continue;
         }
         // Only who has shown that an address is its own is counted for it: others could use up what is a stranger's.
-        let source = incoming.remote_address_validated().then(|| incoming.remote_address().ip());
+        let source = incoming.remote_address_validated().then(|| source(incoming.remote_address().ip()));
         if busy && source.is_some_and(|source| by_source.count(source) >= limit::HANDSHAKES_EACH_MAX) {
             // It is not answered, and sends its first packet again in a second.
             incoming.ignore();

@@ -55,10 +55,13 @@ pub(super) async fn knock(target: SocketAddr, entropy: &mut Entropy) -> Knock {
         packet.extend(name);
     }
     packet.resize(PACKET_BYTES, 0);
-    match ask(target, &packet).await {
-        Ok(Some(answer)) if is_answer(&answer, &here, &there) => Knock::Answered,
-        Ok(Some(_)) => Knock::Foreign,
-        Ok(None) => Knock::Silent,
+    let asked = async {
+        let any: SocketAddr =
+            if target.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+        ask(&UdpSocket::bind(any).await?, target, &packet, |answer| is_answer(answer, &here, &there)).await
+    };
+    match asked.await {
+        Ok(knock) => knock,
         Err(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused => Knock::Closed,
             io::ErrorKind::PermissionDenied => Knock::Forbidden(error),
@@ -67,21 +70,37 @@ pub(super) async fn knock(target: SocketAddr, entropy: &mut Entropy) -> Knock {
     }
 }
 
-/// Sends a packet until something comes back.
-async fn ask(target: SocketAddr, packet: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let here: SocketAddr =
-        if target.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = UdpSocket::bind(here).await?;
+/// Sends a packet until the answer comes back. Whatever else comes tells of a stranger, if no answer follows: it may
+/// have been meant for whoever had this socket's port before.
+async fn ask(
+    socket: &UdpSocket,
+    target: SocketAddr,
+    packet: &[u8],
+    is_answer: impl Fn(&[u8]) -> bool,
+) -> io::Result<Knock> {
     socket.connect(target).await?;
-    let mut answer = vec![0; PACKET_BYTES];
+    if socket.local_addr()? == target {
+        // The port that the system gave away is the one that is asked for, so nobody else has it.
+        return Ok(Knock::Closed);
+    }
+    let mut received = [0; PACKET_BYTES];
+    let mut silence = Knock::Silent;
     for pause in PAUSES {
         socket.send(packet).await?;
-        if let Ok(received) = timeout(pause, socket.recv(&mut answer)).await {
-            answer.truncate(received?);
-            return Ok(Some(answer));
+        let listened = timeout(pause, async {
+            loop {
+                let length = socket.recv(&mut received).await?;
+                if received.get(..length).is_some_and(&is_answer) {
+                    return io::Result::Ok(());
+                }
+                silence = Knock::Foreign;
+            }
+        });
+        if let Ok(heard) = listened.await {
+            return heard.map(|()| Knock::Answered);
         }
     }
-    Ok(None)
+    Ok(silence)
 }
 
 /// Says whether a packet is the answer: no version, and the two names the other way round.
@@ -90,4 +109,33 @@ fn is_answer(packet: &[u8], here: &[u8], there: &[u8]) -> bool {
     let name = |name: &[u8]| [&[8], name].concat();
     let expected = [vec![0; 4], name(here), name(there)].concat();
     first & 0x80 != 0 && rest.starts_with(&expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_was_given_the_port_it_asks_at_hears_nobody() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let itself = socket.local_addr().unwrap();
+        let knock = ask(&socket, itself, b"anybody?", |_| true).await.unwrap();
+        assert!(matches!(knock, Knock::Closed), "{knock:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stray_packet_before_the_answer_is_no_answer_and_no_stranger() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let answering = async {
+            let mut packet = [0; 16];
+            let (_, from) = server.recv_from(&mut packet).await.unwrap();
+            server.send_to(b"stray", from).await.unwrap();
+            server.send_to(b"answer", from).await.unwrap();
+        };
+        let target = server.local_addr().unwrap();
+        let asking = ask(&socket, target, b"anybody?", |packet| packet == b"answer");
+        let (knock, ()) = tokio::join!(asking, answering);
+        assert!(matches!(knock, Ok(Knock::Answered)), "{knock:?}");
+    }
 }

@@ -168,7 +168,9 @@ impl Seen {
             Ok(DeviceState::Revoked) => Some(Barred::Revoked),
             _ => return None,
         };
-        let refused = self.denied.clone().or_else(|| self.pinned(&device));
+        let crowded = self.head.crowded.get(&device.local_id).cloned();
+        let crowded = crowded.map(|reason| CopiedRefusal { by: Refused::Room, reason });
+        let refused = self.denied.clone().or_else(|| self.pinned(&device)).or(crowded);
         let running = device.workloads.iter().find(|found| found.name == self.head.workload);
         let is_away = device.presence != i32::from(Presence::Online);
         // One that was never connected is away since it registered.
