@@ -540,7 +540,8 @@ impl Device {
 
     /// Lets today's trust decide which lanes count.
     fn settle_writers(&mut self, turn: &mut DeviceTurn) {
-        let devices = self.record.iter().map(|record| (self.local, record.key)).collect();
+        let key = self.record.as_ref().and_then(|record| record.key.key().ok());
+        let devices = key.into_iter().map(|key| (self.local, key)).collect();
         let site = |record: &DeviceRecord| Some((self.local, record.site.parse().ok()?));
         let writers = self.trust.roster.writers(devices, self.record.iter().filter_map(site).collect());
         // First who may write: after a load nobody is known yet, and every envelope would be refused.

@@ -576,7 +576,7 @@ impl Registration {
             local,
             device,
             name: name.clone(),
-            key,
+            key: key.into(),
             sealing_key: request.sealing_key,
             token: Some(request.token),
             membership: Membership::Enrolled,

@@ -19,6 +19,19 @@ use crate::connection_table::Connection;
 /// it is refused what is planned.
 #[must_use]
 pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connection>) -> DeviceRow {
+    let row = bare(record, revision, connection);
+    DeviceRow { labels: record.labels.clone(), facts: record.facts.clone(), ..row }
+}
+
+/// The same of a record that nobody needs any more.
+#[must_use]
+pub fn moved(record: DeviceRecord, revision: Revision, connection: Option<&Connection>) -> DeviceRow {
+    let row = bare(&record, revision, connection);
+    DeviceRow { labels: record.labels, facts: record.facts, ..row }
+}
+
+/// All but labels and facts, which are most of it.
+fn bare(record: &DeviceRecord, revision: Revision, connection: Option<&Connection>) -> DeviceRow {
     let fact = |name: &str| record.facts.get(name);
     let releases = record.reports.iter().filter_map(|(name, report)| {
         let (version, manifest) = (report.release.clone()?, report.digest?);
@@ -41,8 +54,8 @@ pub fn of(record: &DeviceRecord, revision: Revision, connection: Option<&Connect
         device: record.device,
         name: record.name.clone(),
         site: record.site.clone(),
-        labels: record.labels.clone(),
-        facts: record.facts.clone(),
+        labels: BTreeMap::new(),
+        facts: BTreeMap::new(),
         platform: fact("platform").and_then(|platform| platform.parse().ok()),
         free_bytes: fact("disk_free_bytes").and_then(|bytes| bytes.parse().ok()),
         releases: releases.collect(),

@@ -5,7 +5,7 @@ use std::fmt;
 
 use fleetd_sync_core::envelope::{Path, Value};
 use fleetd_sync_core::id::{DeviceId, HoldId, LocalId, TokenId};
-use fleetd_sync_core::key::PublicKey;
+use fleetd_sync_core::key::KeptKey;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::name::{DeviceName, LabelKey, LabelValue, Version, WorkloadName};
 use fleetd_sync_core::session::message::Facts;
@@ -88,7 +88,7 @@ pub struct DeviceRecord {
     /// What people call it.
     pub name: DeviceName,
     /// Its key.
-    pub key: PublicKey,
+    pub key: KeptKey,
     /// The X25519 key for what only it may read.
     pub sealing_key: [u8; 32],
     /// The token that it came with.

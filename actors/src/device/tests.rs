@@ -46,7 +46,7 @@ impl World {
             local: self.key.id().into(),
             device: DeviceId::random(&mut self.entropy),
             name: "brisk-otter".parse().unwrap(),
-            key: self.key.public(),
+            key: self.key.public().into(),
             sealing_key: [0; 32],
             token: None,
             membership: Membership::Enrolled,

@@ -454,7 +454,7 @@ fn a_device_whose_record_was_lost_gets_a_name_that_nobody_has() {
     bench.input(Input::Found { operation, known: None, name_is_free: false });
     bench.run();
     let record = bench.devices.get(&local(1)).unwrap();
-    assert_eq!((record.membership, record.key), (Membership::Recovered, device_key(1).public()));
+    assert_eq!((record.membership, record.key), (Membership::Recovered, device_key(1).public().into()));
     assert!(bench.answers.is_empty() && bench.machine.is_idle());
 
     recover(&mut bench, 2);

@@ -9,7 +9,7 @@ use fleetd_proto::fleetd::record::v1 as stored;
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::envelope::{Op, Path, Value};
 use fleetd_sync_core::id::{DeviceId, HoldId, LocalId, TokenId};
-use fleetd_sync_core::key::PublicKey;
+use fleetd_sync_core::key::KeptKey;
 use fleetd_sync_core::name::WorkloadName;
 use prost::Message as _;
 use stored::entry_record::Value as StoredValue;
@@ -64,7 +64,7 @@ pub fn decode(bytes: &[u8]) -> Result<DeviceRecord, ReadRecordError> {
         local: field(LocalId::from_slice(&record.local_id), "local_id")?,
         device: field(DeviceId::from_slice(&record.device_id), "device_id")?,
         name: field(record.name.parse().ok(), "name")?,
-        key: field(PublicKey::from_slice(&record.public_key).ok(), "public_key")?,
+        key: field(KeptKey::from_slice(&record.public_key), "public_key")?,
         sealing_key: field(record.sealing_public_key.as_slice().try_into().ok(), "sealing_public_key")?,
         token: TokenId::from_slice(&record.token_id),
         membership: membership(state),

@@ -29,7 +29,7 @@ const PAGE_RECORDS: usize = 1024;
 pub fn put(rollout: RolloutId, record: Record, mutations: &mut Vec<Mutation>) {
     match record {
         Record::Started { header, plan } => {
-            mutations.push(put_plan(&plan, header.created_at, &header.created_by));
+            mutations.push(put_plan(plan.id, plan.to_text(), header.created_at, &header.created_by));
             mutations.push(put_header(&header));
         }
         Record::Rollout(header) => mutations.push(put_header(&header)),
@@ -41,16 +41,16 @@ pub fn put(rollout: RolloutId, record: Record, mutations: &mut Vec<Mutation>) {
     }
 }
 
-/// The change of the store that keeps a plan.
+/// The change of the store that keeps a plan, whose text is `document`.
 #[must_use]
-pub fn put_plan(plan: &Plan, created_at: Wall, created_by: &str) -> Mutation {
+pub fn put_plan(plan: PlanId, document: String, created_at: Wall, created_by: &str) -> Mutation {
     let record = stored::PlanRecord {
-        plan_id: plan.id.as_bytes().to_vec(),
-        document: plan.to_text(),
+        plan_id: plan.as_bytes().to_vec(),
+        document,
         created_at: Some(timestamp(created_at)),
         created_by_id: created_by.to_owned(),
     };
-    Mutation::Put { space: Space::Plan, key: plan.id.as_bytes().to_vec(), value: record.encode_to_vec() }
+    Mutation::Put { space: Space::Plan, key: plan.as_bytes().to_vec(), value: record.encode_to_vec() }
 }
 
 fn put_header(header: &RolloutHeader) -> Mutation {

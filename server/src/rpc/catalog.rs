@@ -40,6 +40,14 @@ pub(crate) struct KnownPlan {
     listed: OnceLock<Vec<usize>>,
 }
 
+impl Document {
+    fn of(text: String) -> Self {
+        let text = text.into_bytes();
+        let digest = ArtifactDigest::of(&text);
+        Self { digest, inline: Some(text).filter(|text| text.len() <= DOCUMENT_INLINE_BYTES_MAX) }
+    }
+}
+
 impl KnownPlan {
     const fn new(saved: SavedPlan) -> Self {
         Self { saved, document: OnceLock::new(), shown: OnceLock::new(), listed: OnceLock::new() }
@@ -50,11 +58,7 @@ impl KnownPlan {
     }
 
     pub(crate) fn document(&self) -> &Document {
-        self.document.get_or_init(|| {
-            let text = self.plan().to_text().into_bytes();
-            let digest = ArtifactDigest::of(&text);
-            Document { digest, inline: Some(text).filter(|text| text.len() <= DOCUMENT_INLINE_BYTES_MAX) }
-        })
+        self.document.get_or_init(|| Document::of(self.plan().to_text()))
     }
 
     /// The plan as the API shows it.
@@ -141,7 +145,16 @@ impl Catalog {
 
     /// Keeps a plan that was saved.
     pub(crate) fn keep(&self, saved: SavedPlan) -> Arc<KnownPlan> {
-        let (id, known) = (saved.0.id, Arc::new(KnownPlan::new(saved)));
+        self.insert(KnownPlan::new(saved))
+    }
+
+    /// Keeps a plan that was saved just now with this text.
+    pub(crate) fn keep_new(&self, saved: SavedPlan, text: String) -> Arc<KnownPlan> {
+        self.insert(KnownPlan { document: OnceLock::from(Document::of(text)), ..KnownPlan::new(saved) })
+    }
+
+    fn insert(&self, known: KnownPlan) -> Arc<KnownPlan> {
+        let (id, known) = (known.plan().id, Arc::new(known));
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= PLANS_MAX {
             plans.clear();

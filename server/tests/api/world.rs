@@ -322,7 +322,7 @@ impl World {
             local: key.id().into(),
             device: DeviceId::from_bytes([seed; 10]),
             name: format!("otter-{seed}").parse().expect("a name"),
-            key,
+            key: key.into(),
             sealing_key: [0; 32],
             token: None,
             membership: Membership::Enrolled,

@@ -230,6 +230,9 @@ fn escape(text: &str) -> String {
 
 /// Keeps a text on its line.
 fn escape_line(text: &str) -> String {
+    if !text.contains(['\\', '\n', '\r']) {
+        return text.to_owned();
+    }
     text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")
 }
 

@@ -22,6 +22,9 @@ pub(super) fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> Strin
     let counts = plan.counts.unwrap_or_default();
     let brought = wording::with_configuration(&plan.version, &plan.configuration);
     let mut text = format!("### {} {}\n\n", markdown(&plan.workload), markdown(&brought));
+    if !plan.rollback_of.is_empty() {
+        text.push_str(&format!("Back from {}.\n\n", plan.rollback_of));
+    }
     text.push_str(&markdown_table(
         ["", "matched", "update", "install", "unchanged", "blocked", "offline", "traffic"],
         [("all devices", counts, plan.traffic_bytes)]
@@ -58,14 +61,30 @@ pub(super) fn plan(plan: &Plan, devices: &[PlannedDevice], now: Moment) -> Strin
         text.push_str(&format!("\n{}", markdown(limits.trim_end())));
         text.push('\n');
     }
+    let windows = view::windows(plan);
+    if !windows.is_empty() {
+        let lines = windows.lines().map(|line| format!("{}\n", markdown(line.trim())));
+        text.push_str(&format!("\n{}", lines.collect::<Vec<_>>().join("\n")));
+    }
     text.push_str(&section(plan, devices, Verdict::Blocked, "Blocked", &|device| {
         format!("{}: {}", wording::blocked_reason(device.blocked_reason), device.reason)
     }));
     text.push_str(&section(plan, devices, Verdict::Update, "Update", &|device| {
         let from = wording::with_configuration(&device.from_version, &device.from_configuration);
-        format!("from {from}{}", view::offline(device, now))
+        format!("from {from}{}{}", view::taken_over(device), view::offline(device, now))
     }));
-    text.push_str(&section(plan, devices, Verdict::Install, "Install", &|device| view::offline(device, now)));
+    text.push_str(&section(plan, devices, Verdict::Install, "Install", &|device| {
+        format!("{}{}", view::taken_over(device), view::offline(device, now)).trim_start().to_owned()
+    }));
+    if !plan.undecided.is_empty() {
+        text.push_str("\nNot meant, since the condition cannot be decided:\n\n");
+        text.push_str(&markdown_table(
+            ["devices", "one of them", ""],
+            plan.undecided
+                .iter()
+                .map(|undecided| [undecided.devices.to_string(), undecided.example.clone(), undecided.reason.clone()]),
+        ));
+    }
     text.push_str(&format!("\nPlan `{}`, attempt {}.\n", plan.id, plan.attempt));
     text
 }
@@ -113,7 +132,7 @@ fn section(
 
 #[cfg(test)]
 mod tests {
-    use fleetd_proto::fleetd::rollout::v1::PlanWave;
+    use fleetd_proto::fleetd::rollout::v1::{PlanWave, Strategy, UndecidedDevices};
 
     use super::*;
 
@@ -135,11 +154,20 @@ mod tests {
             version: "1.8.0".to_owned(),
             counts: Some(counts),
             waves: waves.to_vec(),
+            strategy: Some(Strategy { blackouts: vec!["2026-12-24".to_owned()], ..Default::default() }),
+            openings: vec![Default::default()],
+            undecided: vec![UndecidedDevices {
+                devices: 2,
+                example: "otter-9".to_owned(),
+                reason: "it has no facts.model".to_owned(),
+            }],
             ..Default::default()
         };
         let mut blocked = device("c", Verdict::Blocked, 0);
         blocked.reason = "a | <b>hold</b>".to_owned();
-        let devices = [device("a", Verdict::Update, 1), device("b", Verdict::Update, 2), blocked];
+        let mut taken = device("a", Verdict::Update, 1);
+        taken.supersedes = "rol_y".to_owned();
+        let devices = [taken, device("b", Verdict::Update, 2), blocked];
         let text = plan(&planned, &devices, Moment::now());
         assert!(text.starts_with("### coffee 1.8.0\n\n"), "{text}");
         let line = |start: &str| text.lines().find(|line| line.starts_with(start)).map(str::to_owned);
@@ -147,6 +175,9 @@ mod tests {
             |line: Option<String>| line.unwrap().split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
         assert_eq!(cells(line("| all devices"))[2..7], ["3", "2", "0", "0", "1"]);
         assert_eq!(cells(line("| 2"))[5], "b");
+        for told in ["not on 2026-12-24", "taken over from rol_y", "| 2       | otter-9"] {
+            assert!(text.contains(told), "{told} is missing in\n{text}");
+        }
         assert!(text.contains("a \\| \\<b\\>hold\\</b\\>"), "{text}");
         assert!(text.contains("<summary>Update: 2</summary>") && text.contains("Plan `pln_x`"), "{text}");
     }

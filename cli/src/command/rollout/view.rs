@@ -117,7 +117,7 @@ fn plan_counts(counts: &PlanCounts) -> String {
 }
 
 /// Draws when devices may switch, by whose clock, and when those of each zone may begin.
-fn windows(plan: &Plan) -> String {
+pub(super) fn windows(plan: &Plan) -> String {
     let strategy = plan.strategy.clone().unwrap_or_default();
     if plan.openings.is_empty() {
         return String::new();
@@ -146,10 +146,11 @@ fn windows(plan: &Plan) -> String {
 /// Devices of a wave that are named: who goes first.
 const FIRST_NAMED: usize = 5;
 
-/// Draws a plan's waves, and who goes first in each; one of all devices, with nothing else to it, is not worth a word.
+/// Draws a plan's waves, and who goes first in each; one in which all devices begin at once is not worth a word.
 fn waves(plan: &Plan, devices: &[PlannedDevice]) -> String {
     let strategy = plan.strategy.clone().unwrap_or_default();
-    if plan.waves.len() < 2 && strategy.canary_selector.is_empty() && strategy.waves.len() < 2 {
+    let is_in_turn = strategy.unavailable_max > 0 || strategy.unavailable_per_site_max > 0;
+    if plan.waves.len() < 2 && strategy.canary_selector.is_empty() && strategy.waves.len() < 2 && !is_in_turn {
         return limits(&strategy);
     }
     let mut text = "waves\n".to_owned();
@@ -230,7 +231,7 @@ fn urgency(rollout: &Rollout) -> String {
 }
 
 /// Says from which rollout a plan takes a device over.
-fn taken_over(device: &PlannedDevice) -> String {
+pub(super) fn taken_over(device: &PlannedDevice) -> String {
     if device.supersedes.is_empty() { String::new() } else { format!("  taken over from {}", device.supersedes) }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleetd_actors::device::record::DeviceRecord;
 use fleetd_actors::device::{room, wanted};
 use fleetd_actors::rollout::plan::{
     self, Blocked, Plan, PlanError, PlannedRelease, Rollback, StaleReason, check_fence,
@@ -57,8 +56,12 @@ pub(super) async fn save(
     plans: Vec<Plan>,
 ) -> Result<Vec<Arc<KnownPlan>>, CallError> {
     let (now, by) = (backend.now(), caller.id.to_string());
-    backend.commit(plans.iter().map(|plan| record::rollout::put_plan(plan, now, &by)).collect()).await?;
-    Ok(plans.into_iter().map(|plan| backend.catalog.keep((Arc::new(plan), now, by.clone()))).collect())
+    // The text of a plan over a hundred thousand devices has 15 MB: it is made once.
+    let texts: Vec<String> = plans.iter().map(Plan::to_text).collect();
+    let kept = plans.iter().zip(&texts).map(|(plan, text)| record::rollout::put_plan(plan.id, text.clone(), now, &by));
+    backend.commit(kept.collect()).await?;
+    let known = plans.into_iter().zip(texts);
+    Ok(known.map(|(plan, text)| backend.catalog.keep_new((Arc::new(plan), now, by.clone()), text)).collect())
 }
 
 /// Plans a release for targets.
@@ -314,11 +317,13 @@ async fn rows(
     let mut take = |local: LocalId, value: &[u8], revision| {
         let device = record::device::decode(value)?;
         let connection = backend.shared().connections.of_device(local).map(|(_, connection)| connection);
-        let mut row = device_row::of(&device, revision, connection.as_ref());
-        row.refused = device_row::refused(&device, release, bytes, &orders);
+        let refused = device_row::refused(&device, release, bytes, &orders);
+        let assigned = wanted::assigned_rollout(&device.wanted, &release.workload);
+        let mut row = device_row::moved(device, revision, connection.as_ref());
+        row.refused = refused;
         row.rollouts = busy.get(&local).cloned().unwrap_or_default();
         if let Some(Rollback { of, .. }) = rollback {
-            forget(&mut row, &device, of, &release.workload);
+            forget(&mut row, assigned, of, &release.workload);
         }
         rows.push(row);
         Ok(())
@@ -342,9 +347,9 @@ async fn rows(
 
 /// Looks away from a rollout that is taken back: it is in nobody's way, and what it assigned and did not bring yet has to
 /// go, too. It may have been taken back already: by the start of the way back to another version, say.
-fn forget(row: &mut DeviceRow, device: &DeviceRecord, of: RolloutId, workload: &WorkloadName) {
+fn forget(row: &mut DeviceRow, assigned: Option<RolloutId>, of: RolloutId, workload: &WorkloadName) {
     row.rollouts.retain(|_, at_work| at_work.rollout != of);
-    if wanted::assigned_rollout(&device.wanted, workload).is_none_or(|assigned| assigned == of)
+    if assigned.is_none_or(|assigned| assigned == of)
         && let Some(present) = row.releases.get_mut(workload)
     {
         present.healthy = false;
