@@ -33,6 +33,8 @@ fn an_old_backup_comes_back_while_twenty_agents_have_moved_on() {
             written["bytes"].as_u64().is_some_and(|bytes| bytes == fs::metadata(&backup).map_or(0, |file| file.len()))
         );
         let acked = cluster.lines(0)?;
+        // By which a server without a record of it knows a device, too.
+        let local = cluster.device(0)?["localId"].as_str().context("it has no local id")?.to_owned();
 
         // What happens after a backup is what a restored server does not know.
         let name = name_of(&cluster.device(1)?)?;
@@ -42,7 +44,7 @@ fn an_old_backup_comes_back_while_twenty_agents_have_moved_on() {
             show["rollout"]["counts"]["healthy"] == DEVICES - 1
         })?;
         within(PATIENCE, "more lines to be acknowledged", || {
-            Ok(entries(cluster, 0)?.len().gt(&(acked.len() + 10)).then_some(()))
+            Ok(entries(cluster, &local)?.len().gt(&(acked.len() + 10)).then_some(()))
         })?;
 
         check_refusals(cluster, &backup)?;
@@ -57,7 +59,7 @@ fn an_old_backup_comes_back_while_twenty_agents_have_moved_on() {
         cluster.start_server()?;
 
         let hold = check_fleet(cluster, &name)?;
-        check_logs(cluster, &first)?;
+        check_logs(cluster, &local, &first)?;
         // The server decides again, and each device follows: no position was used twice.
         cluster.json(&["device", "lift", &name, &hold])?;
         cluster.push("3.0.0", format!("{COUNTING}# 3\n").as_bytes(), &["--grace", "1s", "--stop-grace", "1s"])?;
@@ -78,7 +80,7 @@ fn an_old_backup_comes_back_while_twenty_agents_have_moved_on() {
         cluster.push("4.0.0", format!("{COUNTING}# 4\n").as_bytes(), &["--grace", "1s", "--stop-grace", "1s"])?;
         cluster.roll_out("4.0.0")?;
         until_all(cluster, "run 4.0.0", |device| runs(device, "4.0.0"))?;
-        check_logs(cluster, &[])?;
+        check_logs(cluster, &local, &[])?;
         check_no_fork(cluster)
     });
 }
@@ -97,12 +99,15 @@ fn check_fleet(cluster: &Cluster, held: &str) -> anyhow::Result<String> {
 }
 
 /// What was acknowledged before the backup is there; a gap marks what was acknowledged after it; ingest goes on.
-fn check_logs(cluster: &Cluster, before: &[String]) -> anyhow::Result<()> {
+fn check_logs(cluster: &Cluster, local: &str, before: &[String]) -> anyhow::Result<()> {
+    let mut told = Vec::new();
     let all = within(PATIENCE, "lines to come in behind the gap", || {
-        let all = entries(cluster, 0)?;
-        let gap = all.iter().rposition(|entry| entry["gap"].is_object());
-        Ok(gap.is_some_and(|gap| all.len() > gap + 20).then_some(all))
-    })?;
+        told = entries(cluster, local)?;
+        let gap = told.iter().rposition(|entry| entry["gap"].is_object());
+        Ok(gap.is_some_and(|gap| told.len() > gap + 20).then(|| told.clone()))
+    });
+    let all =
+        all.with_context(|| format!("{} entries, from {:?}", told.len(), told.iter().take(3).collect::<Vec<_>>()))?;
     let lines: Vec<&str> = all.iter().filter_map(|entry| entry["line"]["line"].as_str()).collect();
     let kept: Vec<&str> = before.iter().map(String::as_str).collect();
     ensure!(lines.starts_with(&kept), "lines of before the backup are missing");
@@ -169,10 +174,10 @@ fn until_all(cluster: &Cluster, awaited: &str, is_so: impl Fn(&Value) -> bool) -
     seen.with_context(|| format!("one that does not: {unlike:#}"))
 }
 
-/// Lines and gaps of an agent's device, in their order, as far as the server has them durably.
-fn entries(cluster: &Cluster, number: usize) -> anyhow::Result<Vec<Value>> {
-    let name = name_of(&cluster.device(number)?)?;
-    let output = cluster.run(&["logs", &format!("{name}/{WORKLOAD}")])?;
+/// Lines and gaps of a device, in their order, as far as the server has them durably.
+fn entries(cluster: &Cluster, local: &str) -> anyhow::Result<Vec<Value>> {
+    let output = cluster.run(&["logs", &format!("{local}/{WORKLOAD}")])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }

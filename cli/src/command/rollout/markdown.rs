@@ -175,7 +175,7 @@ mod tests {
             |line: Option<String>| line.unwrap().split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
         assert_eq!(cells(line("| all devices"))[2..7], ["3", "2", "0", "0", "1"]);
         assert_eq!(cells(line("| 2"))[5], "b");
-        for told in ["not on 2026-12-24", "taken over from rol_y", "| 2       | otter-9"] {
+        for told in ["not on 2026-12-24", "taken over from rol\\_y", "| 2       | otter-9"] {
             assert!(text.contains(told), "{told} is missing in\n{text}");
         }
         assert!(text.contains("a \\| \\<b\\>hold\\</b\\>"), "{text}");
