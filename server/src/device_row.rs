@@ -69,7 +69,7 @@ fn bare(record: &DeviceRecord, revision: Revision, connection: Option<&Connectio
     }
 }
 
-/// Why a device does not get a release, whatever state it is in.
+/// Why a device does not get a release, whose assignment takes so many bytes of its document, whatever state it is in.
 #[must_use]
 pub fn refused(
     record: &DeviceRecord,
