@@ -108,13 +108,14 @@ fn the_room_that_a_plan_reckons_with_is_no_less_than_what_an_assignment_takes() 
 #[test]
 fn between_two_steps_no_device_is_freer_and_no_workload_half_assigned() {
     let mut world = world();
-    let names: Vec<WorkloadName> = (0..12).map(|index| format!("w{index}").parse().unwrap()).collect();
+    let names: Vec<WorkloadName> = (0..24).map(|index| format!("w{index}").parse().unwrap()).collect();
     let larges: Vec<_> = names.iter().map(large).collect();
-    let mut crowded = 0;
+    let (mut crowded, mut stepped) = (0, 0);
     for _ in 0..300 {
         let mut draw = |of_before: Option<&Wanted>| {
             let mut rows = of_before.cloned().unwrap_or_default();
-            for (name, large) in names.iter().zip(&larges) {
+            // Twice, so that one is also freed and assigned at once.
+            for (name, large) in names.iter().zip(&larges).chain(names.iter().zip(&larges)) {
                 match world.entropy.below(5) {
                     0 => rows.retain(|path, _| !is_of(path, name)),
                     1 => {
@@ -140,6 +141,7 @@ fn between_two_steps_no_device_is_freer_and_no_workload_half_assigned() {
         let asked = draw(Some(&asked_before));
         let written = writes(&asked, &before);
         crowded += usize::from(!written.left_out.is_empty());
+        stepped += usize::from(written.steps.len() > 1);
         let mut state = before.clone();
         for step in &written.steps {
             assert!(step.len() <= limit::ENVELOPE_OPS_MAX);
@@ -162,7 +164,7 @@ fn between_two_steps_no_device_is_freer_and_no_workload_half_assigned() {
         }
         assert!(wanted::holds(&asked).all(|(hold, ..)| wanted::holds(&state).any(|(there, ..)| there == hold)));
     }
-    assert!(crowded > 20, "the draw is of documents that are full, too: {crowded}");
+    assert!(crowded > 20 && stepped > 20, "documents that are full, and changes of several steps: {crowded} {stepped}");
 }
 
 fn applied(rows: Wanted, written: &Writes) -> Wanted {
