@@ -40,6 +40,9 @@ pub use status::{AgentStatus, LinkEnd, LinkFailure};
 /// Time after which the date is noted again: seldom, since each note is a write to flash, and a clock that went back by
 /// less hardly misleads anybody.
 const CLOCK_NOTE_PERIOD: Duration = Duration::from_hours(1);
+/// How long what passes by is kept from the server: an install goes through six phases, each of which would be signed
+/// here, stored and answered there, and most are over before anybody could read of them.
+const PASSING_REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a device brings to its agent at each start.
 #[derive(Debug)]
@@ -78,6 +81,9 @@ pub struct Agent {
     entropy: Entropy,
     facts: Facts,
     log_positions: BTreeMap<LogStream, u64>,
+    /// What workloads went through since they were last written of, and when it is written if nothing else comes.
+    passing: BTreeMap<WorkloadName, WorkloadReport>,
+    passing_due: Option<Monotonic>,
     /// What each workload was told last.
     assigned: BTreeMap<WorkloadName, Assignment>,
     /// Workloads that are on the device, whether documents name them or not.
@@ -244,6 +250,8 @@ impl Agent {
             entropy,
             facts: Facts::new(),
             log_positions: BTreeMap::new(),
+            passing: BTreeMap::new(),
+            passing_due: None,
             assigned: BTreeMap::new(),
             present,
             owes: true,
@@ -283,10 +291,13 @@ impl Machine for Agent {
             Input::Up { connection, server_leaf } => self.on_up(now, connection, server_leaf, turn),
             Input::Message { connection, message } => self.on_message(now, connection, message, turn),
             Input::Down { connection, end } => self.on_down(now, connection, &end, turn),
-            Input::Report { workload, report } => self.on_report(now, &workload, &report, turn),
+            Input::Report { workload, report } => self.on_report(now, workload, *report, turn),
             Input::Logged(position) => self.on_logged(position),
             Input::Wake => self.dialler.on_wake(now.monotonic),
-            Input::Stop => self.on_stop(now, turn),
+            Input::Stop => {
+                self.write_passing(now, turn);
+                self.on_stop(now, turn);
+            }
         }
         self.show(now, turn);
     }
@@ -294,13 +305,16 @@ impl Machine for Agent {
     fn handle_timeout(&mut self, now: Now, turn: &mut AgentTurn) {
         let now = self.note_date(now, turn);
         self.pay_debts(turn);
+        if self.passing_due.is_some_and(|due| due <= now.monotonic) {
+            self.write_passing(now, turn);
+        }
         self.on_link_timeout(now, turn);
         self.show(now, turn);
     }
 
     fn poll_timeout(&self) -> Option<Monotonic> {
         let session = self.linked.as_ref().and_then(Linked::poll_timeout);
-        self.dialler.poll_timeout().into_iter().chain(session).chain([self.clock_due]).min()
+        self.dialler.poll_timeout().into_iter().chain(session).chain(self.passing_due).chain([self.clock_due]).min()
     }
 
     fn phase(&self) -> &'static str {
@@ -327,15 +341,30 @@ impl Agent {
         self.write_facts(now, turn);
     }
 
-    fn on_report(&mut self, now: Now, workload: &WorkloadName, report: &WorkloadReport, turn: &mut AgentTurn) {
+    /// Writes at once of a new try, which acknowledges it before anything is risked, of a fault, and of an end. Steps on
+    /// the way are written of together.
+    fn on_report(&mut self, now: Now, workload: WorkloadName, report: WorkloadReport, turn: &mut AgentTurn) {
         self.present.insert(workload.clone());
-        let ops = match self.own_state() {
-            Some(state) => {
-                let before = report::read_workloads(state);
-                report::workload_ops(workload, before.get(workload), Some(report))
-            }
-            None => report::workload_ops(workload, None, Some(report)),
-        };
+        let known = self.own_state().map(report::read_workloads).unwrap_or_default();
+        if known.get(&workload).is_some_and(|before| report.is_passing_after(before)) {
+            self.passing.insert(workload, report);
+            self.passing_due.get_or_insert(now.monotonic + PASSING_REPORT_PAUSE);
+            return;
+        }
+        self.passing.remove(&workload);
+        self.write_report(now, &workload, &report, turn);
+    }
+
+    fn write_passing(&mut self, now: Now, turn: &mut AgentTurn) {
+        self.passing_due = None;
+        for (workload, report) in std::mem::take(&mut self.passing) {
+            self.write_report(now, &workload, &report, turn);
+        }
+    }
+
+    fn write_report(&mut self, now: Now, workload: &WorkloadName, report: &WorkloadReport, turn: &mut AgentTurn) {
+        let known = self.own_state().map(report::read_workloads).unwrap_or_default();
+        let ops = report::workload_ops(workload, known.get(workload), Some(report));
         self.write(now, ops, turn);
     }
 

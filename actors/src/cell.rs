@@ -81,6 +81,11 @@ impl<M: Machine, D: Driver<M>> Cell<M, D> {
         self.queue.is_empty()
     }
 
+    /// Gives up the room that turns took, before it waits for long.
+    pub fn shrink(&mut self) {
+        self.queue.shrink();
+    }
+
     /// The machine, for checkers and reports.
     #[must_use]
     pub const fn machine(&self) -> &M {

@@ -579,30 +579,19 @@ impl Device {
                     self.push(document, &written.envelopes, turn);
                 }
                 // What follows rests on it.
-                Err(error) => return self.note_once(now, None, &error.to_string(), turn),
+                Err(error) => return self.note_unwritable(now, None, &error.to_string(), turn),
             }
         }
         for workload in writes.left_out {
             let bytes_max = limit::ASSIGNED_BYTES_MAX;
             let cause = format!("what is asked of all workloads would take more than {bytes_max} bytes");
-            self.note_once(now, workload.parse().ok(), &cause, turn);
+            self.note_unwritable(now, workload.parse().ok().as_ref(), &cause, turn);
         }
     }
 
-    fn note(&mut self, now: Now, kind: &str, message: String) {
-        if let Some(record) = &mut self.record {
-            record.note(now.wall, kind, None, message, "");
-        }
-    }
-
-    /// Notes that a change does not go into the desired document, unless that is what was noted last of it.
-    fn note_once(&mut self, now: Now, workload: Option<WorkloadName>, cause: &str, turn: &mut DeviceTurn) {
-        let Some(record) = &mut self.record else { return };
+    fn note_unwritable(&mut self, now: Now, workload: Option<&WorkloadName>, cause: &str, turn: &mut DeviceTurn) {
         let message = format!("the desired document does not take the change: {cause}");
-        let mut unwritable = record.events.iter().rev().filter(|event| event.kind == "unwritable");
-        let last = unwritable.find(|event| event.workload == workload);
-        if last.is_none_or(|last| last.message != message) {
-            record.note(now.wall, "unwritable", workload.as_ref(), message, "");
+        if self.record.as_mut().is_some_and(|record| record.note_once(now.wall, "unwritable", workload, message)) {
             self.persist_record(turn);
         }
     }
@@ -662,6 +651,9 @@ fn describe(workload: &WorkloadName, report: &WorkloadReport) -> (&'static str, 
     let Some(phase) = report.phase else { return ("unassigned", format!("{workload} has {release}")) };
     let sentence = match phase {
         Phase::Healthy => format!("{workload}@{release} is healthy"),
+        Phase::Restored if report.error.as_ref().is_some_and(|fault| fault.kind.is_refusal()) => {
+            format!("{workload} stays at {release}{cause}")
+        }
         Phase::Restored => format!("{workload}@{release} was restored{cause}"),
         Phase::Failed => format!("{workload} failed{cause}"),
         Phase::Removed => format!("{workload} was removed"),

@@ -460,7 +460,7 @@ impl Registration {
                 waiting.sort_by_key(|device| (device.requested_at, device.local));
                 Ok(Answer::Pending(waiting))
             }
-            Command::Approve { device, given } => self.approve(device, given, turn),
+            Command::Approve { device, given } => self.approve(now, device, given, turn),
             Command::Deny(device) => self.decide(device, Decision::Denied, Given::default(), turn),
         };
         turn.effect(Effect::Answer { operation, result });
@@ -646,8 +646,20 @@ impl Registration {
     }
 
     /// Lets a device in, with all that it is given, or with nothing changed.
-    fn approve(&mut self, device: LocalId, given: Given, turn: &mut RegistrationTurn) -> Result<Answer, CommandError> {
+    fn approve(
+        &mut self,
+        now: Now,
+        device: LocalId,
+        given: Given,
+        turn: &mut RegistrationTurn,
+    ) -> Result<Answer, CommandError> {
         let Some(pending) = self.pending.get(&device) else { return Err(CommandError::NotPending { device }) };
+        // It asks again with that token, and would be turned away with an operator's word.
+        if let Some(token) = self.tokens.get(&pending.token)
+            && let Err(cause) = token.state.check_open(device, now.wall)
+        {
+            return Err(CommandError::TokenEnded { device, token: pending.token, cause });
+        }
         let mut labels = self.tokens.get(&pending.token).map(|token| token.labels.clone()).unwrap_or_default();
         labels.extend(given.labels.clone());
         if labels.len() > limit::DEVICE_LABELS_MAX {

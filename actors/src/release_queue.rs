@@ -57,6 +57,11 @@ impl<E> ReleaseQueue<E> {
         if ready { self.waiting.pop_front().map(|waiting| waiting.effects) } else { None }
     }
 
+    /// Gives up the room that it has beyond what waits.
+    pub fn shrink(&mut self) {
+        self.waiting.shrink_to_fit();
+    }
+
     /// Says whether every turn's effects have happened.
     #[must_use]
     pub fn is_empty(&self) -> bool {

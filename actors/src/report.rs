@@ -165,6 +165,15 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// Says whether the release was turned away before anything of what runs was changed.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        !matches!(
+            self,
+            Self::Fetch | Self::Stage | Self::Switch | Self::Start | Self::Crashed | Self::Probe | Self::Other(_)
+        )
+    }
+
     const KNOWN: [Self; 16] = [
         Self::Held,
         Self::Conflict,
@@ -322,6 +331,17 @@ impl WorkloadReport {
     #[must_use]
     pub fn is_about(&self, rollout: RolloutId, attempt: u32, digest: ArtifactDigest) -> bool {
         self.rollout == Some(rollout) && self.attempt == attempt && self.digest == Some(digest)
+    }
+
+    /// Says whether this tells of a step on the way, and of nothing else than that after `before`: not of another try,
+    /// a fault or an end.
+    #[must_use]
+    pub fn is_passing_after(&self, before: &Self) -> bool {
+        let is_step = self.phase.is_some_and(|phase| {
+            matches!(phase, Phase::Download | Phase::Verify | Phase::Stage | Phase::Wait | Phase::Switch | Phase::Watch)
+        });
+        let subject = |report: &Self| (report.rollout, report.attempt, report.digest, report.stopped_locally);
+        is_step && subject(self) == subject(before) && self.error == before.error && self.exit == before.exit
     }
 
     /// What is installed and current, for people: `1.8.0`, `1.8.0 with roast-2`, or `nothing`.

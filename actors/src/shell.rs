@@ -36,7 +36,7 @@ enum ShellMessage<I> {
     Input(I, Option<Taken>),
     Committed(TurnNumber, Result<(), CommitError>),
     Due(Monotonic),
-    Rest,
+    Rest(Monotonic),
 }
 
 /// What every shell of one node shares.
@@ -126,8 +126,9 @@ struct Loaded<M: Machine, D: Driver<M>> {
     /// The one timer: when it goes off, and how it is taken back.
     armed: Option<(Monotonic, Disarm)>,
     last_input: Monotonic,
-    /// Whether somebody will ask whether the actor may rest.
-    rest_asked: bool,
+    /// When somebody will ask whether the actor may rest, and how that is taken back: what waits to ask keeps the
+    /// mailbox of an actor that has ended.
+    rest: Option<(Monotonic, Disarm)>,
     taken: u64,
 }
 
@@ -164,7 +165,7 @@ impl<M: Machine, D: Driver<M>> Actor for ShellActor<M, D> {
         let slot = Arc::clone(&state.slot);
         if let Some(cell) = slot.unpark() {
             let last_input = slot.shared.clock.now().monotonic;
-            state.loaded = Some(Loaded { cell: *cell, armed: None, last_input, rest_asked: false, taken: 0 });
+            state.loaded = Some(Loaded { cell: *cell, armed: None, last_input, rest: None, taken: 0 });
             state.after_turn(&myself, None);
             return Ok(());
         }
@@ -173,7 +174,7 @@ impl<M: Machine, D: Driver<M>> Actor for ShellActor<M, D> {
         let now = slot.shared.clock.now();
         let mut cell = Cell::new(slot.key.clone(), machine, driver);
         let owed = cell.handle_timeout(now);
-        let loaded = Loaded { cell, armed: None, last_input: now.monotonic, rest_asked: false, taken: 0 };
+        let loaded = Loaded { cell, armed: None, last_input: now.monotonic, rest: None, taken: 0 };
         state.loaded = Some(loaded);
         state.after_turn(&myself, owed);
         Ok(())
@@ -189,7 +190,7 @@ impl<M: Machine, D: Driver<M>> Actor for ShellActor<M, D> {
             ShellMessage::Input(input, taken) => state.on_input(&myself, input, taken),
             ShellMessage::Committed(turn, result) => return state.on_committed(&myself, turn, result),
             ShellMessage::Due(due) => state.on_due(&myself, due),
-            ShellMessage::Rest => state.on_rest(&myself),
+            ShellMessage::Rest(due) => state.on_rest(&myself, due),
         }
         Ok(())
     }
@@ -243,10 +244,13 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         self.after_turn(myself, submission);
     }
 
-    fn on_rest(&mut self, myself: &ActorRef<ShellMessage<M::Input>>) {
+    fn on_rest(&mut self, myself: &ActorRef<ShellMessage<M::Input>>, due: Monotonic) {
         let now = self.slot.shared.clock.now();
         let Some(loaded) = &mut self.loaded else { return };
-        loaded.rest_asked = false;
+        if loaded.rest.as_ref().is_none_or(|(asked, _)| *asked != due) {
+            return; // Somebody has asked sooner.
+        }
+        loaded.rest = None;
         let quiet = now.monotonic.since(loaded.last_input);
         if self.loaded.as_ref().is_some_and(|loaded| quiet >= self.quiet_wanted(loaded)) && self.end_for_now(myself) {
             return myself.stop(None);
@@ -265,7 +269,7 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
             self.loaded = Some(loaded);
             return false;
         }
-        let Loaded { cell, armed, last_input, rest_asked, taken } = loaded;
+        let Loaded { cell, armed, last_input, rest, taken } = loaded;
         match self.slot.park(myself, taken, Box::new(cell)) {
             Ok(()) => {
                 // The timer of a parked cell is its place's.
@@ -275,7 +279,7 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
                 true
             }
             Err(cell) => {
-                self.loaded = Some(Loaded { cell: *cell, armed, last_input, rest_asked, taken });
+                self.loaded = Some(Loaded { cell: *cell, armed, last_input, rest, taken });
                 false
             }
         }
@@ -322,19 +326,27 @@ impl<M: Machine, D: Driver<M>> ShellState<M, D> {
         self.ask_for_rest(myself);
     }
 
-    /// Sees to it that somebody asks whether an actor that is idle now may rest.
+    /// Sees to it that somebody asks whether an actor that is idle now may rest, or one that only waits may park: that
+    /// is asked sooner, though the other is asked already.
     fn ask_for_rest(&mut self, myself: &ActorRef<ShellMessage<M::Input>>) {
         let Some(loaded) = &self.loaded else { return };
-        if loaded.rest_asked || !(loaded.cell.is_idle() || self.may_park(loaded)) {
+        if !(loaded.cell.is_idle() || self.may_park(loaded)) {
             return;
         }
         let wanted = self.quiet_wanted(loaded);
+        let now = self.slot.shared.clock.now().monotonic;
         let Some(loaded) = &mut self.loaded else { return };
-        loaded.rest_asked = true;
-        let quiet = self.slot.shared.clock.now().monotonic.since(loaded.last_input);
+        let quiet = now.since(loaded.last_input);
         // An input that is on its way keeps the actor: whoever asks then asks again, and not at once.
         let wait = wanted.checked_sub(quiet).filter(|wait| !wait.is_zero()).unwrap_or(wanted);
+        let due = now + wait;
+        if loaded.rest.as_ref().is_some_and(|(asked, _)| *asked <= due) {
+            return;
+        }
         let actor = myself.clone();
-        self.slot.post("rest", wait, move || drop(actor.cast(ShellMessage::Rest)));
+        let asked = self.slot.ask("rest", wait, move || drop(actor.cast(ShellMessage::Rest(due))));
+        if let Some((_, disarm)) = loaded.rest.replace((due, asked)) {
+            disarm();
+        }
     }
 }

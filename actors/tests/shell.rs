@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fleetd_actors::address::{Address, Taken};
 use fleetd_actors::driver::Driver;
+use fleetd_actors::engine::{PARK_AFTER, REST_AFTER};
 use fleetd_actors::shell::ShellEngine;
 use fleetd_actors::spawn::{Load, Spawn};
 use fleetd_sync_core::commit::{ActorKey, Batch, Commit, CommitError, Completion, Mutation, Space};
@@ -288,6 +289,29 @@ async fn an_actor_that_only_waits_keeps_what_it_knows_and_nothing_that_runs() {
     world.hears("loaded 0").await;
     world.address.send(Input::Recall);
     world.hears("recalls 0").await;
+    world.engine.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_was_idle_at_first_parks_as_soon_as_one_that_was_not() {
+    let mut world = world().await;
+    let alone = Handle::current().metrics().num_alive_tasks();
+    world.address.send(Input::Peek);
+    world.hears("loaded 0").await;
+    world.hears("peek 0").await;
+    world.settle().await;
+    world.address.send(Input::Remember(7));
+    world.hears("remembers 7").await;
+    tokio::time::sleep(2 * PARK_AFTER).await;
+    assert!((world.is_loaded)());
+    // What sleeps to ask an idle actor would keep its mailbox.
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), alone);
+    // What was asked of it when it was idle finds another, which knows more.
+    world.address.send(Input::Recall);
+    world.hears("recalls 7").await;
+    tokio::time::sleep(2 * REST_AFTER).await;
+    world.address.send(Input::Recall);
+    world.hears("recalls 7").await;
     world.engine.stop();
 }
 

@@ -5,3 +5,4 @@
 const CASES: usize = 1000;
 
 mod device;
+mod workload;

@@ -12,7 +12,7 @@
 //! that it was verified, with its digest. Nothing is named by a link or a final name before it is durable, so a
 //! power cut at any point leaves the old release current, or the new one whole.
 
-mod folder;
+pub(crate) mod folder;
 pub mod memory;
 
 use std::collections::BTreeMap;

@@ -13,3 +13,4 @@ pub use client::{
     ShownWorkload,
 };
 pub use serve::{LocalApi, ServeLocalApiError, bind};
+pub(crate) use status::APPROVAL_AWAITED;

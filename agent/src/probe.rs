@@ -3,7 +3,7 @@
 //! How often to ask, and how many answers in a row mean healthy, stands in [`ProbeSchedule`]; counting them is the
 //! workload machine's part.
 
-mod ask;
+pub(crate) mod ask;
 
 use std::time::Duration;
 

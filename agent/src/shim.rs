@@ -26,11 +26,11 @@
 //! root unless the workload has a user of its own.
 
 mod execute;
-mod hold;
+pub(crate) mod hold;
 mod line_log;
 mod line_splitter;
 mod look;
-mod process;
+pub(crate) mod process;
 pub(crate) mod protocol;
 pub mod run_directory;
 pub(crate) mod spec;

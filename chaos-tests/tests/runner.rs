@@ -11,6 +11,7 @@ mod demo;
 mod device;
 mod doctor;
 mod github_action;
+mod keys;
 mod link;
 mod material;
 mod readme;

@@ -9,7 +9,6 @@ use fleetd_actors::report::{FaultKind, Phase};
 use fleetd_actors::rollout::plan::{Blocked, PlannedRelease};
 use fleetd_actors::targeting::{DeviceRow, PresentRelease};
 use fleetd_sync_core::commit::Revision;
-use fleetd_sync_core::id::RolloutId;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::time::Wall;
 
@@ -44,7 +43,7 @@ fn bare(record: &DeviceRecord, revision: Revision, connection: Option<&Connectio
         .iter()
         .filter(|(_, report)| report.error.as_ref().is_some_and(|fault| fault.kind == FaultKind::Conflict));
     // What stops a rollout stops no other one: whether it gives the device over is a matter of priorities.
-    let holds = record.holds.values().filter(|hold| hold.created_by.parse::<RolloutId>().is_err());
+    let holds = record.holds.values().filter(|hold| !hold.is_of_rollout());
     let offline_since = match connection {
         Some(_) => None,
         None => Some(last_heard(record, None).unwrap_or(record.registered_at)),

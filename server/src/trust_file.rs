@@ -4,6 +4,8 @@
 //! and the trust document's envelopes, so that no revocation is forgotten. It is replaced as a whole.
 
 pub mod disk;
+#[cfg(test)]
+mod fuzz;
 pub mod memory;
 
 use fleetd_actors::authority::KeptTrust;

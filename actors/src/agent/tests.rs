@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_sync_core::codec;
-use fleetd_sync_core::id::{DeviceId, FleetId};
+use fleetd_sync_core::id::{ArtifactDigest, DeviceId, FleetId, RolloutId};
 use fleetd_sync_core::limit;
 use fleetd_sync_core::session::message::{Refusal, Renewed};
 use fleetd_sync_core::session::{Opening, Output, ServerEvidence, ServerSide, Session, Side};
@@ -14,6 +14,7 @@ use fleetd_sync_core::trust::{Change, Rank, Role, Sites};
 
 use super::record::Membership;
 use super::*;
+use crate::report::{Fault, FaultKind, Phase};
 
 const SERVER: &str = "fleet.example.com:4433";
 
@@ -392,4 +393,64 @@ fn a_device_that_is_asked_to_renew_asks_once_and_shows_the_new_certificate_at_on
     });
     assert!(kept);
     assert_eq!(world.closed(), Some(CloseCode::Redial));
+}
+
+/// Reports a phase of an install, and counts what is written of it at once.
+fn reports(world: &mut World, phase: Phase, change: impl FnOnce(&mut WorkloadReport)) -> usize {
+    let mut report = WorkloadReport {
+        phase: Some(phase),
+        rollout: Some(RolloutId::from_bytes([4; 10])),
+        attempt: 1,
+        digest: Some(ArtifactDigest::of(b"release")),
+        ..WorkloadReport::default()
+    };
+    change(&mut report);
+    let before = written(world).len();
+    world.input(Input::Report { workload: "coffee".parse().unwrap(), report: Box::new(report) });
+    written(world).len() - before
+}
+
+fn phase_said(world: &World) -> Option<Phase> {
+    let reports = report::read_workloads(world.agent.own_state().unwrap());
+    reports.values().next().and_then(|report| report.phase)
+}
+
+#[test]
+fn a_try_is_acknowledged_and_ended_at_once_and_what_lies_between_is_told_together() {
+    let fleet = Fleet::new(1);
+    let mut world = World::enrolled(&fleet, Some(fleet.chain.clone()), None);
+    world.meet(&fleet);
+    assert_eq!(reports(&mut world, Phase::Pending, |_| ()), 1, "before anything is risked the server can know of it");
+    for phase in [Phase::Download, Phase::Verify, Phase::Stage] {
+        assert_eq!(reports(&mut world, phase, |_| ()), 0);
+    }
+    let begin = world.now.monotonic;
+    let count = written(&world).len();
+    world.wait();
+    assert_eq!(world.now.monotonic.since(begin), PASSING_REPORT_PAUSE);
+    assert_eq!((written(&world).len() - count, phase_said(&world)), (1, Some(Phase::Stage)), "the last of them");
+    assert_eq!(reports(&mut world, Phase::Switch, |_| ()), 0);
+    assert_eq!(reports(&mut world, Phase::Watch, |_| ()), 0);
+    assert_eq!(reports(&mut world, Phase::Healthy, |_| ()), 1);
+    let count = written(&world).len();
+    world.now.monotonic = world.now.monotonic + 2 * PASSING_REPORT_PAUSE;
+    world.turn(|agent, now, turn| agent.handle_timeout(now, turn));
+    assert_eq!(
+        (written(&world).len(), phase_said(&world)),
+        (count, Some(Phase::Healthy)),
+        "nothing old comes after it"
+    );
+    // Another try is another acknowledgement, and a fault is told on the way.
+    assert_eq!(reports(&mut world, Phase::Download, |report| report.attempt = 2), 1);
+    let fault = Fault::new(FaultKind::NoSpace, "1 byte is missing");
+    assert_eq!(
+        reports(&mut world, Phase::Stage, |report| (report.attempt, report.error) = (2, Some(fault))),
+        1,
+        "what goes wrong is told at once"
+    );
+    assert_eq!(reports(&mut world, Phase::Download, |report| report.attempt = 2), 1, "and that it goes on");
+    assert_eq!(reports(&mut world, Phase::Stage, |report| report.attempt = 2), 0);
+    let count = written(&world).len();
+    world.input(Input::Stop);
+    assert_eq!((written(&world).len() - count, phase_said(&world)), (1, Some(Phase::Stage)), "before it ends");
 }

@@ -288,11 +288,15 @@ fn place_hold(
 ) -> Result<(), CommandError> {
     let mut rows = record.wanted.clone();
     wanted::hold(&mut rows, hold, workload.as_ref(), &reason);
+    // What rollouts hold has the other half of the room.
+    record.holds.iter().filter(|(_, row)| row.is_of_rollout()).for_each(|(hold, row)| {
+        wanted::lift(&mut rows, *hold, row.workload.as_ref());
+    });
     let (bytes, bytes_max) = (room::hold_bytes(&rows), limit::OPERATOR_HOLDS_BYTES_MAX);
     if bytes > bytes_max {
         return Err(CommandError::Holds { bytes, bytes_max });
     }
-    record.wanted = rows;
+    wanted::hold(&mut record.wanted, hold, workload.as_ref(), &reason);
     record.note(at, "held", workload.as_ref(), format!("held ({hold}): {reason}"), caller);
     record.holds.insert(hold, HoldRow { workload, reason, created_by: caller.to_owned(), created_at: at });
     Ok(())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use fleetd_sync_core::envelope::{Path, Value};
-use fleetd_sync_core::id::{DeviceId, HoldId, LocalId, TokenId};
+use fleetd_sync_core::id::{DeviceId, HoldId, LocalId, RolloutId, TokenId};
 use fleetd_sync_core::key::KeptKey;
 use fleetd_sync_core::limit;
 use fleetd_sync_core::name::{DeviceName, LabelKey, LabelValue, Version, WorkloadName};
@@ -37,6 +37,14 @@ pub struct HoldRow {
     pub created_by: String,
     /// When.
     pub created_at: Wall,
+}
+
+impl HoldRow {
+    /// Says whether a rollout placed it, and no operator.
+    #[must_use]
+    pub fn is_of_rollout(&self) -> bool {
+        self.created_by.parse::<RolloutId>().is_ok()
+    }
 }
 
 /// A version that an operator wants a workload to stay at.
@@ -141,5 +149,15 @@ impl DeviceRecord {
         while self.events.len() > limit::DEVICE_EVENTS_MAX {
             self.events.pop_front();
         }
+    }
+
+    /// Notes something, unless it is what was noted last of its kind and workload. Says whether it did.
+    pub fn note_once(&mut self, at: Wall, kind: &str, workload: Option<&WorkloadName>, message: String) -> bool {
+        let is_same = |event: &&DeviceEvent| event.kind == kind && event.workload.as_ref() == workload;
+        let is_new = self.events.iter().rev().find(is_same).is_none_or(|last| last.message != message);
+        if is_new {
+            self.note(at, kind, workload, message, "");
+        }
+        is_new
     }
 }

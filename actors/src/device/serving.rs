@@ -8,7 +8,7 @@ use fleetd_sync_core::planted::{Bug, is_planted};
 use fleetd_sync_core::session::{Class, CloseCode, Grade, Message, Opening, Output, ServerSide, Session, Side};
 use fleetd_sync_core::time::{Monotonic, Now};
 
-use super::record::{DeviceRecord, Membership};
+use super::record::Membership;
 use super::renewal::Renewal;
 use super::{Connected, Device, DeviceTurn, Effect, RolloutNews};
 
@@ -195,7 +195,10 @@ impl Device {
                 Output::Close(code) => turn.effect(Effect::Close { connection, code }),
                 Output::Live => self.on_live(now, turn),
                 Output::NeedsAgent { document, .. } => {
-                    self.note(now, "needs_agent", format!("{document} says what only a newer server understands"));
+                    if let Some(record) = &mut self.record {
+                        let message = format!("{document} says what only a newer server understands");
+                        record.note(now.wall, "needs_agent", None, message, "");
+                    }
                     self.persist_record(turn);
                 }
                 // These are a device's business.
@@ -238,9 +241,7 @@ impl Device {
     /// say. That is no fault of the device; sync goes on with what is held.
     fn on_fork_of_authority(&mut self, now: Now, document: DocumentId, lane: KeyId, turn: &mut DeviceTurn) {
         let message = format!("two write {document} with the authority's key {lane}");
-        let is_known = |record: &DeviceRecord| record.events.iter().any(|event| event.message == message);
-        if self.record.as_ref().is_some_and(|record| !is_known(record)) {
-            self.note(now, "authority_forked", message);
+        if self.record.as_mut().is_some_and(|record| record.note_once(now.wall, "authority_forked", None, message)) {
             self.persist_record(turn);
         }
         turn.effect(Effect::AuthorityForked { document, lane });

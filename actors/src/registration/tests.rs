@@ -291,6 +291,19 @@ fn devices_of_a_token_for_several_wait_for_approval() {
 }
 
 #[test]
+fn a_device_whose_token_ended_while_it_waited_gets_no_word_that_would_not_count() {
+    let mut bench = Bench::new();
+    let token = bench.token(wish(3));
+    bench.register(1, &token);
+    bench.command(Command::RevokeToken(token.0)).unwrap();
+    let before = bench.pending.clone();
+    let refused = bench.command(approve(1, Given::default())).unwrap_err();
+    assert!(matches!(refused, CommandError::TokenEnded { cause: AdmitError::Revoked, .. }), "{refused}");
+    assert_eq!(bench.pending, before);
+    bench.command(Command::Deny(local(1))).unwrap();
+}
+
+#[test]
 fn an_approved_device_joins_with_the_name_and_the_labels_that_it_was_given() {
     let mut bench = Bench::new();
     let token = bench.token(wish(3));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetd_sync_core::enrolment::{TokenSecret, TokenState};
+use fleetd_sync_core::enrolment::{AdmitError, TokenSecret, TokenState};
 use fleetd_sync_core::id::{DeviceId, LocalId, TokenId};
 use fleetd_sync_core::key::PublicKey;
 use fleetd_sync_core::name::{DeviceName, LabelKey, LabelValue};
@@ -176,6 +176,16 @@ pub enum CommandError {
     UnknownToken {
         /// The token.
         token: TokenId,
+    },
+    /// The device would be turned away when it asks again.
+    #[error("{device} asked with {token}, and {cause}")]
+    TokenEnded {
+        /// The device.
+        device: LocalId,
+        /// Its token.
+        token: TokenId,
+        /// Why that admits nobody.
+        cause: AdmitError,
     },
     /// No such device waits.
     #[error("{device} does not wait for approval")]

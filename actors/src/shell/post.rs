@@ -57,6 +57,24 @@ impl PostOffice {
         }
     }
 
+    /// Runs `run` after `after`, unless the answer is called before. In a simulation it cannot be taken back: whatever
+    /// is posted there is posted by an engine of bare cells too, with which this one is compared.
+    pub(super) fn ask(
+        &self,
+        actor: &ActorKey,
+        what: &'static str,
+        after: Duration,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Disarm {
+        match self {
+            Self::AtOnce(_) => self.arm(actor, after, run),
+            Self::Through(post) => {
+                post.post(actor, what, after, Box::new(run));
+                Box::new(|| ())
+            }
+        }
+    }
+
     pub(super) fn arm(&self, actor: &ActorKey, after: Duration, run: impl FnOnce() + Send + 'static) -> Disarm {
         match self {
             Self::AtOnce(runtime) => {

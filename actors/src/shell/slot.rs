@@ -54,6 +54,10 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         self.shared.post.post(&self.key, what, after, run);
     }
 
+    pub(super) fn ask(&self, what: &'static str, after: Duration, run: impl FnOnce() + Send + 'static) -> Disarm {
+        self.shared.post.ask(&self.key, what, after, run)
+    }
+
     pub(super) fn arm(&self, after: Duration, run: impl FnOnce() + Send + 'static) -> Disarm {
         self.shared.post.arm(&self.key, after, run)
     }
@@ -89,13 +93,14 @@ impl<M: Machine, D: Driver<M>> Slot<M, D> {
         self: &Arc<Self>,
         actor: &ActorRef<ShellMessage<M::Input>>,
         taken: u64,
-        cell: Box<Cell<M, D>>,
+        mut cell: Box<Cell<M, D>>,
     ) -> Result<(), Box<Cell<M, D>>> {
         let mut present = self.lock();
         match &present.incarnation {
             Some(incarnation) if incarnation.actor.get_id() == actor.get_id() && incarnation.sent == taken => {
                 let now = self.shared.clock.now().monotonic;
                 let slot = Arc::clone(self);
+                cell.shrink();
                 let alarm = cell.poll_timeout().map(|due| Alarm::new(self.arm(due.since(now), move || slot.wake())));
                 self.shared.parking.park(&self.key, Parked { cell, _alarm: alarm })?;
                 present.incarnation = None;

@@ -24,7 +24,7 @@ use super::{Invocation, block_on};
 use crate::cause::cause_of;
 use crate::config::{Config, ConfigArguments, process_environment};
 use crate::install::FREE_BYTES_RESERVE;
-use crate::local_api::{AskAgentError, LocalClient, ShownFailure, ShownStatus};
+use crate::local_api::{APPROVAL_AWAITED, AskAgentError, LocalClient, ShownFailure, ShownStatus};
 use identity::Identity;
 use workload::Installed;
 
@@ -184,8 +184,13 @@ fn link(status: &ShownStatus, has_token: bool) -> Finding {
         ("idle" | "dial", reason) if status.last_failure.as_ref().is_some_and(is_of_network) => {
             Finding::warn("link", format!("not connected now: {reason}"), "see what is said of each server here")
         }
+        (_, APPROVAL_AWAITED) => {
+            Finding::fail("link", APPROVAL_AWAITED, "ask the operator: fleetd enroll approve DEVICE")
+        }
         (_, reason) if !reason.is_empty() => {
-            Finding::fail("link", reason, "ask the operator: fleetd device list; fleetd enroll approve DEVICE")
+            let remedy = "ask the operator: fleetd device list; one that was sent away needs a new token: \
+                fleetd enroll token create";
+            Finding::fail("link", reason, remedy)
         }
         (word, _) => {
             Finding::warn("link", format!("not connected now: {word}"), "see what is said of each server here")

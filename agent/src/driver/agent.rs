@@ -211,7 +211,12 @@ fn on_event(agent: &Address<Input>, link: &Arc<dyn Link>, connection: Connection
             }
         },
         LinkEvent::Down { reason } => {
-            tracing::info!(%connection, %reason, "the connection is down");
+            match &reason {
+                DownReason::ClosedByPeer { code } if code.is_lasting() => {
+                    tracing::warn!(%connection, %reason, "the server sent this device away");
+                }
+                _ => tracing::info!(%connection, %reason, "the connection is down"),
+            }
             let end = match &reason {
                 DownReason::ClosedByPeer { code } | DownReason::ClosedHere { code } => LinkEnd::Closed(*code),
                 DownReason::TimedOut => LinkEnd::TimedOut,

@@ -1,6 +1,6 @@
 //! Workload folders on a [`Disk`].
 
-mod verdict;
+pub(crate) mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

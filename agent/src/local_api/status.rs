@@ -40,10 +40,13 @@ pub(super) fn agent_status(local: LocalId, status: &NodeStatus) -> api::AgentSta
     }
 }
 
+/// What is said of a device that waits for an operator.
+pub(crate) const APPROVAL_AWAITED: &str = "an operator must approve this device";
+
 fn link_reason(agent: &AgentStatus) -> String {
     match &agent.refusal {
         Some(refusal) => refusal.clone(),
-        None if agent.is_pending => "an operator must approve this device".to_owned(),
+        None if agent.is_pending => APPROVAL_AWAITED.to_owned(),
         None => agent.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
     }
 }

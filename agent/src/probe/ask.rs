@@ -156,11 +156,11 @@ async fn read_status_line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 ///
 /// # Source
 /// RFC 9112, section 4.
-fn parse_status(line: &[u8]) -> Option<u16> {
+pub(crate) fn parse_status(line: &[u8]) -> Option<u16> {
     let line = line.split(|byte| *byte == b'\n').next()?;
     let text = std::str::from_utf8(line).ok()?;
     let (version, rest) = text.split_once(' ')?;
-    let status = rest.get(..3)?;
+    let status = rest.get(..3).filter(|status| status.bytes().all(|byte| byte.is_ascii_digit()))?;
     let ended = rest.get(3..).is_some_and(|after| after.is_empty() || after.starts_with([' ', '\r']));
     (version.starts_with("HTTP/1.") && ended).then(|| status.parse().ok()).flatten()
 }
@@ -178,7 +178,9 @@ mod tests {
     fn a_status_line_is_read_and_nothing_else_is_taken_for_one() {
         assert_eq!(parse_status(b"HTTP/1.1 204 No Content\r\nServer: x\r\n"), Some(204));
         assert_eq!(parse_status(b"HTTP/1.0 503\r\n"), Some(503));
-        for line in [&b"SSH-2.0-OpenSSH"[..], b"HTTP/1.1 2000 OK", b"HTTP/1.1 20", b"", b"\xff HTTP/1.1 200"] {
+        for line in
+            [&b"SSH-2.0-OpenSSH"[..], b"HTTP/1.1 2000 OK", b"HTTP/1.1 20", b"HTTP/1.1 +20", b"", b"\xff HTTP/1.1 200"]
+        {
             assert_eq!(parse_status(line), None, "{line:?}");
         }
     }

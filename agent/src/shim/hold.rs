@@ -2,7 +2,7 @@
 
 mod child;
 mod conversation;
-mod notify;
+pub(crate) mod notify;
 
 use std::fs::Permissions;
 use std::io::{self, Write as _};

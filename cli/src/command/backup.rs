@@ -135,12 +135,18 @@ impl Restore {
     }
 }
 
+/// The folder that holds the keys' own may be as new as the machine.
+fn restore_keys(keys: &Path) -> String {
+    let above = keys.parent().unwrap_or(keys).display().to_string();
+    format!("mkdir -p '{above}' && cp -a SAVED-KEYS '{}'", keys.display())
+}
+
 fn refusal(error: &RestoreBackupError, data: &Path) -> CommandError {
     let (code, next) = match error {
         RestoreBackupError::File { .. } => ("restore.unreadable", String::new()),
         RestoreBackupError::NoBackup { .. } => ("restore.no_backup", String::new()),
         RestoreBackupError::Newer { .. } => ("restore.newer", String::new()),
-        RestoreBackupError::NoKeys { keys } => ("restore.no_keys", format!("cp -a SAVED-KEYS '{}'", keys.display())),
+        RestoreBackupError::NoKeys { keys } => ("restore.no_keys", restore_keys(keys)),
         RestoreBackupError::Keys(_) => ("restore.keys", String::new()),
         RestoreBackupError::OtherFleet { .. } => ("restore.other_fleet", String::new()),
         RestoreBackupError::Exists { store } => {

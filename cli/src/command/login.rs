@@ -62,7 +62,7 @@ impl Login {
         let mut file = ContextFile::open()?;
         let fleet = match self.fleet {
             Some(fleet) => fleet,
-            None => ask_fleet()?,
+            None => known_fleet(&file, &self.url).map_or_else(ask_fleet, Ok)?,
         };
         let introduction = introduce(&self.url, fleet).await?;
         session.output.note(&format!("{} serves fleet {fleet}", self.url));
@@ -85,6 +85,15 @@ impl Login {
         }
         session.output.answer(&object, || format!("{}\ncontext {name} is current", render_who(&answer, Moment::now())))
     }
+}
+
+/// The fleet that this server had to prove before, where somebody logs in anew.
+fn known_fleet(file: &ContextFile, url: &ServerUrl) -> Option<FleetId> {
+    let url = url.to_string();
+    let mut fleets = file.iter().filter(|(_, context)| context.url == url).map(|(_, context)| context.fleet.parse());
+    let fleet = fleets.next()?.ok()?;
+    // Two that were believed at one address: only a person knows which is meant.
+    fleets.all(|other| other.is_ok_and(|other: FleetId| other == fleet)).then_some(fleet)
 }
 
 fn ask_fleet() -> Result<FleetId, CommandError> {

@@ -22,7 +22,7 @@ use crate::client::json::json as message_json;
 use crate::client::request_id;
 use crate::confirm::Confirm;
 use crate::error::CommandError;
-use crate::output::{Moment, table};
+use crate::output::table;
 
 pub use delegate::{Delegate, RoleName};
 pub use rotate::Rotate;
@@ -103,7 +103,7 @@ impl Trust {
 
 fn show(session: &Session<'_>, trust: Option<TrustMessage>) -> Result<(), CommandError> {
     let trust = login::need(trust, "trust")?;
-    session.output.answer(&message_json(&trust), || render(&trust, Moment::now()))
+    session.output.answer(&message_json(&trust), || render(&trust))
 }
 
 /// Takes the root chain from an answer; it must be the fleet's.
@@ -144,7 +144,7 @@ impl Revoke {
 
 /// Draws whose word counts.
 #[must_use]
-pub fn render(trust: &TrustMessage, now: Moment) -> String {
+pub fn render(trust: &TrustMessage) -> String {
     let mut text = format!("fleet {}, root record {}\n", trust.fleet_id, trust.version);
     text.push_str(&format!("root: {} of {}\n\n", trust.threshold, trust.root_key_ids.join(", ")));
     let rows = trust.delegations.iter().map(|delegation| {
@@ -159,13 +159,13 @@ pub fn render(trust: &TrustMessage, now: Moment) -> String {
     });
     text.push_str(&table(["KEY", "ROLE", "FOR", "RANK"], rows));
     if !trust.revocations.is_empty() {
-        let rows = trust.revocations.iter().map(|revocation| {
-            let when = wording::moment(revocation.revoked_at.as_ref()).relative(now);
-            let kind = wording::revocation_kind(revocation.kind);
-            [revocation.key_id.clone(), kind, when, wording::or_dash(&revocation.reason)]
-        });
+        let rows = trust
+            .revocations
+            .iter()
+            .map(|revocation| [revocation.key_id.clone(), wording::revocation_kind(revocation.kind)]);
         text.push('\n');
-        text.push_str(&table(["REVOKED", "KIND", "WHEN", "REASON"], rows));
+        text.push_str(&table(["REVOKED", "KIND"], rows));
+        text.push_str("who did it, when and why: fleetd audit list --on KEY --json\n");
     }
     for alarm in &trust.alarms {
         text.push_str(&format!("ALARM: {alarm}\n"));

@@ -9,7 +9,7 @@ use fleetd_sync_core::audit::Outcome;
 use fleetd_sync_core::commit::{ActorKey, Batch};
 use fleetd_sync_core::id::{ArtifactDigest, FleetId};
 use fleetd_sync_core::machine::{Machine as _, Turn};
-use fleetd_sync_core::time::Clock as _;
+use fleetd_sync_core::time::{Clock as _, Wall};
 use fleetd_sync_store::copy::{Piece, RestoreError};
 use fleetd_sync_store::disk::{self, DiskStore, Profile};
 use fleetd_sync_store::open_error::OpenStoreError;
@@ -182,7 +182,7 @@ fn note_restore(store: &DiskStore, fleet: FleetId, head: &Head) -> Result<(), Re
     let unnoted = |error: &dyn std::fmt::Display| RestoreBackupError::Audit { cause: error.to_string() };
     let now = SystemClock::default().now();
     let (standing, open) = record::audit::load(store, fleet).map_err(|error| unnoted(&error))?;
-    let request = format!("a backup that fleetd {} wrote at {} ms", head.version, head.written_at_ms);
+    let request = format!("a backup that fleetd {} wrote at {}", head.version, Wall(head.written_at_ms));
     let call = Call::own(action::RESTORE, None, request);
     let mut turn = Turn::new();
     Audit::load(&standing, open).handle(now, Input::Note { operation: None, call, outcome: Outcome::Done }, &mut turn);

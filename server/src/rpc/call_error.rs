@@ -15,6 +15,7 @@ use fleetd_actors::window::ParseTermsError;
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_sync_core::commit::CommitError;
 use fleetd_sync_core::configuration::{InvalidConfiguration, UndeclaredError};
+use fleetd_sync_core::enrolment::AdmitError;
 use fleetd_sync_core::id::{AccessId, PlanId, RolloutId};
 use fleetd_sync_core::limit::REASON_BYTES_MAX;
 use fleetd_sync_core::name::{ConfigurationName, DeviceName, GroupName, ParseNameError, WorkloadName};
@@ -361,9 +362,11 @@ fn release_row(error: &VerifyReleaseError) -> Row {
         VerifyReleaseError::ForeignFleet { .. } => (Code::InvalidArgument, "release.foreign_fleet", "fleetd whoami"),
         VerifyReleaseError::WrongWorkload { .. } => (Code::InvalidArgument, "release.other_workload", ""),
         VerifyReleaseError::Undelegated { .. } => (Code::PermissionDenied, "release.key_undelegated", delegate),
-        VerifyReleaseError::Retired { .. } => (Code::PermissionDenied, "release.key_retired", "fleetd key create"),
+        VerifyReleaseError::Retired { .. } => {
+            (Code::PermissionDenied, "release.key_retired", "fleetd key create NAME.key")
+        }
         VerifyReleaseError::Compromised { .. } => {
-            (Code::PermissionDenied, "release.key_compromised", "fleetd key create")
+            (Code::PermissionDenied, "release.key_compromised", "fleetd key create NAME.key")
         }
         VerifyReleaseError::Denied { .. } => (Code::FailedPrecondition, "release.denied", "fleetd release list"),
         VerifyReleaseError::Signature { .. } => (Code::InvalidArgument, "release.signature", ""),
@@ -459,6 +462,15 @@ fn registration_row(error: &RegistrationError) -> Row {
         RegistrationError::NameTaken { .. } => (Code::AlreadyExists, "device.name_taken", "fleetd device list"),
         RegistrationError::UnknownToken { .. } => {
             (Code::NotFound, "enrolment.token.unknown", "fleetd enroll token list")
+        }
+        RegistrationError::TokenEnded { cause, .. } => {
+            let name = match cause {
+                AdmitError::Secret => "enrolment.token.wrong",
+                AdmitError::Revoked => "enrolment.token.revoked",
+                AdmitError::Expired => "enrolment.token.expired",
+                AdmitError::UsedUp { .. } => "enrolment.token.used_up",
+            };
+            (Code::FailedPrecondition, name, "fleetd enroll token create")
         }
         RegistrationError::NotPending { .. } => (Code::NotFound, "enrolment.not_pending", "fleetd enroll list"),
     };

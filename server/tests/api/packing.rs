@@ -18,7 +18,7 @@ const DOWNLOAD: &str = "artifact.v1.ArtifactService/DownloadArtifact";
 const UPLOAD: &str = "artifact.v1.ArtifactService/UploadArtifact";
 const METHODS: [&str; 2] = ["gzip", "zstd"];
 
-fn pack(method: &str, message: &[u8]) -> Bytes {
+pub(super) fn pack(method: &str, message: &[u8]) -> Bytes {
     match method {
         "gzip" => {
             let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::best());

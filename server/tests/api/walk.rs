@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::field::whole_requests;
+use super::packing::pack;
 use super::world::{Refused, World, framed, patient_limits, refused, text};
 
 /// Bytes of a message that a server of these tests takes.
@@ -68,18 +69,36 @@ fn is_stream(method: &MethodDescriptor) -> bool {
 async fn connect(world: &World, method: &MethodDescriptor, token: &str, body: Bytes) -> Option<Refused> {
     let (content_type, body) =
         if is_stream(method) { ("application/connect+json", framed(&body)) } else { ("application/json", body) };
-    send(world, method, token, content_type, body).await
+    send(world, method, token, &[("content-type", content_type)], body).await
+}
+
+/// A message of a stream that says that it is packed.
+fn framed_packed(message: &[u8]) -> Bytes {
+    let mut framed = framed(message).to_vec();
+    framed[0] = 1;
+    framed.into()
+}
+
+/// The same, packed by gzip.
+async fn connect_packed(world: &World, method: &MethodDescriptor, token: &str, body: &Bytes) -> Option<Refused> {
+    let packed = pack("gzip", body);
+    let (headers, body) = if is_stream(method) {
+        ([("content-type", "application/connect+json"), ("connect-content-encoding", "gzip")], framed_packed(&packed))
+    } else {
+        ([("content-type", "application/json"), ("content-encoding", "gzip")], packed)
+    };
+    send(world, method, token, &headers, body).await
 }
 
 async fn send(
     world: &World,
     method: &MethodDescriptor,
     token: &str,
-    content_type: &str,
+    headers: &[(&'static str, &str)],
     body: Bytes,
 ) -> Option<Refused> {
     // What has no end is cut off; it was let in then.
-    let headers = [("content-type", content_type), ("connect-timeout-ms", "300")];
+    let headers = [headers, &[("connect-timeout-ms", "300")]].concat();
     let response = world.send_to(token, &path(method), &headers, body).await;
     let is_ok = response.status().is_success();
     let mut body = response.into_body().collect().await.expect("a whole answer").to_bytes();
@@ -172,13 +191,17 @@ async fn every_rpc_refuses_a_message_that_is_too_long() {
         };
         // No schema has this field, so that nothing but the length can be wrong with it.
         let long = json!({ "xxxx": "x".repeat(bytes_max) }).to_string();
-        let by_connect = must_refuse(&method, connect(&world, &method, token, long.into()).await);
+        let long = Bytes::from(long);
+        let by_connect = must_refuse(&method, connect(&world, &method, token, long.clone()).await);
+        let by_packed = must_refuse(&method, connect_packed(&world, &method, token, &long).await);
         // What sends and receives at once asks for HTTP/2 first.
         let needs_http2 = method.is_client_streaming() && method.is_server_streaming();
         // Only reflection does, which is not our code: by gRPC it ends what it cannot read, and says nothing.
         let (wanted, grpc_wanted) =
             if needs_http2 { ("unimplemented", Code::Ok) } else { ("resource_exhausted", Code::OutOfRange) };
-        assert_eq!(by_connect.kind, wanted, "{}: {by_connect:?}", method.full_name());
+        for refused in [by_connect, by_packed] {
+            assert_eq!(refused.kind, wanted, "{}: {refused:?}", method.full_name());
+        }
 
         let header = Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]);
         let by_grpc = world.grpc(&path(&method), token, header).await;

@@ -148,11 +148,12 @@ fn an_aborted_rollout_hears_how_the_devices_ended_that_were_at_work() {
     assert_eq!((header.phase, header.is_open), (RolloutPhase::Aborted, false));
 
     // The same with a release that is well: what was too far to be called back stays, and the rollout says so.
-    let third = fleet.push("1.2.0", b"coffee three").unwrap();
+    let program = b"coffee three";
+    let ready_after = Duration::from_secs(5);
+    fleet.devices[0].runner.script(ArtifactDigest::of(program), Behaviour { ready_after, ..Behaviour::default() });
+    let third = fleet.push("1.2.0", program).unwrap();
     let rollout = fleet.roll_out(&third).unwrap();
-    let is_at_work = |fleet: &Fleet| {
-        matches!(fleet.progress(rollout, 0), Some(DeviceStatus::Installing(Phase::Watch | Phase::Switch)))
-    };
+    let is_at_work = |fleet: &Fleet| fleet.progress(rollout, 0) == Some(DeviceStatus::Installing(Phase::Watch));
     fleet.wait_until("the first device to have switched", is_at_work).unwrap();
     fleet.abort(rollout).unwrap();
     let is_healthy = |fleet: &Fleet| fleet.progress(rollout, 0) == Some(DeviceStatus::Healthy);

@@ -40,7 +40,7 @@ fn goes_on_after_each(step: u64) -> u64 {
 
 #[test]
 fn a_rollout_goes_on_wherever_the_server_dies_in_it_and_tells_nobody_twice() {
-    let died = goes_on_after_each(61);
+    let died = goes_on_after_each(31);
     assert!(died >= 5, "it died {died} times in the middle of the rollout");
 }
 

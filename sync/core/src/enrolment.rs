@@ -394,6 +394,15 @@ impl TokenState {
         if secret.hash() != self.secret_hash {
             return Err(AdmitError::Secret);
         }
+        self.check_open(device, now)?;
+        Ok(if self.needs_approval { Admission::NeedsApproval } else { Admission::Admitted })
+    }
+
+    /// Says whether `device` would be admitted at `now` with the right secret.
+    ///
+    /// # Errors
+    /// [`AdmitError`] when it would not.
+    pub fn check_open(&self, device: LocalId, now: Wall) -> Result<(), AdmitError> {
         if self.revoked_at.is_some() {
             return Err(AdmitError::Revoked);
         }
@@ -404,6 +413,6 @@ impl TokenState {
         if uses >= self.uses_max && !self.used_by.contains(&device) {
             return Err(AdmitError::UsedUp { uses_max: self.uses_max });
         }
-        Ok(if self.needs_approval { Admission::NeedsApproval } else { Admission::Admitted })
+        Ok(())
     }
 }

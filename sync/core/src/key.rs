@@ -7,6 +7,7 @@
 pub mod counted;
 
 use std::fmt;
+use std::sync::Arc;
 
 use ed25519_dalek::Signer;
 
@@ -181,15 +182,16 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A secret Ed25519 key. It prints as its public key's id only.
+/// A secret Ed25519 key. It prints as its public key's id only. A server's stands beside each device's document, so that
+/// copies are one key.
 #[derive(Clone)]
-pub struct SecretKey(ed25519_dalek::SigningKey);
+pub struct SecretKey(Arc<ed25519_dalek::SigningKey>);
 
 impl SecretKey {
     /// Takes a key from its 32 secret bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(ed25519_dalek::SigningKey::from_bytes(&bytes))
+        Self(Arc::new(ed25519_dalek::SigningKey::from_bytes(&bytes)))
     }
 
     /// Makes a key.

@@ -385,6 +385,10 @@ impl Lane {
 
     fn push(&mut self, envelope: Envelope) {
         let (head, opener, bytes) = (envelope.head(), envelope.is_opener(), Arc::clone(&envelope.bytes));
+        if self.links.is_empty() {
+            // A lane at rest has one, and there are as many as devices.
+            self.links.reserve_exact(1);
+        }
         self.links.push(Link { head, opener, bytes, waiting: Some(Box::new(envelope)) });
     }
 

@@ -256,9 +256,9 @@ pub const API_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Silence after which a connection of HTTP/2 is asked whether it lives: routers forget silent ones after 30 s at the
 /// earliest.
 pub const API_KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Time that open requests have to finish when the server stops: an exchange takes well under a second; what lasts
 /// How often the credential of a call that still goes on is looked at again: who is sent away sees no more after this long.
 pub const API_CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
+/// Time that open requests have to finish when the server stops: an exchange takes well under a second; what lasts
 /// longer is a watch, which the client opens again.
 pub const API_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How far behind the truth *last heard* may be after a server was killed: once in so long it is noted who is there.

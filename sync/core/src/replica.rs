@@ -128,8 +128,8 @@ pub enum LaneStanding {
 pub struct Replica {
     fleet: FleetId,
     key: Option<SecretKey>,
-    /// The key's public half, which checks what comes back of this node's own writing.
-    own: Option<(KeyId, PublicKey)>,
+    /// The key's id.
+    own: Option<KeyId>,
     entropy: Entropy,
     stamp: Stamp,
     writers: Writers,
@@ -143,7 +143,7 @@ impl Replica {
     pub fn new(fleet: FleetId, writer: Option<SecretKey>, entropy: &mut Entropy) -> Self {
         let mut entropy = Entropy::from_seed(entropy.bytes());
         let stamp = if is_planted(Bug::StampKept) { Stamp(1) } else { Stamp::draw(&mut entropy) };
-        let own = writer.as_ref().map(|key| (key.id(), key.public()));
+        let own = writer.as_ref().map(SecretKey::id);
         Self {
             fleet,
             key: writer,
@@ -225,8 +225,8 @@ impl Replica {
 
     /// The lane that this node writes, if it has a key.
     #[must_use]
-    pub fn own_lane(&self) -> Option<KeyId> {
-        self.own.map(|(id, _)| id)
+    pub const fn own_lane(&self) -> Option<KeyId> {
+        self.own
     }
 
     /// Takes an envelope from a peer, if it is worth something.
@@ -287,14 +287,15 @@ impl Replica {
     }
 
     fn writer_key(&self, document: DocumentId, lane: KeyId) -> Result<PublicKey, Refusal> {
-        match (self.writers.key(document, lane), self.own) {
+        match (self.writers.key(document, lane), &self.key) {
             (Ok(key), _) => Ok(*key),
-            (Err(Refusal::ForeignLane { .. }), Some((own, key)))
-                if own == lane
-                    && document == DocumentId::Actual(own.into())
-                    && !self.writers.revoked.contains(&own) =>
+            // What comes back of this node's own writing.
+            (Err(Refusal::ForeignLane { .. }), Some(key))
+                if self.own == Some(lane)
+                    && document == DocumentId::Actual(lane.into())
+                    && !self.writers.revoked.contains(&lane) =>
             {
-                Ok(key)
+                Ok(key.public())
             }
             (Err(refusal), _) => Err(refusal),
         }

@@ -9,6 +9,7 @@ mod fuzz {
     /// The same where each is a run of its own.
     const CASES_SLOW: usize = 200;
 
+    mod audit;
     mod configuration;
     mod envelope;
     mod release;

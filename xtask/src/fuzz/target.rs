@@ -35,7 +35,7 @@ impl Target {
 }
 
 /// Every target, those first that a peer reaches who has proven nothing.
-pub(crate) const TARGETS: [Target; 22] = [
+pub(crate) const TARGETS: [Target; 25] = [
     Target {
         name: "frame",
         package: "fleetd-sync-transport",
@@ -117,6 +117,14 @@ pub(crate) const TARGETS: [Target; 22] = [
         what: "configurations of workloads",
     },
     Target {
+        name: "audit",
+        package: "fleetd-sync-core",
+        source: "sync/core/tests/fuzz",
+        test: "fuzz::audit::any_bytes_are_one_entry_or_none",
+        bytes_max: 12_000,
+        what: "entries of the audit log, and chains of them",
+    },
+    Target {
         name: "text",
         package: "fleetd-sync-core",
         source: "sync/core/tests/fuzz",
@@ -149,6 +157,14 @@ pub(crate) const TARGETS: [Target; 22] = [
         what: "an agent's records, configuration, lines, and support bundles",
     },
     Target {
+        name: "workload",
+        package: "fleetd-agent",
+        source: "agent/src/fuzz",
+        test: "fuzz::workload::whatever_a_workload_says_is_understood_or_not",
+        bytes_max: 8_000,
+        what: "what a workload and its shim tell their agent, and verdicts beside releases",
+    },
+    Target {
         name: "segment",
         package: "fleetd-sync-store",
         source: "sync/store/src/segment_log",
@@ -179,6 +195,14 @@ pub(crate) const TARGETS: [Target; 22] = [
         test: "fuzz::record::any_bytes_are_a_record_or_none",
         bytes_max: 20_000,
         what: "a server's records",
+    },
+    Target {
+        name: "trust_file",
+        package: "fleetd-server",
+        source: "server/src/trust_file",
+        test: "trust_file::fuzz::any_bytes_are_one_copy_of_trust_or_none",
+        bytes_max: 20_000,
+        what: "the copy of trust beside a server's keys",
     },
     Target {
         name: "backup",

@@ -77,15 +77,19 @@ fn a_stop_reaches_a_device_whose_document_has_no_room_for_another_assignment() {
 fn operators_holds_leave_room_for_those_of_rollouts() {
     let mut world = world();
     world.enrol();
+    let reason = "x".repeat(limit::REASON_BYTES_MAX);
+    let (rollout, hold) = (world.assignment("1.0").rollout, HoldId::random(&mut world.entropy));
+    let workload = "coffee".parse().unwrap();
+    world.step(Input::Hold { rollout, hold, workload, reason });
     let mut hold = |reason: &str| {
         let hold = HoldId::random(&mut world.entropy);
         world.command(Command::Hold { hold, workload: None, reason: reason.to_owned() }).map(|_| ())
     };
     let placed = (0..20).take_while(|_| hold(&"x".repeat(limit::REASON_BYTES_MAX)).is_ok()).count();
-    assert_eq!(placed, 3);
+    assert_eq!(placed, 3, "the rollout's takes nothing from them");
     assert!(matches!(hold("smoke, and much of it"), Ok(()) | Err(CommandError::Holds { .. })));
     let rows = &world.device.record().unwrap().wanted;
-    assert!(hold_bytes(rows) <= limit::OPERATOR_HOLDS_BYTES_MAX);
+    assert!(hold_bytes(rows) <= limit::HOLDS_BYTES_RESERVED);
 }
 
 #[test]

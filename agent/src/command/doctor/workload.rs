@@ -20,6 +20,7 @@ use crate::disk::OsDisk;
 use crate::install::{FolderInstaller, Installer as _};
 use crate::local_api::ShownStatus;
 use crate::record::decode_workload;
+use crate::runner::ExitStatus;
 use crate::shim::run_directory::RunDirectory;
 use crate::shim::{ShimLook, find_user, look};
 
@@ -152,7 +153,9 @@ pub(super) async fn shims(run: &Path, status: Option<&ShownStatus>, invocation: 
             Ok(ShimLook::Ended(_) | ShimLook::Nothing) if is_running => {
                 Finding::fail(check, "is gone, and the agent has not seen it", restart)
             }
-            Ok(ShimLook::Ended(exit)) => Finding::ok(check, format!("the last run has ended: {exit:?}")),
+            Ok(ShimLook::Ended(exit)) => {
+                Finding::ok(check, format!("the last run has ended: {}", ExitStatus::from(exit)))
+            }
             Ok(ShimLook::Nothing) => Finding::ok(check, "holds nothing since the device started"),
         });
     }

@@ -13,17 +13,17 @@ const CHECKSUM_BYTES: usize = 16;
 
 /// What was verified, and what was said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) artifact: ArtifactDigest,
-    pub(super) artifact_bytes: u64,
-    pub(super) manifest_hash: [u8; 32],
-    pub(super) configuration: Option<ArtifactDigest>,
+pub(crate) struct Verdict {
+    pub(crate) artifact: ArtifactDigest,
+    pub(crate) artifact_bytes: u64,
+    pub(crate) manifest_hash: [u8; 32],
+    pub(crate) configuration: Option<ArtifactDigest>,
     /// In the caller's own encoding.
-    pub(super) statement: Vec<u8>,
+    pub(crate) statement: Vec<u8>,
 }
 
 impl Verdict {
-    pub(super) fn of(staging: &Staging, artifact_bytes: u64) -> Self {
+    pub(crate) fn of(staging: &Staging, artifact_bytes: u64) -> Self {
         Self {
             artifact: staging.slot.artifact,
             artifact_bytes,
@@ -33,7 +33,7 @@ impl Verdict {
         }
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = if self.configuration.is_some() { MAGIC_CONFIGURED } else { MAGIC }.to_vec();
         bytes.extend_from_slice(self.artifact.as_bytes());
         bytes.extend_from_slice(&self.artifact_bytes.to_le_bytes());
@@ -45,7 +45,7 @@ impl Verdict {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
         if !blake3::hash(body).as_bytes().starts_with(checksum) {
             return None;

@@ -37,7 +37,7 @@ fn ignore_permission(error: io::Error) -> io::Result<()> {
 }
 
 /// Takes one message into the state; says whether that changed anything.
-pub(super) fn take(message: &[u8], state: &mut ShimState) -> bool {
+pub(crate) fn take(message: &[u8], state: &mut ShimState) -> bool {
     let before = state.clone();
     for line in String::from_utf8_lossy(message).lines() {
         match line.split_once('=') {

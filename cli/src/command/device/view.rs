@@ -152,12 +152,15 @@ pub fn explanation(explanation: &Explanation, now: Moment) -> String {
         });
         text.push_str(&table(["TIME", "WORKLOAD", "EVENT", ""], rows));
     }
-    let connected = wording::moment(explanation.connected_at.as_ref()).elapsed(now);
-    text.push_str(&format!(
-        "\nconnected {connected} from {}, root record {}\n",
-        wording::or_dash(&explanation.address),
-        explanation.trust_version
-    ));
+    match &explanation.connected_at {
+        Some(since) => text.push_str(&format!(
+            "\nconnected {} from {}, root record {}\n",
+            wording::moment(Some(since)).elapsed(now),
+            wording::or_dash(&explanation.address),
+            explanation.trust_version
+        )),
+        None => text.push_str("\nnot connected\n"),
+    }
     if let Some(certificate) = &explanation.certificate {
         let until = wording::moment(certificate.not_after.as_ref()).absolute();
         text.push_str(&format!("certificate until {until}, renewed by itself from its half-life on\n"));

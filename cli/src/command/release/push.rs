@@ -1,7 +1,7 @@
 //! `release push`: from files to a signed release that the server has.
 
 use fleetd_proto::fleetd::release::v1::CreateReleaseRequest;
-use fleetd_proto::fleetd::trust::v1::GetTrustRequest;
+use fleetd_proto::fleetd::trust::v1::{GetTrustRequest, Trust};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::trust::{Roster, Standing};
@@ -9,7 +9,7 @@ use fleetd_sync_core::trust::{Roster, Standing};
 use super::{Push, artifact, manifest, view};
 use crate::client::json::json as message_json;
 use crate::client::{request_id, upload};
-use crate::command::{Session, login, trust};
+use crate::command::{Session, login, trust, wording};
 use crate::error::CommandError;
 use crate::key_file;
 use crate::output::{Moment, bytes};
@@ -25,8 +25,10 @@ impl Push {
         let signed = manifest::compose(&self, client.fleet(), &artifacts)
             .sign(&key)
             .map_err(|error| CommandError::new("release.invalid", "no release may say this").caused_by(&error))?;
-        let chain = trust::chain(client.fleet(), &client.get_trust(GetTrustRequest {}).await?)?;
+        let answer = client.get_trust(GetTrustRequest {}).await?;
+        let chain = trust::chain(client.fleet(), &answer)?;
         self.check_delegated(&Roster::new(&chain, []), &key)?;
+        check_revoked(&answer.trust.unwrap_or_default(), &key)?;
         for artifact in &artifacts {
             upload::upload(&client, &artifact.path, artifact.measured, session.output).await?;
             session.output.note(&format!(
@@ -58,9 +60,7 @@ impl Push {
         let public = self.key.with_extension("pub");
         match roster.release_key(key.id(), workload) {
             Some((_, Standing::Active)) => Ok(()),
-            Some((_, standing)) => Err(CommandError::new("release.key_revoked", format!("{} is revoked", key.id()))
-                .cause(format!("it is {standing:?} and signs no new release of {workload}").to_lowercase())
-                .next_command("fleetd key create NAME.key")),
+            Some((_, standing)) => Err(revoked(key, &format!("{standing:?}").to_lowercase())),
             None => Err(CommandError::new(
                 "release.key_undelegated",
                 format!("{} may not sign releases of {workload}", key.id()),
@@ -72,4 +72,19 @@ impl Push {
             ))),
         }
     }
+}
+
+/// The trust document's word, which the root chain does not have. The server may lie about it, and judges itself.
+fn check_revoked(trust: &Trust, key: &SecretKey) -> Result<(), CommandError> {
+    let id = key.id().to_string();
+    match trust.revocations.iter().find(|revocation| revocation.key_id == id) {
+        Some(revocation) => Err(revoked(key, &wording::revocation_kind(revocation.kind))),
+        None => Ok(()),
+    }
+}
+
+fn revoked(key: &SecretKey, how: &str) -> CommandError {
+    CommandError::new("release.key_revoked", format!("{} is revoked", key.id()))
+        .cause(format!("it is {how} and signs no new release"))
+        .next_command("fleetd key create NAME.key")
 }

@@ -51,7 +51,7 @@ impl Plan {
         let start = self.out.as_ref().map_or_else(|| plan.id.clone(), |path| format!("'{}'", path.display()));
         session.output.answer(&object, || {
             let now = Moment::now();
-            view::plan(&plan, &devices, now) + &stop::before_a_start(&stops) + &view::outlook(&plan, &devices, &start)
+            view::plan(&plan, &devices, now) + &stop::before_a_start(&stops) + &view::outlook(&plan, &start)
         })
     }
 }

@@ -84,15 +84,12 @@ pub fn is_blocked(plan: &Plan) -> bool {
 
 /// Says what a start of a plan would come to, and how to start it, if it can be started.
 #[must_use]
-pub fn outlook(plan: &Plan, devices: &[PlannedDevice], start: &str) -> String {
+pub fn outlook(plan: &Plan, start: &str) -> String {
     let counts = plan.counts.unwrap_or_default();
     let brought = wording::with_configuration(&plan.version, &plan.configuration);
     if is_blocked(plan) {
-        let blocked = devices.iter().find(|device| device.verdict == i32::from(Verdict::Blocked));
-        let name = blocked.map_or("DEVICE", |device| &device.name);
         return format!(
-            "It cannot be started: no device would get {brought}, and each that lacks it is blocked.\nSee why: fleetd device \
-             why {name}\n"
+            "It cannot be started: no device would get {brought}, and each that lacks it is blocked, as is said above.\n"
         );
     }
     if counts.update + counts.install == 0 {

@@ -123,7 +123,7 @@ impl Looked<'_> {
         };
         let fault = report.error.as_ref().map(|fault| (fault, fault.to_string()));
         match &fault {
-            Some((fault, text)) if is_refusal(&fault.kind) => {
+            Some((fault, text)) if fault.kind.is_refusal() => {
                 let (kind, next) = refusal(&fault.kind);
                 add(kind, format!("the device says {text}"), &[], next);
             }
@@ -131,6 +131,9 @@ impl Looked<'_> {
         }
         let cause = fault.as_ref().map(|(_, text)| format!(" ({text})")).unwrap_or_default();
         match report.phase {
+            // It was refused before anything was changed, as is said above.
+            Some(Phase::Restored | Phase::Failed)
+                if fault.as_ref().is_some_and(|(fault, _)| fault.kind.is_refusal()) => {}
             Some(Phase::Restored) => {
                 let now = report.installed();
                 let message =
@@ -139,7 +142,7 @@ impl Looked<'_> {
             }
             Some(Phase::Failed) => {
                 let message =
-                    format!("the release failed here{cause}, with none before it; it waits for a new rollout");
+                    format!("the release failed here{cause}, and none took its place; it waits for a new rollout");
                 add(ReasonKind::Restored, message, &["failed"], &logs);
             }
             _ => {}
@@ -183,7 +186,7 @@ impl Looked<'_> {
             }
             Some(phase) if is_about => {
                 // What it tries again and again, and why that fails.
-                let again = report.error.as_ref().filter(|fault| !is_refusal(&fault.kind));
+                let again = report.error.as_ref().filter(|fault| !fault.kind.is_refusal());
                 let again = again.map(|fault| format!(", and tries again after {fault}")).unwrap_or_default();
                 Some(format!("{assigned} is in phase {phase}{again}"))
             }
@@ -249,19 +252,6 @@ const fn rank(kind: ReasonKind) -> u8 {
 }
 
 /// Says whether a fault keeps the device from even trying; the others belong to a phase.
-const fn is_refusal(kind: &FaultKind) -> bool {
-    !matches!(
-        kind,
-        FaultKind::Fetch
-            | FaultKind::Stage
-            | FaultKind::Switch
-            | FaultKind::Start
-            | FaultKind::Crashed
-            | FaultKind::Probe
-            | FaultKind::Other(_)
-    )
-}
-
 const fn refusal(kind: &FaultKind) -> (ReasonKind, &'static str) {
     match kind {
         FaultKind::Held => (ReasonKind::Held, "fleetd device show DEVICE"),

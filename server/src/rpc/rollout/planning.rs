@@ -72,14 +72,15 @@ pub(super) async fn compose(
     strategy: Strategy,
     rollback: Option<Rollback>,
 ) -> Result<Plan, CallError> {
-    let (release, unsigned) = match release(backend, asked, rollback).await? {
+    let (release, refused) = match release(backend, asked, rollback).await? {
         Offered::Good(release) => (release, None),
-        Offered::Refused { release, by, error } => (release, Some((by, format!("{}: {error}", by.as_str())))),
+        Offered::Refused { release, by, error } => (release, Some((by, error))),
     };
     let attempt = last_attempt(backend, release.digest())?.saturating_add(1);
     let Rows { mut rows, undecided, devices } = rows(backend, &release, &targets, &strategy, rollback).await?;
-    if let Some(refused) = unsigned {
-        rows.iter_mut().for_each(|row| row.refused = Some(refused.clone()));
+    if let Some((by, error)) = &refused {
+        let word = (*by, format!("{}: {error}", by.as_str()));
+        rows.iter_mut().for_each(|row| row.refused = Some(word.clone()));
     }
     let id = PlanId::random(&mut backend.shared().entropy());
     let mut plan = match plan::plan(id, release, targets, attempt, strategy, &rows) {
@@ -89,6 +90,10 @@ pub(super) async fn compose(
         }
         planned => planned?,
     };
+    // With nobody to be blocked, the plan would promise a start that is refused.
+    if let Some((_, error)) = refused.filter(|_| plan.counts().blocked == 0) {
+        return Err(error.into());
+    }
     (plan.undecided, plan.rollback) = (undecided, rollback);
     plan.openings(None, backend.now()).map_err(|error| PlanError::Strategy(error.into()))?;
     Ok(plan)
@@ -242,7 +247,9 @@ async fn release(
         configuration.check_fits(signed.claims())?;
     }
     let release = PlannedRelease { configuration, ..PlannedRelease::of(signed.claims(), signed.digest()) };
-    match signed.verify(workload, Purpose::Install, &backend.shared().trust().roster) {
+    // Who goes back installs nothing new: a retired key's word of before still counts for that, as on the device.
+    let purpose = if rollback.is_some() { Purpose::Restore } else { Purpose::Install };
+    match signed.verify(workload, purpose, &backend.shared().trust().roster) {
         Ok(_) => Ok(Offered::Good(release)),
         Err(error @ VerifyReleaseError::Denied { .. }) => Ok(Offered::Refused { release, by: Blocked::Denied, error }),
         Err(

@@ -92,6 +92,8 @@ impl Takeovers {
         if self.contains(takeover.head) {
             return;
         }
+        // Most lanes have one, and there are as many lanes as devices.
+        self.0.reserve_exact(1);
         self.0.push(takeover);
         self.0.sort_by_key(|kept| kept.head);
         let surplus = self.0.len().saturating_sub(limit::LANE_OPENERS_KEPT);

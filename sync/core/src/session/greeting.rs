@@ -22,7 +22,8 @@ enum Verdict {
 impl Session {
     /// Says Hello with what the replica holds now: a digest, or all of it.
     pub(super) fn announce(&mut self, replica: &Replica, full: bool, welcome: Option<Welcome>, out: &mut Vec<Output>) {
-        let heads = replica.heads();
+        let mut heads = replica.heads();
+        heads.shrink_to_fit();
         let digest = replica.digest(&self.opening.log_positions);
         let summary = if full {
             Summary::Full { heads: heads.clone(), log_positions: self.opening.log_positions.clone() }
