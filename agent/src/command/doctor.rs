@@ -188,8 +188,8 @@ fn link(status: &ShownStatus, has_token: bool) -> Finding {
             Finding::fail("link", APPROVAL_AWAITED, "ask the operator: fleetd enroll approve DEVICE")
         }
         (_, reason) if !reason.is_empty() => {
-            let remedy = "ask the operator: fleetd device list; one that was sent away needs a new token: \
-                fleetd enroll token create";
+            let remedy = "ask the operator: fleetd device list; one that was sent away needs a new token, and one that \
+                was revoked a new identity, too";
             Finding::fail("link", reason, remedy)
         }
         (word, _) => {

@@ -182,7 +182,8 @@ fn note_restore(store: &DiskStore, fleet: FleetId, head: &Head) -> Result<(), Re
     let unnoted = |error: &dyn std::fmt::Display| RestoreBackupError::Audit { cause: error.to_string() };
     let now = SystemClock::default().now();
     let (standing, open) = record::audit::load(store, fleet).map_err(|error| unnoted(&error))?;
-    let request = format!("a backup that fleetd {} wrote at {}", head.version, Wall(head.written_at_ms));
+    let written_at = record::timestamp(Wall(head.written_at_ms));
+    let request = format!("a backup that fleetd {} wrote at {written_at}", head.version);
     let call = Call::own(action::RESTORE, None, request);
     let mut turn = Turn::new();
     Audit::load(&standing, open).handle(now, Input::Note { operation: None, call, outcome: Outcome::Done }, &mut turn);
