@@ -352,20 +352,17 @@ impl Agent {
             return;
         }
         self.passing.remove(&workload);
-        self.write_report(now, &workload, &report, turn);
+        let ops = report::workload_ops(&workload, known.get(&workload), Some(&report));
+        self.write(now, ops, turn);
     }
 
     fn write_passing(&mut self, now: Now, turn: &mut AgentTurn) {
         self.passing_due = None;
-        for (workload, report) in std::mem::take(&mut self.passing) {
-            self.write_report(now, &workload, &report, turn);
-        }
-    }
-
-    fn write_report(&mut self, now: Now, workload: &WorkloadName, report: &WorkloadReport, turn: &mut AgentTurn) {
         let known = self.own_state().map(report::read_workloads).unwrap_or_default();
-        let ops = report::workload_ops(workload, known.get(workload), Some(report));
-        self.write(now, ops, turn);
+        for (workload, report) in std::mem::take(&mut self.passing) {
+            let ops = report::workload_ops(&workload, known.get(&workload), Some(&report));
+            self.write(now, ops, turn);
+        }
     }
 
     fn on_logged(&mut self, position: LogPosition) {

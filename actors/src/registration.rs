@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetd_sync_core::enrolment::{Admission, AdmitError, TokenSecret, TokenState};
+use fleetd_sync_core::enrolment::{Admission, TokenSecret, TokenState};
 use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::{DeviceId, LocalId, OperationId, TokenId};
 use fleetd_sync_core::key::PublicKey;
@@ -476,15 +476,10 @@ impl Registration {
         };
         let secret = TokenSecret::from_slice(&request.secret)
             .ok_or_else(|| refusal("enrolment.token.wrong", "the enrolment token's secret is wrong"))?;
-        let admission = token.state.admit(local, &secret, now.wall).map_err(|error| {
-            let code = match error {
-                AdmitError::Secret => "enrolment.token.wrong",
-                AdmitError::Revoked => "enrolment.token.revoked",
-                AdmitError::Expired => "enrolment.token.expired",
-                AdmitError::UsedUp { .. } => "enrolment.token.used_up",
-            };
-            refusal(code, &error.to_string())
-        })?;
+        let admission = token
+            .state
+            .admit(local, &secret, now.wall)
+            .map_err(|error| refusal(token::code_of(&error), &error.to_string()))?;
         if request.csr.len() > limit::CSR_BYTES_MAX {
             return Err(refusal("enrolment.request.invalid", "the signing request is too large"));
         }

@@ -1,5 +1,6 @@
 //! Devices that ask to join, stepped by hand, and many at once.
 
+use fleetd_sync_core::enrolment::AdmitError;
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::session::message::Facts;
 use fleetd_sync_core::time::Wall;

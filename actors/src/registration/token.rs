@@ -143,6 +143,17 @@ pub enum Answer {
     Done,
 }
 
+/// The code by which a device, or an operator who approves it, is told why its token admits nobody.
+#[must_use]
+pub const fn code_of(error: &AdmitError) -> &'static str {
+    match error {
+        AdmitError::Secret => "enrolment.token.wrong",
+        AdmitError::Revoked => "enrolment.token.revoked",
+        AdmitError::Expired => "enrolment.token.expired",
+        AdmitError::UsedUp { .. } => "enrolment.token.used_up",
+    }
+}
+
 /// Why an operator's wish was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fleetd_actors::authority::AuthorityError;
 use fleetd_actors::device::command::CommandError as DeviceError;
 use fleetd_actors::orders::{OrderError, Standstill};
-use fleetd_actors::registration::token::CommandError as RegistrationError;
+use fleetd_actors::registration::token::{self, CommandError as RegistrationError};
 use fleetd_actors::rollout::RolloutError;
 use fleetd_actors::rollout::plan::{PlanError, ReadPlanError, StaleReason};
 use fleetd_actors::rollout::strategy::StrategyError;
@@ -15,7 +15,6 @@ use fleetd_actors::window::ParseTermsError;
 use fleetd_proto::fleetd::common::v1::Error;
 use fleetd_sync_core::commit::CommitError;
 use fleetd_sync_core::configuration::{InvalidConfiguration, UndeclaredError};
-use fleetd_sync_core::enrolment::AdmitError;
 use fleetd_sync_core::id::{AccessId, PlanId, RolloutId};
 use fleetd_sync_core::limit::REASON_BYTES_MAX;
 use fleetd_sync_core::name::{ConfigurationName, DeviceName, GroupName, ParseNameError, WorkloadName};
@@ -464,13 +463,7 @@ fn registration_row(error: &RegistrationError) -> Row {
             (Code::NotFound, "enrolment.token.unknown", "fleetd enroll token list")
         }
         RegistrationError::TokenEnded { cause, .. } => {
-            let name = match cause {
-                AdmitError::Secret => "enrolment.token.wrong",
-                AdmitError::Revoked => "enrolment.token.revoked",
-                AdmitError::Expired => "enrolment.token.expired",
-                AdmitError::UsedUp { .. } => "enrolment.token.used_up",
-            };
-            (Code::FailedPrecondition, name, "fleetd enroll token create")
+            (Code::FailedPrecondition, token::code_of(cause), "fleetd enroll token create")
         }
         RegistrationError::NotPending { .. } => (Code::NotFound, "enrolment.not_pending", "fleetd enroll list"),
     };
