@@ -410,7 +410,7 @@ impl Workload {
         while self.consider(turn) || self.step_install(now, turn) {}
         self.tend_child(now, turn);
         self.step_removal(now, turn);
-        self.close_gate();
+        self.close_gate(now);
         self.tend_queue(turn);
         self.assert_invariants();
         let is_dropped = is_planted(Bug::RecordDropped) && self.record.run != self.persisted.run;

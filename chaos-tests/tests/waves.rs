@@ -1,11 +1,13 @@
 //! A server that is killed while a rollout goes on wave by wave: it goes on, and no device is asked twice.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
-use fleetd_chaos_tests::cluster::{Cluster, with_cluster};
+use fleetd_chaos_tests::cluster::{Cluster, PATIENCE, with_cluster};
+use fleetd_chaos_tests::process::within;
 use serde_json::Value;
 
 use crate::material::{COUNTING, next_random, random};
@@ -32,6 +34,53 @@ fn a_server_killed_fifty_times_at_random_in_waves_of_twenty_agents_goes_on() {
 #[ignore = "every phase, which takes a minute: `cargo xtask soak rollout`"]
 fn a_server_killed_in_each_phase_of_a_rollout_to_twenty_agents_goes_on() {
     kill_in_each_phase(20);
+}
+
+#[test]
+fn who_watches_a_rollout_is_told_nothing_twice_when_the_server_comes_back() {
+    with_cluster(|cluster| {
+        prepare(cluster, 5)?;
+        push(cluster, "1.1.0", "")?;
+        let (rollout, waves) = start(cluster, "1.1.0", &["--approve-waves"])?;
+        let path = cluster.path("watched.json");
+        let mut command = cluster.command();
+        command.args(["--json", "rollout", "watch", &rollout]).stdin(Stdio::null()).stdout(File::create(&path)?);
+        let mut watch = command.spawn()?;
+        let told = || -> anyhow::Result<Vec<Value>> {
+            let text = fs::read_to_string(&path)?;
+            Ok(text.split_inclusive('\n').filter_map(|line| serde_json::from_str(line).ok()).collect())
+        };
+        let is_waiting =
+            |entry: &Value| entry["rollout"]["waves"][0]["state"] == "ROLLOUT_WAVE_STATE_AWAITING_APPROVAL";
+        within(PATIENCE, "the watch to tell of a wave that waits", || {
+            Ok(told()?.iter().any(is_waiting).then_some(()))
+        })?;
+        let before = told()?;
+        ensure!(before.iter().filter(|entry| entry["device"].is_object()).count() >= 5, "{before:#?}");
+
+        again(cluster)?;
+        let is_whole = |entry: &Value| entry["snapshotComplete"].is_object();
+        let after = within(PATIENCE, "the watch to go on", || {
+            let after: Vec<Value> = told()?.split_off(before.len());
+            Ok(after.iter().any(is_whole).then_some(after))
+        })?;
+        let devices: Vec<_> = after.iter().filter(|entry| entry["device"].is_object()).collect();
+        ensure!(devices.is_empty(), "it told again of {devices:#?}");
+
+        for wave in 2..=waves.len() {
+            let waits = format!("wave {wave} to wait");
+            cluster.until_rollout(&rollout, &waits, |show| {
+                show["rollout"]["waves"][wave - 2]["state"] == "ROLLOUT_WAVE_STATE_AWAITING_APPROVAL"
+            })?;
+            cluster.json(&["rollout", "approve", &rollout])?;
+        }
+        check_end(cluster, &rollout, &waves, 1)?;
+        ensure!(watch.wait()?.success(), "the watch of a rollout that succeeded fails");
+        let last = told()?;
+        let last = last.iter().rev().find(|entry| entry["rollout"].is_object()).context("it told of no rollout")?;
+        ensure!(last["rollout"]["state"] == "ROLLOUT_STATE_SUCCEEDED", "{last:#}");
+        Ok(())
+    });
 }
 
 /// Rolls releases out in waves, one after the other, until the server was killed so many times.

@@ -20,6 +20,7 @@ pub mod edge;
 pub mod error_page;
 pub mod examine;
 pub mod flights;
+pub mod history;
 pub mod keys;
 pub mod node;
 pub mod own_certificate;

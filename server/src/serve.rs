@@ -43,6 +43,7 @@ use crate::edge::authenticate::{Authenticator as _, Role};
 use crate::edge::limit::Limits;
 use crate::edge::{self, Api, OpenApiError};
 use crate::examine::Premises;
+use crate::history::{self, TakeUpHistoryError};
 use crate::keys::{Keys, OpenKeysError, PublishError, RoleError, RootKey};
 use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
 use crate::own_certificate::{OwnCertificate, RenewError};
@@ -139,6 +140,9 @@ pub enum ServeError {
     /// When devices were last heard cannot be taken up.
     #[error("when devices were last heard cannot be taken up")]
     Presence(#[from] TakeUpPresenceError),
+    /// The store's history has no name.
+    #[error("the store's history cannot be given a name")]
+    History(#[from] TakeUpHistoryError),
     /// The actors do not start.
     #[error("the actors do not start")]
     Engine(#[from] StartEngineError),
@@ -240,6 +244,7 @@ pub async fn serve(
     let keys = open_keys(&options.data, &mut entropy)?;
     let (store, quarantined) = open_store(&options.data.join("store"))?;
     presence::take_up(store.as_ref()).await?;
+    history::take_up(store.as_ref(), &mut entropy).await?;
     let engine = ShellEngine::start(Arc::clone(&clock), Arc::clone(&store) as _).await?;
     let endpoint = ports.endpoint.clone();
     let parts = Parts { ports, keys, store: Arc::clone(&store), quarantined, clock, engine: engine.clone() };

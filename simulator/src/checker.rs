@@ -7,6 +7,7 @@
 mod absence;
 mod authority;
 mod bounds;
+mod capacity;
 mod fence;
 mod folder;
 mod fork;
@@ -23,6 +24,8 @@ mod running;
 mod site;
 mod storage;
 mod succession;
+mod turn;
+mod veto;
 mod wave;
 mod window;
 mod witness;
@@ -185,7 +188,10 @@ impl Checkers {
             Box::new(install::InstallChecker),
             Box::new(rollout::RolloutChecker::default()),
             Box::new(wave::WaveChecker::default()),
+            Box::new(capacity::CapacityChecker::default()),
             Box::new(window::WindowChecker),
+            Box::new(veto::VetoChecker::default()),
+            Box::new(turn::TurnChecker),
             Box::new(site::SiteChecker::default()),
             Box::new(order::OrderChecker::default()),
             Box::new(succession::SuccessionChecker::default()),
@@ -344,6 +350,9 @@ const fn node_of(observation: &Observation) -> &Arc<str> {
         | Observation::Died { node }
         | Observation::Booted { node }
         | Observation::PlanJudged { node, .. }
+        | Observation::PutOff { node, .. }
+        | Observation::Locked { node, .. }
+        | Observation::Approved { node, .. }
         | Observation::Restored { node } => node,
     }
 }

@@ -131,6 +131,10 @@ pub enum FaultKind {
     HostileLies,
     /// A stranger without a certificate dials the target, and sends it `value` made-up messages a second, while it lasts.
     HostileStranger,
+    /// Somebody at the target says "not now" of every update, for as long as the fault lasts.
+    UserDefers,
+    /// The target's workloads hold their update locks while it lasts, each until its program is started anew.
+    ProgramLocks,
     /// An operator puts a hold on the target; it is lifted when the fault ends.
     OperatorHolds,
     /// An operator stops the target's workload, and starts it when the fault ends.
@@ -157,7 +161,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 45] = [
         Self::LinkCut,
         Self::LinkCutOneWay,
         Self::LinkDeaf,
@@ -190,6 +194,8 @@ impl FaultKind {
         Self::HostileClone,
         Self::HostileLies,
         Self::HostileStranger,
+        Self::UserDefers,
+        Self::ProgramLocks,
         Self::OperatorHolds,
         Self::OperatorStops,
         Self::OperatorRestarts,
@@ -218,6 +224,8 @@ impl FaultKind {
                 | Self::HostileFloods
                 | Self::HostileClone
                 | Self::HostileLies
+                | Self::UserDefers
+                | Self::ProgramLocks
                 | Self::OperatorHolds
                 | Self::OperatorStops
                 | Self::OperatorRestarts

@@ -35,7 +35,7 @@ use crate::fault::FaultKind;
 use crate::hostile::Hostility;
 use crate::links::Links;
 use crate::observation::{Observation, Tap};
-use crate::scenario::Scenario;
+use crate::scenario::{Act, Scenario};
 use crate::world::World;
 
 /// Where the server listens.
@@ -173,7 +173,7 @@ impl Fleet {
             entropy,
         };
         fleet.with_server(|server, setting| server.start(setting))?;
-        fleet.delegate_release_key(coffee())?;
+        fleet.delegate_release_key(BTreeSet::from([coffee()]))?;
         Ok(fleet)
     }
 
@@ -187,6 +187,10 @@ impl Fleet {
         }
         let mut fleet = Self::on(engine, world, Duration::ZERO)?;
         fleet.sites = usize::try_from(scenario.sites).unwrap_or(1);
+        let workloads: BTreeSet<_> = scenario.acts.iter().map(Act::workload).chain([coffee()]).collect();
+        if workloads.len() > 1 {
+            fleet.delegate_release_key(workloads)?;
+        }
         let [from, to] = scenario.latency_ms;
         for number in 0..scenario.devices {
             let mut entropy = fleet.world.entropy(&format!("latency of device-{number}"));

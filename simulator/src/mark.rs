@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::scenario::{Act, Program, Scenario, SwarmTargets};
+use crate::scenario::{Act, ActStrategy, Program, Scenario, SwarmTargets};
 
 /// What ought to happen sometimes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Mark {
     /// What it is called, which says what happened.
     pub name: &'static str,
@@ -19,12 +19,8 @@ pub struct Mark {
     fails: bool,
     /// Whether programs have to write lines.
     lines: bool,
-    /// Whether rollouts have to have windows.
-    windows: bool,
-    /// Whether sites have to switch together.
-    sites: bool,
-    /// Whether plans have to be made some time before they are started.
-    ahead: bool,
+    /// What one of the rollouts has to be like.
+    like: Option<fn(&Act) -> bool>,
     /// The kinds of faults, as scenario files call them, of which one has to be possible; none is needed when empty.
     faults: &'static [&'static str],
     /// Whom they have to hit.
@@ -41,8 +37,7 @@ enum Whom {
 
 impl Mark {
     const fn after(name: &'static str, acts: usize) -> Self {
-        let (fails, lines, windows, sites, ahead) = (false, false, false, false, false);
-        Self { name, acts, fails, lines, windows, sites, ahead, faults: &[], on: Whom::Anybody }
+        Self { name, acts, fails: false, lines: false, like: None, faults: &[], on: Whom::Anybody }
     }
 
     const fn failing(self) -> Self {
@@ -53,16 +48,8 @@ impl Mark {
         Self { lines: true, ..self }
     }
 
-    const fn in_windows(self) -> Self {
-        Self { windows: true, ..self }
-    }
-
-    const fn by_sites(self) -> Self {
-        Self { sites: true, ..self }
-    }
-
-    const fn planned_ahead(self) -> Self {
-        Self { ahead: true, ..self }
+    const fn with(self, like: fn(&Act) -> bool) -> Self {
+        Self { like: Some(like), ..self }
     }
 
     const fn under(self, faults: &'static [&'static str]) -> Self {
@@ -88,14 +75,41 @@ impl Mark {
                 hits && range.per_day[1] > 0 && self.faults.contains(&kind.to_string().as_str())
             });
         let has_lines = !self.lines || scenario.lines_per_hour > 0;
-        let windows = |act: &Act| act.strategy.as_ref().is_some_and(|strategy| !strategy.windows.is_empty());
-        let has_windows = !self.windows || scenario.acts.iter().any(windows);
-        let has_plans = !self.ahead || scenario.acts.iter().any(|act| act.planned_ahead.is_some());
-        let sites = |act: &Act| act.strategy.as_ref().is_some_and(|strategy| strategy.site_quorum.is_some());
-        let has_sites = !self.sites || scenario.acts.iter().any(sites);
-        let has_strategies = has_plans && has_windows && has_sites;
-        scenario.acts.len() >= self.acts && has_strategies && has_program && has_fault && has_lines
+        let has_rollout = self.like.is_none_or(|like| scenario.acts.iter().any(like));
+        scenario.acts.len() >= self.acts && has_rollout && has_program && has_fault && has_lines
     }
+}
+
+fn strategy_is(act: &Act, like: impl Fn(&ActStrategy) -> bool) -> bool {
+    act.strategy.as_ref().is_some_and(like)
+}
+
+fn has_windows(act: &Act) -> bool {
+    strategy_is(act, |strategy| !strategy.windows.is_empty())
+}
+
+fn is_by_sites(act: &Act) -> bool {
+    strategy_is(act, |strategy| strategy.site_quorum.is_some())
+}
+
+fn is_bounded(act: &Act) -> bool {
+    strategy_is(act, |strategy| strategy.max_unavailable.is_some() || strategy.max_unavailable_per_site.is_some())
+}
+
+fn is_approved(act: &Act) -> bool {
+    strategy_is(act, |strategy| strategy.approve_after.is_some())
+}
+
+fn has_limit(act: &Act) -> bool {
+    strategy_is(act, |strategy| strategy.veto_limit.is_some())
+}
+
+const fn is_planned_ahead(act: &Act) -> bool {
+    act.planned_ahead.is_some()
+}
+
+const fn is_of_another_workload(act: &Act) -> bool {
+    act.workload.is_some()
 }
 
 /// Faults by which a node's process ends and starts again.
@@ -106,7 +120,7 @@ const SETBACKS: &[&str] = &["store_lost", "store_old_image"];
 const ABSENCES: &[&str] = &["link_cut", "power_cut", "link_cut_one_way", "link_deaf", "site_outage", "link_flaps"];
 
 /// Every mark.
-pub const ALL: [Mark; 43] = [
+pub const ALL: [Mark; 48] = [
     Mark::after("two nodes agreed at the same heads", 1),
     Mark::after("a release proved itself", 1),
     Mark::after("a rollout succeeded", 1),
@@ -132,13 +146,20 @@ pub const ALL: [Mark; 43] = [
     Mark::after("a rollout was paused", 1).under(&["operator_pauses"]),
     Mark::after("a rollout halted before more devices failed", 1).failing().under(&["operator_pauses"]),
     Mark::after("a rollout's next wave began", 1).under(&["operator_pauses"]),
-    Mark::after("a device switched in its window", 1).in_windows(),
-    Mark::after("a device switched with its site", 1).by_sites(),
-    Mark::after("a site was given up", 1).by_sites(),
+    Mark::after("a device switched in its window", 1).with(has_windows),
+    Mark::after("a device switched with its site", 1).with(is_by_sites),
+    Mark::after("a site was given up", 1).with(is_by_sites),
     Mark::after("a rollout took the place of another on a device", 2),
+    Mark::after("a device began as one of a bounded number", 1).with(is_bounded),
+    Mark::after("a wave began that somebody approved", 1).with(is_approved),
+    Mark::after("a workload switched before another of its device", 2).with(is_of_another_workload),
+    Mark::after("somebody at a device put its updates off", 1).under(&["user_defers"]),
+    Mark::after("a device switched whose limit was used up", 1)
+        .with(has_limit)
+        .under(&["user_defers", "program_locks"]),
     Mark::after("a rollout was taken back", 2).under(&["operator_rolls_back"]),
-    Mark::after("a plan of before was started", 1).planned_ahead(),
-    Mark::after("a stale plan was refused", 2).planned_ahead(),
+    Mark::after("a plan of before was started", 1).with(is_planned_ahead),
+    Mark::after("a stale plan was refused", 2).with(is_planned_ahead),
     Mark::after("the whole fleet was stopped", 0).under(&["operator_stops_all"]),
     Mark::after("a release was denied", 1).under(&["operator_denies"]),
     Mark::after("a key was revoked", 0).under(&["operator_revokes"]),

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fleetd_actors::rollout::plan::Plan;
 use fleetd_actors::targeting::DeviceRow;
 use fleetd_agent::runner::line::LinePosition;
 use fleetd_sync_core::commit::Batch;
-use fleetd_sync_core::id::{ArtifactDigest, OperationId};
+use fleetd_sync_core::id::{ArtifactDigest, OperationId, RolloutId};
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::session::Class;
 
@@ -96,6 +97,31 @@ pub enum Observation {
         node: Arc<str>,
         /// Of which workload.
         workload: WorkloadName,
+    },
+    /// Somebody at a device said "not now" of a workload's updates, and its agent has taken that in.
+    PutOff {
+        /// Which device.
+        node: Arc<str>,
+        /// Of which workload.
+        workload: WorkloadName,
+        /// For how long.
+        lasting: Duration,
+    },
+    /// A workload took its update lock on a device.
+    Locked {
+        /// Which device.
+        node: Arc<str>,
+        /// Which workload.
+        workload: WorkloadName,
+    },
+    /// An operator approves a wave of a rollout.
+    Approved {
+        /// The server.
+        node: Arc<str>,
+        /// Which rollout.
+        rollout: RolloutId,
+        /// Which wave, from 0.
+        wave: u32,
     },
     /// A node lost its power, or its process was killed; its memory is gone.
     Died {

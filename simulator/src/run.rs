@@ -429,7 +429,7 @@ impl Run {
         match entry {
             Entry::Act(index) => {
                 let Some(act) = self.plan.scenario.acts.get(index).cloned() else { return Ok(()) };
-                self.remark(None, &format!("an operator rolls out {} ({:?})", act.roll_out, act.program));
+                self.remark(None, &format!("an operator rolls out {} ({:?})", act.release(), act.program));
                 self.fleet.want(Wish::RollOut(Box::new(act))).map_err(Stop::from)
             }
             Entry::Begin(index) => {
@@ -466,7 +466,7 @@ impl Run {
             }
             Entry::Plan(index) => {
                 let Some(act) = self.plan.scenario.acts.get(index).cloned() else { return Ok(()) };
-                self.remark(None, &format!("an operator plans {}", act.roll_out));
+                self.remark(None, &format!("an operator plans {}", act.release()));
                 self.fleet.plan_ahead(&act).map_err(Stop::from)
             }
             Entry::Join(number) => {

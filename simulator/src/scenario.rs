@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetd_actors::window::Zone;
-use fleetd_sync_core::name::{ConfigurationName, Platform, Version};
+use fleetd_sync_core::name::{ConfigurationName, Platform, Version, WorkloadName};
 use fleetd_sync_core::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ pub use self::builtin::{builtin, builtin_names};
 pub use self::strategy::ActStrategy;
 use crate::clock::new_year_2026;
 use crate::fault::{Fault, FaultKind, NUMBER_MAX, TOO_LARGE, Target};
+use crate::fleet::coffee;
 use crate::rehearsal::Rehearsal;
 use crate::swarm;
 
@@ -103,8 +104,14 @@ pub struct Act {
     /// When, after the fleet has enrolled.
     #[serde(with = "crate::span")]
     pub at: Duration,
-    /// Pushes this version of `coffee`, and rolls it out to every device.
+    /// Pushes this version, and rolls it out.
     pub roll_out: String,
+    /// Of which workload it is one; of `coffee`, when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// The sites that it goes to, by their numbers; it goes to every device, when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<u32>,
     /// Pushes this configuration too, and rolls it out with the version. A program is sick with one that is called
     /// `burnt`, whatever it does otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,13 +135,16 @@ pub struct Act {
 }
 
 impl Act {
-    /// What it brings: the version, and the configuration that goes with it.
+    /// Of which workload it brings a version.
     #[must_use]
-    pub fn brings(&self) -> String {
-        match &self.config {
-            Some(name) => format!("{} with {name}", self.roll_out),
-            None => self.roll_out.clone(),
-        }
+    pub fn workload(&self) -> WorkloadName {
+        self.workload.as_ref().and_then(|name| name.parse().ok()).unwrap_or_else(coffee)
+    }
+
+    /// What it brings, as the command line calls it: `coffee@1.0.0`.
+    #[must_use]
+    pub fn release(&self) -> String {
+        format!("{}@{}", self.workload(), self.roll_out)
     }
 }
 
@@ -338,6 +348,12 @@ impl Scenario {
                     Some(refused("planned_ahead", "is longer than there is time before its start"))
                 }
                 () if act.roll_out.parse::<Version>().is_err() => Some(refused("roll_out", "is no version")),
+                () if act.workload.as_ref().is_some_and(|name| name.parse::<WorkloadName>().is_err()) => {
+                    Some(refused("workload", "is no name of a workload"))
+                }
+                () if act.sites.iter().any(|site| *site >= self.sites) => {
+                    Some(refused("sites", "names a site that there is not"))
+                }
                 () if act.config.as_ref().is_some_and(|name| name.parse::<ConfigurationName>().is_err()) => {
                     Some(refused("config", "is no name of a configuration"))
                 }

@@ -43,8 +43,12 @@ const fn under_orders(name: &'static str, what: &'static str) -> Planted {
     Planted { name, scenario: "orders", what }
 }
 
+const fn contended(name: &'static str, what: &'static str) -> Planted {
+    Planted { name, scenario: "contended", what }
+}
+
 /// Every bug of `sync/core/src/planted.rs`.
-const BUGS: [Planted; 26] = [
+const BUGS: [Planted; 31] = [
     planted("record_dropped", "a workload does not remember the run that it starts"),
     planted("effect_before_record", "effects happen before their records are durable"),
     planted("ack_before_append", "log records are acknowledged before they are durable"),
@@ -82,6 +86,15 @@ const BUGS: [Planted; 26] = [
         name: "site_split",
         scenario: "sites",
         what: "a site whose devices switch together does so as soon as one of them is ready",
+    },
+    contended("deferral_lost", "a restarted agent does not know that somebody put updates off"),
+    contended("turn_skipped", "a workload switches while another of its device has not proven itself"),
+    contended("place_off_by_one", "one more device begins than may be at work at the same time"),
+    contended("approval_skipped", "a wave that has baked is followed by the next without anybody's word"),
+    Planted {
+        name: "configuration_kept",
+        scenario: "configurations",
+        what: "a release that is restored keeps the configuration of the one that failed",
     },
 ];
 

@@ -93,6 +93,7 @@ impl RolloutRun {
                 self.enter(now, self.header.wave.number, Stage::Baking, Some(strategy.bake), turn);
             }
             Stage::Baking if self.stage_due.is_some_and(|due| due > now.monotonic) => return false,
+            Stage::Baking if is_planted(Bug::ApprovalSkipped) => self.begin_next(now, turn),
             Stage::Rolling | Stage::Baking if strategy.approve_waves => {
                 self.enter(now, self.header.wave.number, Stage::AwaitingApproval, None, turn);
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetd_sync_core::id::LocalId;
+use fleetd_sync_core::planted::{Bug, is_planted};
 
 use super::plan::Plan;
 use super::strategy::Place;
@@ -62,7 +63,8 @@ impl Queue {
 
     /// The device that begins next, if there is a place for it.
     pub(super) fn next(&self) -> Option<LocalId> {
-        if self.fleet_max.is_some_and(|max| self.at_work >= max) {
+        let more = usize::from(is_planted(Bug::PlaceOffByOne));
+        if self.fleet_max.is_some_and(|max| self.at_work >= max + more) {
             return None;
         }
         let is_free = |site: &u32| {

@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetd_sync_core::name::WorkloadName;
+use fleetd_sync_core::planted::{Bug, is_planted};
 
 use crate::rollout::strategy::Priority;
 
@@ -43,7 +44,8 @@ impl DeviceQueue {
         self.waiting.insert(workload.clone(), place);
         let mut before: Vec<_> = self.waiting.iter().filter(|(_, other)| **other < place).collect();
         before.sort_by_key(|(_, place)| **place);
-        let mut ahead = self.at_work.iter().chain(before.into_iter().map(|(workload, _)| workload));
+        let at_work = self.at_work.iter().filter(|_| !is_planted(Bug::TurnSkipped));
+        let mut ahead = at_work.chain(before.into_iter().map(|(workload, _)| workload));
         let Some(first) = ahead.next() else {
             self.waiting.remove(workload);
             self.at_work.insert(workload.clone());

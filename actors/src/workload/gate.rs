@@ -137,6 +137,9 @@ impl Workload {
     /// Ends what put a switch off for long enough. A load forgets when that began, and counts it anew.
     pub(super) fn tend_deferral(&mut self, now: Now) {
         let Some(deferral) = &self.record.deferral else { return };
+        if self.gate.deferred_until.is_none() && is_planted(Bug::DeferralLost) {
+            return self.on_allow();
+        }
         let until = *self.gate.deferred_until.get_or_insert(now.monotonic + deferral.length);
         if until <= now.monotonic {
             self.on_allow();
@@ -144,10 +147,11 @@ impl Workload {
     }
 
     /// Forgets what a release waited for that waits no more.
-    pub(super) fn close_gate(&mut self) {
+    pub(super) fn close_gate(&mut self, now: Now) {
         self.look = None;
         if !matches!(self.record.install, Some(Install { step: Step::Wait(_), .. })) {
-            (self.gate.waits, self.gate.veto_until) = (None, None);
+            self.gate.waits = None;
+            self.give_limit_back(now);
         }
     }
 
@@ -158,7 +162,11 @@ impl Workload {
             turn.effect(Effect::Look { operation });
             return false;
         };
-        let Some((waits, again)) = self.judge_moment(now, look) else {
+        let moment = self.judge_moment(now, look);
+        if moment.as_ref().is_none_or(|(waits, _)| !waits.is_veto()) {
+            self.give_limit_back(now);
+        }
+        let Some((waits, again)) = moment else {
             if self.gate.queue != InQueue::AtWork {
                 self.ask_for_turn(turn);
             }
@@ -257,6 +265,14 @@ impl Workload {
         let asked = Some((target.digest(), target.rollout));
         if self.record.veto_of != asked {
             (self.record.veto_of, self.record.veto_used) = (asked, Duration::ZERO);
+            self.gate.veto_until = None;
+        }
+    }
+
+    /// Gives back what was taken of the limit and nobody needed.
+    fn give_limit_back(&mut self, now: Now) {
+        if let Some(until) = self.gate.veto_until.take() {
+            self.record.veto_used = self.record.veto_used.saturating_sub(until.since(now.monotonic));
         }
     }
 

@@ -152,7 +152,12 @@ impl Workload {
             }
             (Step::Switch(_), Err(error)) => self.fail(Fault::new(FaultKind::Switch, error), turn),
             (Step::Restore { fault, .. }, Ok(())) => {
-                self.record.current = self.record.previous.take();
+                let failed = std::mem::replace(&mut self.record.current, self.record.previous.take());
+                if let (Some(restored), Some(failed), true) =
+                    (&mut self.record.current, failed, is_planted(Bug::ConfigurationKept))
+                {
+                    restored.configuration = failed.configuration;
+                }
                 self.record.crashes = 0;
                 self.enter(target, Step::Restore { fault, switched: true });
             }

@@ -2503,9 +2503,12 @@ pub struct PlanRecord {
     /// Its id, 10 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub plan_id: ::prost::alloc::vec::Vec<u8>,
-    /// The plan itself, in the text that it is saved as.
+    /// The plan itself, in the text that it is saved as. Empty where `document_zstd` has it.
     #[prost(string, tag = "8")]
     pub document: ::prost::alloc::string::String,
+    /// The same, compressed with zstd: a plan for a hundred thousand devices has 15 MB.
+    #[prost(bytes = "vec", tag = "9")]
+    pub document_zstd: ::prost::alloc::vec::Vec<u8>,
     /// When it was made.
     #[prost(message, optional, tag = "11")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,

@@ -14,13 +14,14 @@ use fleetd_sync_store::copy::{Piece, RestoreError};
 use fleetd_sync_store::disk::{self, DiskStore, Profile};
 use fleetd_sync_store::open_error::OpenStoreError;
 use fleetd_sync_store::state_store::commit_and_wait;
-use fleetd_sync_transport::clock::SystemClock;
+use fleetd_sync_transport::clock::{SystemClock, system_entropy};
 use serde::de::DeserializeOwned;
 use tar::{Archive, Entries, Entry};
 
 use super::{ARTIFACTS, Contents, END, FORMAT, HEAD, Head, PART_BYTES, STORE, STORE_END};
 use crate::artifact_store::disk::DiskArtifactStore;
 use crate::artifact_store::{ArtifactError, ArtifactStore as _, Held};
+use crate::history::History;
 use crate::keys::{Keys, OpenKeysError};
 use crate::record;
 use crate::record::backup::decode_piece;
@@ -189,6 +190,8 @@ fn note_restore(store: &DiskStore, fleet: FleetId, head: &Head) -> Result<(), Re
     Audit::load(&standing, open).handle(now, Input::Note { operation: None, call, outcome: Outcome::Done }, &mut turn);
     let mut mutations = Vec::new();
     turn.into_parts().0.into_iter().for_each(|record| record::audit::put(record, &mut mutations));
+    let mut entropy = system_entropy().map_err(|error| unnoted(&error))?;
+    mutations.push(History::draw(&mut entropy).put());
     commit_and_wait(store, Batch { actor: ActorKey::only("audit"), mutations }).map_err(|error| unnoted(&error))
 }
 

@@ -1,5 +1,6 @@
 //! Rollouts, their plans, and how far each device has come.
 
+use std::io::{BufRead, BufReader, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use fleetd_proto::fleetd::rollout::v1::RolloutState;
 use fleetd_sync_core::commit::{Mutation, Space};
 use fleetd_sync_core::configuration::{ConfigurationId, pair_digest};
 use fleetd_sync_core::id::{ArtifactDigest, HoldId, LocalId, PlanId, RolloutId};
+use fleetd_sync_core::limit::PLAN_DOCUMENT_BYTES_MAX;
 use fleetd_sync_core::time::Wall;
 use fleetd_sync_store::state_store::{KeyRange, ReadError, StateStore};
 use prost::Message as _;
@@ -29,7 +31,7 @@ const PAGE_RECORDS: usize = 1024;
 pub fn put(rollout: RolloutId, record: Record, mutations: &mut Vec<Mutation>) {
     match record {
         Record::Started { header, plan } => {
-            mutations.push(put_plan(plan.id, plan.to_text(), header.created_at, &header.created_by));
+            mutations.push(put_plan(plan.id, &plan.to_text(), header.created_at, &header.created_by));
             mutations.push(put_header(&header));
         }
         Record::Rollout(header) => mutations.push(put_header(&header)),
@@ -43,10 +45,15 @@ pub fn put(rollout: RolloutId, record: Record, mutations: &mut Vec<Mutation>) {
 
 /// The change of the store that keeps a plan, whose text is `document`.
 #[must_use]
-pub fn put_plan(plan: PlanId, document: String, created_at: Wall, created_by: &str) -> Mutation {
+pub fn put_plan(plan: PlanId, document: &str, created_at: Wall, created_by: &str) -> Mutation {
+    let (document, document_zstd) = match zstd::bulk::compress(document.as_bytes(), DOCUMENT_ZSTD_LEVEL) {
+        Ok(packed) => (String::new(), packed),
+        Err(_) => (document.to_owned(), Vec::new()),
+    };
     let record = stored::PlanRecord {
         plan_id: plan.as_bytes().to_vec(),
         document,
+        document_zstd,
         created_at: Some(timestamp(created_at)),
         created_by_id: created_by.to_owned(),
     };
@@ -97,13 +104,30 @@ pub fn assignment_key(rollout: RolloutId, device: LocalId) -> Vec<u8> {
 /// A plan as it was saved: the plan, when it was made, and by whom.
 pub type SavedPlan = (Arc<Plan>, Wall, String);
 
+/// How hard a plan's text is compressed: it is as large as that only until it is written.
+const DOCUMENT_ZSTD_LEVEL: i32 = 1;
+
+/// The text of a saved plan, down to so many bytes.
+fn document_of(record: &stored::PlanRecord, bytes_max: usize) -> Result<Box<dyn BufRead + '_>, ReadRecordError> {
+    let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+    if record.document_zstd.is_empty() {
+        return Ok(Box::new(record.document.as_bytes().take(bytes_max)));
+    }
+    let decoder = zstd::stream::read::Decoder::with_buffer(record.document_zstd.as_slice());
+    let decoder = decoder.map_err(|_| ReadRecordError::Field { field: "document_zstd" })?;
+    Ok(Box::new(BufReader::new(decoder.take(bytes_max))))
+}
+
 /// Reads a saved plan.
 ///
 /// # Errors
 /// [`ReadRecordError`] when it is none.
 pub fn decode_plan(bytes: &[u8]) -> Result<SavedPlan, ReadRecordError> {
     let record = stored::PlanRecord::decode(bytes)?;
-    let plan = Plan::from_text(&record.document).map_err(|_| ReadRecordError::Field { field: "document" })?;
+    let mut text = String::new();
+    let read = document_of(&record, PLAN_DOCUMENT_BYTES_MAX)?.read_to_string(&mut text);
+    read.map_err(|_| ReadRecordError::Field { field: "document" })?;
+    let plan = Plan::from_text(&text).map_err(|_| ReadRecordError::Field { field: "document" })?;
     Ok((Arc::new(plan), record.created_at.as_ref().map(wall).unwrap_or_default(), record.created_by_id))
 }
 
@@ -120,6 +144,8 @@ pub struct PlannedTry {
 
 /// Lines at the head of a plan, down to the one that names its configuration.
 const PLAN_HEAD_LINES: usize = 7;
+/// Bytes that are more than such a head has.
+const PLAN_HEAD_BYTES_MAX: usize = 1 << 20;
 
 /// Reads what a saved plan tries, and leaves its devices be.
 ///
@@ -127,8 +153,9 @@ const PLAN_HEAD_LINES: usize = 7;
 /// [`ReadRecordError`] when it is no plan.
 pub fn decode_plan_try(bytes: &[u8]) -> Result<PlannedTry, ReadRecordError> {
     let record = stored::PlanRecord::decode(bytes)?;
-    let mut head = record.document.lines().take(PLAN_HEAD_LINES);
-    let mut value = |name: &str| head.find_map(|line| line.strip_prefix(name));
+    let head = document_of(&record, PLAN_HEAD_BYTES_MAX)?.lines().take(PLAN_HEAD_LINES);
+    let head: Vec<String> = head.collect::<Result<_, _>>().map_err(|_| ReadRecordError::Field { field: "document" })?;
+    let value = |name: &str| head.iter().find_map(|line| line.strip_prefix(name));
     let manifest = field(value("manifest ").and_then(|digest| digest.parse().ok()), "manifest")?;
     let attempt = field(value("attempt ").and_then(|attempt| attempt.parse().ok()), "attempt")?;
     let configuration = match value("configuration ").map(ConfigurationId::from_text) {

@@ -3,8 +3,10 @@
 use data_encoding::BASE32_NOPAD;
 use fleetd_sync_core::commit::Revision;
 use fleetd_sync_core::limit::PAGE_SIZE_MAX;
+use fleetd_sync_store::state_store::StateStore;
 
 use super::call_error::CallError;
+use crate::history::History;
 
 /// Entries of a page when the caller does not say.
 const PAGE_SIZE: usize = 100;
@@ -72,22 +74,52 @@ pub(crate) fn newest_first(at_ms: i64, id: &[u8]) -> Vec<u8> {
     [(i64::MAX - at_ms.max(0)).to_be_bytes().as_slice(), id].concat()
 }
 
-/// A place in a watch: the newest change that was told.
+/// The revision of what a caller changes, who hands it back.
 pub(crate) fn write_revision(revision: Revision) -> String {
     encode_token(&revision.0.to_be_bytes())
 }
 
-/// Reads a place in a watch.
-pub(crate) fn read_revision(text: &str) -> Result<Option<Revision>, CallError> {
-    let field = "resume_token";
-    let Some(bytes) = decode_token(text, field)? else { return Ok(None) };
-    let revision = bytes.as_slice().try_into().map(u64::from_be_bytes);
-    let invalid = |_| CallError::Invalid { field, cause: "it is no place in a watch".to_owned() };
-    revision.map(|revision| Some(Revision(revision))).map_err(invalid)
+/// Places in watches of what a store holds: the newest change that was told, in the history in which it happened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    history: History,
+    newest: Revision,
+}
+
+impl Places {
+    /// The places in a store, up to what it holds now.
+    pub(crate) fn of(store: &dyn StateStore) -> Result<Self, CallError> {
+        Ok(Self { history: History::of(store)?, newest: store.revision() })
+    }
+
+    /// What the store held when this was made.
+    pub(crate) const fn newest(&self) -> Revision {
+        self.newest
+    }
+
+    /// Writes a place.
+    pub(crate) fn write(&self, revision: Revision) -> String {
+        encode_token(&[self.history.as_bytes().as_slice(), &revision.0.to_be_bytes()].concat())
+    }
+
+    /// Reads a place; `None` where the caller has none, and where it is one of another history, or of one that this
+    /// store has not come to: whoever has it is told everything anew.
+    pub(crate) fn read(&self, text: &str) -> Result<Option<Revision>, CallError> {
+        let field = "resume_token";
+        let Some(bytes) = decode_token(text, field)? else { return Ok(None) };
+        let place = bytes.split_first_chunk::<{ History::LENGTH }>();
+        let place =
+            place.and_then(|(history, revision)| Some((history, u64::from_be_bytes(revision.try_into().ok()?))));
+        let invalid = || CallError::Invalid { field, cause: "it is no place in a watch".to_owned() };
+        let (history, revision) = place.ok_or_else(invalid)?;
+        Ok((history == self.history.as_bytes() && revision <= self.newest.0).then_some(Revision(revision)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use fleetd_sync_core::entropy::Entropy;
+
     use super::*;
 
     fn numbers(size: u32, token: &str) -> (Vec<u8>, String) {
@@ -101,6 +133,20 @@ mod tests {
         let (third, token) = numbers(2, &token);
         assert_eq!((first, second, third, token.as_str()), (vec![0, 1], vec![2, 3], vec![4], ""));
         assert_eq!(numbers(5, "").1, "", "a full last page is the last");
+    }
+
+    #[test]
+    fn a_place_counts_in_its_own_history_and_as_far_as_that_has_come() {
+        let history = |seed| History::draw(&mut Entropy::from_seed([seed; 32]));
+        let places = |seed, newest| Places { history: history(seed), newest: Revision(newest) };
+        let place = places(1, 7).write(Revision(5));
+        assert_eq!(places(1, 7).read(&place).unwrap(), Some(Revision(5)));
+        assert_eq!(places(1, 5).read(&place).unwrap(), Some(Revision(5)));
+        assert_eq!(places(1, 4).read(&place).unwrap(), None, "a store that was set back");
+        assert_eq!(places(2, 7).read(&place).unwrap(), None, "a restored one that has grown past it");
+        assert_eq!(places(1, 7).read("").unwrap(), None);
+        let invalid = |text: &str| matches!(places(1, 7).read(text), Err(CallError::Invalid { .. }));
+        assert!(invalid("mzxw6ytb") && invalid(&write_revision(Revision(5))));
     }
 
     #[test]

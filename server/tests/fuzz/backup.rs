@@ -7,6 +7,7 @@ use std::path::Path;
 use fleetd_server::artifact_store::disk::DiskArtifactStore;
 use fleetd_server::artifact_store::{ArtifactStore as _, Held};
 use fleetd_server::backup::{Contents, Head, RestoreBackupError, Sources, restore, write};
+use fleetd_server::history::History;
 use fleetd_server::keys::Keys;
 use fleetd_server::record::backup::encode_piece;
 use fleetd_sync_core::codec::{Reader, Writer};
@@ -27,8 +28,9 @@ const BLOCK_BYTES: usize = 512;
 /// Where a tar's header has its size and its checksum.
 const SIZE: std::ops::Range<usize> = 124..136;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
-/// Records that the note of the restore is: its entry, where the log stands, and the store's own revision.
-const NOTE_RECORDS: u64 = 3;
+/// Records that the note of the restore is: its entry, where the log stands, the name of the store's history, and the store's
+/// own revision.
+const NOTE_RECORDS: u64 = 4;
 
 thread_local! {
     static GROUND: Ground = Ground::new();
@@ -100,12 +102,17 @@ impl Ground {
             assert_eq!(written.log_entries, contents.log_entries);
             assert!(written.records >= contents.records);
         }
+        let history = History::of(&store).expect("a name");
         drop(store);
         let (path, second) = (self.folder.path().join("again"), self.folder.path().join("second"));
         fs::write(&path, again).expect("a file");
         fs::create_dir_all(&second).expect("a folder");
         fs::rename(data.join("keys"), second.join("keys")).expect("keys that move");
         let restored = restore(&path, &second);
+        if restored.is_ok() {
+            let store = DiskStore::open(&second.join("store"), Profile::Server).expect("the store was opened before");
+            assert_ne!(History::of(&store).expect("a name"), history, "what comes now is another history");
+        }
         fs::rename(second.join("keys"), data.join("keys")).expect("keys that move back");
         fs::remove_dir_all(&second).expect("a folder that can be emptied");
         assert_eq!(restored.expect("a backup of a restored server is one").1, written);

@@ -18,7 +18,7 @@ use fleetd_sync_core::time::Monotonic;
 
 use super::ledger::Part;
 use super::{Broken, Fact, Inspector, Scene, device_number};
-use crate::fleet::{SERVER, coffee};
+use crate::fleet::SERVER;
 use crate::reference::order::held_by;
 
 /// Time until a device that is linked has been told: its Hello, and a commit.
@@ -83,11 +83,11 @@ impl OrderChecker {
     }
 
     /// Why the server ought to hold a device, and does not.
-    fn unheld(scene: &Scene<'_>, number: usize, orders: &Orders) -> Option<String> {
+    fn unheld(scene: &Scene<'_>, number: usize, workload: &WorkloadName, orders: &Orders) -> Option<String> {
         let server: Arc<str> = SERVER.into();
         let device = scene.fleet.devices.get(number)?;
-        let wish = scene.words.of(&server, device.local()).map(|word| word.wishes.of(&coffee())).unwrap_or_default();
-        let why = held_by(orders, &wish, runs_well(scene, number))?;
+        let wish = scene.words.of(&server, device.local()).map(|word| word.wishes.of(workload)).unwrap_or_default();
+        let why = held_by(orders, &wish, runs_well(scene, number, workload))?;
         (!wish.is_held).then_some(why)
     }
 
@@ -95,11 +95,13 @@ impl OrderChecker {
         let (at, server): (_, Arc<str>) = (scene.at, SERVER.into());
         let is_settled = |since: Monotonic| at.since(since) >= SETTLED_WITHIN;
         let orders = self.standing(at, SETTLED_WITHIN);
+        let workloads = scene.fleet.workloads();
         let numbers: Vec<usize> = scene.fleet.core().collect();
         for number in numbers {
             self.see_link(scene, number);
             let is_told = self.linked_since.get(&number).is_some_and(|since| is_settled(*since));
-            if let Some(why) = Self::unheld(scene, number, &orders).filter(|_| is_told) {
+            let mut unheld = workloads.iter().filter_map(|workload| Self::unheld(scene, number, workload, &orders));
+            if let Some(why) = unheld.next().filter(|_| is_told) {
                 let seen = format!("{why}, and device-{number} is linked for long and not held");
                 return Broken::on(&server, seen);
             }
@@ -148,17 +150,17 @@ impl OrderChecker {
         if !self.linked_since.get(&number).is_some_and(is_told) {
             return Ok(());
         }
-        match Self::unheld(scene, number, &self.standing(scene.at, SETTLED_WITHIN)) {
+        match Self::unheld(scene, number, workload, &self.standing(scene.at, SETTLED_WITHIN)) {
             Some(why) => Broken::on(node, format!("it switches {workload}: {why}, and its server does not tell it")),
             None => Ok(()),
         }
     }
 }
 
-/// The release that has proven itself on a device, by its own records.
-fn runs_well(scene: &Scene<'_>, number: usize) -> Option<ArtifactDigest> {
+/// The release of a workload that has proven itself on a device, by its own records.
+fn runs_well(scene: &Scene<'_>, number: usize, workload: &WorkloadName) -> Option<ArtifactDigest> {
     let node = &scene.fleet.devices.get(number)?.name;
-    let current = scene.ledger.node(node)?.workloads.get(&coffee())?.current.as_ref()?;
+    let current = scene.ledger.node(node)?.workloads.get(workload)?.current.as_ref()?;
     current.healthy.then_some(current.digest)
 }
 

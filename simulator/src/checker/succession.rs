@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{LocalId, RolloutId};
+use fleetd_sync_core::name::WorkloadName;
 
 use super::{Broken, Fact, Inspector, Scene};
-use crate::fleet::{SERVER, coffee};
+use crate::fleet::SERVER;
 use crate::observation::Observation;
 
-/// Remembers whose turn it was on each device, in the lanes that the server wrote.
+/// Remembers whose turn it was with each workload of a device, in the lanes that the server wrote.
 #[derive(Debug, Default)]
 pub(super) struct SuccessionChecker {
-    devices: BTreeMap<LocalId, Turns>,
+    workloads: BTreeMap<(LocalId, WorkloadName), Turns>,
 }
 
-/// The rollouts that were at work on a device.
+/// The rollouts that were at work on a workload of a device.
 #[derive(Debug, Default)]
 struct Turns {
     newest: Option<RolloutId>,
@@ -40,7 +41,7 @@ impl Inspector for SuccessionChecker {
             Fact::Settled(documents) => documents,
             // What it had decided since is gone with it.
             Fact::Seen(Observation::Restored { .. }) => {
-                self.devices.clear();
+                self.workloads.clear();
                 return Ok(());
             }
             _ => return Ok(()),
@@ -48,16 +49,18 @@ impl Inspector for SuccessionChecker {
         for document in documents {
             let DocumentId::Desired(device) = *document else { continue };
             let Some(word) = scene.words.of(node, device) else { continue };
-            let Some(rollout) = word.wishes.of(&coffee()).release.and_then(|release| release.rollout) else { continue };
-            let turns = self.devices.entry(device).or_default();
-            if turns.over.contains(&rollout) {
-                let name = scene.ledger.name(device).map_or("somebody", |name| name);
-                let seen = format!("it gives {name} to {rollout} again, which another rollout took it from");
-                return Broken::on(node, seen);
-            }
-            if let Some(former) = turns.newest.replace(rollout).filter(|former| *former != rollout) {
-                turns.over.insert(former);
-                scene.marks.reach("a rollout took the place of another on a device");
+            for (workload, wish) in &word.wishes.workloads {
+                let Some(rollout) = wish.release.as_ref().and_then(|release| release.rollout) else { continue };
+                let turns = self.workloads.entry((device, workload.clone())).or_default();
+                if turns.over.contains(&rollout) {
+                    let name = scene.ledger.name(device).map_or("somebody", |name| name);
+                    let seen = format!("it gives {name} to {rollout} again, which another rollout took it from");
+                    return Broken::on(node, seen);
+                }
+                if let Some(former) = turns.newest.replace(rollout).filter(|former| *former != rollout) {
+                    turns.over.insert(former);
+                    scene.marks.reach("a rollout took the place of another on a device");
+                }
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ use fleetd_sync_core::time::Monotonic;
 use super::ledger::{NodeLedger, Part};
 use super::{Broken, Fact, Inspector, Scene};
 use crate::fleet::SERVER;
+use crate::observation::Observation;
 
 /// A bake that is stored so much late has begun in time: commits take a while.
 const BAKE_SLACK: Duration = Duration::from_secs(5);
@@ -27,6 +28,8 @@ pub(super) struct WaveChecker {
     moved: BTreeSet<(RolloutId, LocalId)>,
     /// Where the devices of each rollout stand.
     tallies: BTreeMap<RolloutId, Tally>,
+    /// The waves that somebody approved.
+    approved: BTreeSet<(RolloutId, u32)>,
     /// Since when a wave bakes.
     baking: BTreeMap<(RolloutId, u32), Monotonic>,
 }
@@ -194,6 +197,12 @@ impl WaveChecker {
                 );
             }
         }
+        if has_passed && plan.strategy.approve_waves {
+            if !self.approved.contains(&(rollout, header.wave.number)) {
+                return Broken::on(node, format!("{rollout} began wave {} that nobody approved", header.wave.number));
+            }
+            scene.marks.reach("a wave began that somebody approved");
+        }
         if has_passed && before.phase.is_stopped() && header.phase.is_stopped() {
             return Broken::on(node, format!("{rollout} began a wave while it was {}", header.phase));
         }
@@ -280,6 +289,10 @@ impl Inspector for WaveChecker {
                 }
                 let mut moved = std::mem::take(&mut self.moved).into_iter();
                 moved.try_for_each(|(rollout, device)| self.check_device(scene, node, rollout, device))
+            }
+            Fact::Seen(Observation::Approved { rollout, wave, .. }) => {
+                self.approved.insert((*rollout, *wave));
+                Ok(())
             }
             // What a setback takes back is decided anew.
             Fact::Opened if &**node == SERVER => {

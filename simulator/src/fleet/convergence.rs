@@ -18,12 +18,13 @@ use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::envelope::DocumentId;
 use fleetd_sync_core::id::{ArtifactDigest, LocalId};
 use fleetd_sync_core::key::PublicKey;
+use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::replica::{Replica, document_prefix};
 use fleetd_sync_core::resolve::{Assignment, Desired, Run};
 use fleetd_sync_core::trust::{RootChain, Roster};
 use fleetd_sync_store::state_store::{KeyRange, StateStore};
 
-use super::{Fleet, SimulatedDevice, coffee};
+use super::{Fleet, SimulatedDevice};
 
 /// Lines of a device that may be on their way while its program goes on writing: they are there in a moment.
 const LINES_ON_THEIR_WAY_MAX: u64 = 8;
@@ -62,10 +63,11 @@ impl Fleet {
         if record.membership != Membership::Enrolled {
             return Some(format!("the server counts it as {:?}", record.membership));
         }
-        let report = record.reports.get(&coffee())?;
-        let phase = report.phase?;
-        let waits = matches!(report.error.as_ref().map(|error| &error.kind), Some(fault) if is_patient(fault));
-        (!phase.is_final() && !waits).then(|| format!("its workload is in phase {phase:?}"))
+        record.reports.iter().find_map(|(workload, report)| {
+            let phase = report.phase?;
+            let waits = matches!(report.error.as_ref().map(|error| &error.kind), Some(fault) if is_patient(fault));
+            (!phase.is_final() && !waits).then(|| format!("its {workload} is in phase {phase:?}"))
+        })
     }
 
     /// What is not as it should be on a device that is there and at rest.
@@ -82,27 +84,28 @@ impl Fleet {
             return Some(format!("it holds {:?} where the server holds {:?}", own.heads(), servers.heads()));
         }
         let state = own.lane_state(DocumentId::Actual(device.local()), device.local().into());
-        let said = state.map(report::read_workloads).and_then(|mut reports| reports.remove(&coffee()));
-        let known = self.report(number);
-        if said != known {
-            return Some(format!("it says {said:?}, and the server says {known:?}"));
-        }
-        if let Some(why) = keeps_lines(store.as_ref(), node.shared.seams.store.as_ref(), device.local()) {
-            return Some(why);
-        }
+        let mut said = state.map(report::read_workloads).unwrap_or_default();
+        let mut known = self.record(number).map(|record| record.reports).unwrap_or_default();
         let resolved = own.resolve(device.local());
-        let desired = resolved.workloads.get(&coffee())?;
-        self.runs_otherwise(device, desired, said.as_ref())
+        self.operator.workloads().iter().find_map(|workload| {
+            let (said, known) = (said.remove(workload), known.remove(workload));
+            if said != known {
+                return Some(format!("it says {said:?} of {workload}, and the server says {known:?}"));
+            }
+            let desired = resolved.workloads.get(workload);
+            let otherwise = || self.runs_otherwise((device, workload), desired?, said.as_ref());
+            keeps_lines(store.as_ref(), node.shared.seams.store.as_ref(), (device.local(), workload)).or_else(otherwise)
+        })
     }
 
     /// What a device runs in place of what its documents select.
     fn runs_otherwise(
         &self,
-        device: &SimulatedDevice,
+        (device, workload): (&SimulatedDevice, &WorkloadName),
         desired: &Desired,
         said: Option<&WorkloadReport>,
     ) -> Option<String> {
-        let running = device.runner.running(&coffee());
+        let running = device.runner.running(workload);
         if desired.run == Some(Run::Stopped) {
             return running.map(|artifact| format!("it runs {artifact}, and an operator stopped it"));
         }
@@ -144,10 +147,14 @@ impl Fleet {
 }
 
 /// Why a device that is linked still has lines which the server has not.
-fn keeps_lines(own: &dyn StateStore, servers: &dyn StateStore, local: LocalId) -> Option<String> {
-    let found = own.get(Space::LogPosition, coffee().as_str().as_bytes()).ok().flatten()?;
-    let Ok((spool, _)) = agent_record::decode_spool(&coffee(), &found.value) else {
-        return Some("what it remembers of its lines cannot be read".to_owned());
+fn keeps_lines(
+    own: &dyn StateStore,
+    servers: &dyn StateStore,
+    (local, workload): (LocalId, &WorkloadName),
+) -> Option<String> {
+    let found = own.get(Space::LogPosition, workload.as_str().as_bytes()).ok().flatten()?;
+    let Ok((spool, _)) = agent_record::decode_spool(workload, &found.value) else {
+        return Some(format!("what it remembers of the lines of {workload} cannot be read"));
     };
     let stored = server_record::log::positions(servers, local).unwrap_or_default();
     spool.streams.iter().find_map(|position| {

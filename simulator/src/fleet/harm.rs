@@ -1,12 +1,19 @@
 //! What goes wrong with a node: its disk, its clock, its programs, and whoever has turned against the fleet.
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
+use fleetd_actors::window::VETO_LIMIT_MAX;
+use fleetd_actors::workload::Command;
+use fleetd_agent::disk::{Disk as _, FileMode};
+use fleetd_agent::install::Installer as _;
+use fleetd_agent::install::memory::MemoryInstaller;
 use fleetd_sync_core::time::{Monotonic, Wall};
 use fleetd_sync_store::memory::Fault;
 
 use super::device::DISK_BYTES;
-use super::{End, Fleet, SERVER, SERVER_ADDRESS, ScenarioError, Setting, device_number};
+use super::{End, Fleet, SERVER, SERVER_ADDRESS, ScenarioError, Setting, device_number, failed};
 use crate::clock::{NodeClock, earlier};
 use crate::fault::FaultKind;
 use crate::hostile::{Hostility, Stranger, flood};
@@ -109,6 +116,39 @@ impl Fleet {
         if let Some(device) = self.devices.get(number).filter(|device| device.node().is_some()) {
             device.runner.end_programs();
         }
+    }
+
+    /// Somebody at a device puts the updates of all that it runs off.
+    pub(crate) fn put_off(&self, number: usize, lasting: Duration) {
+        let device = self.devices.get(number).filter(|_| !lasting.is_zero());
+        let Some((device, node)) = device.and_then(|device| Some((device, device.node()?))) else { return };
+        for workload in self.operator.workloads() {
+            let (tap, name, put_off): (_, Arc<str>, _) =
+                (self.tap.clone(), device.name.as_str().into(), workload.clone());
+            let done = Box::new(move || tap.note(|| Observation::PutOff { node: name, workload: put_off, lasting }));
+            let command = Command::Defer { length: lasting.min(VETO_LIMIT_MAX), reason: "guests are here".to_owned() };
+            // Of a workload that is not there nothing is put off.
+            let _ = node.command(&workload, command, done);
+        }
+    }
+
+    /// Lets each program of a device take its update lock.
+    pub(crate) fn lock_updates(&self, number: usize) {
+        let Some(device) = self.devices.get(number) else { return };
+        for workload in self.operator.workloads() {
+            let lock = MemoryInstaller::on(&device.disk).update_lock(&workload);
+            // A program that cannot take its lock does without.
+            if device.runner.running(&workload).is_some() && device.disk.write(&lock, &[], FileMode::Readable).is_ok() {
+                self.tap.note(|| Observation::Locked { node: device.name.as_str().into(), workload });
+            }
+        }
+    }
+
+    /// Lets each program of a device give its update lock back.
+    pub(crate) fn unlock_updates(&self, number: usize) -> Result<(), ScenarioError> {
+        let Some(device) = self.devices.get(number) else { return Ok(()) };
+        let installer = MemoryInstaller::on(&device.disk);
+        self.operator.workloads().iter().try_for_each(|workload| installer.remove_update_lock(workload).map_err(failed))
     }
 
     /// Lets a device say from now on that every program runs and is well.

@@ -33,11 +33,13 @@ use fleetd_sync_core::id::{ArtifactDigest, HoldId, KeyId, PlanId, RolloutId};
 use fleetd_sync_core::name::{ConfigurationName, Platform, WorkloadName};
 use fleetd_sync_core::release::{Artifact, EnvironmentValue, Manifest, Probe, ProbeCheck, SignedManifest};
 use fleetd_sync_core::resolve::Run;
+use fleetd_sync_core::time::Monotonic;
 use fleetd_sync_core::trust::{Change, Revocation, Role};
 use fleetd_sync_store::state_store::{KeyRange, StateStore as _};
 
-use super::{Fleet, SERVER_ADDRESS, ScenarioError, amd64, arm64, coffee, failed};
+use super::{Fleet, SERVER, SERVER_ADDRESS, ScenarioError, amd64, arm64, coffee, failed};
 use crate::agenda::{Agenda, Task};
+use crate::observation::Observation;
 use crate::runner::{Behaviour, ROAST};
 use crate::scenario::{Act, Program};
 
@@ -135,6 +137,13 @@ pub enum Wish {
         /// Which device.
         device: usize,
     },
+    /// That the waves of a rollout begin, each so long after it was waited for.
+    ApproveWaves {
+        /// Which rollout.
+        rollout: RolloutId,
+        /// How long after.
+        after: Duration,
+    },
 }
 
 /// An operator's wish on its way.
@@ -147,7 +156,7 @@ struct Errand {
     answer: Arc<Mutex<Option<Result<(), String>>>>,
 }
 
-/// A release of `coffee` that operators know.
+/// A release that operators know.
 #[derive(Clone)]
 pub(super) struct KnownRelease {
     pub(super) signed: SignedManifest,
@@ -166,8 +175,10 @@ pub(super) struct Operator {
     newest_rollout: Option<RolloutId>,
     /// Every rollout that was started.
     rollouts: Vec<RolloutId>,
-    /// Plans that were made before their start, by the version that they bring.
-    saved: BTreeMap<String, Arc<Plan>>,
+    /// Plans that were made before their start, by that and by what they bring.
+    saved: BTreeMap<(Duration, WorkloadName, String), Arc<Plan>>,
+    /// Since when waves wait to be approved.
+    awaiting: BTreeMap<(RolloutId, u32), Monotonic>,
     /// What was denied, by the denial's hold.
     denied: BTreeMap<HoldId, ArtifactDigest>,
 }
@@ -183,8 +194,24 @@ impl Operator {
             newest_rollout: None,
             rollouts: Vec::new(),
             saved: BTreeMap::new(),
+            awaiting: BTreeMap::new(),
             denied: BTreeMap::new(),
         }
+    }
+
+    /// The place of a version that was pushed.
+    fn place_of(&self, workload: &WorkloadName, version: &str) -> Option<usize> {
+        let is_it = |known: &KnownRelease| {
+            let claims = known.signed.claims();
+            claims.workload == *workload && claims.version.as_str() == version
+        };
+        self.releases.iter().position(is_it)
+    }
+
+    /// The workloads that devices may have.
+    pub(super) fn workloads(&self) -> BTreeSet<WorkloadName> {
+        let pushed = self.releases.iter().map(|known| known.signed.claims().workload.clone());
+        pushed.chain([coffee()]).collect()
     }
 
     /// The newest release that was rolled out.
@@ -220,13 +247,12 @@ fn answered<T, E: fmt::Display>(
 }
 
 impl Fleet {
-    /// Root lets the release key sign a workload's releases, as `fleetd trust delegate` does.
+    /// Root lets the release key sign the releases of workloads, as `fleetd trust delegate` does.
     ///
     /// # Errors
     /// [`ScenarioError`] when the authority refuses.
-    pub fn delegate_release_key(&mut self, workload: WorkloadName) -> Result<(), ScenarioError> {
+    pub fn delegate_release_key(&mut self, workloads: BTreeSet<WorkloadName>) -> Result<(), ScenarioError> {
         let chain = Arc::clone(&self.serving()?.shared.trust().chain);
-        let workloads = BTreeSet::from([workload]);
         let change = Change::Delegate { key: self.release_key.public(), role: Role::Release { workloads } };
         let record = Box::new(chain.draft_next([change]).map_err(failed)?.sign(&self.root));
         let server = self.serving()?;
@@ -302,12 +328,13 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when the manifest says what no release may say.
     pub fn push(&mut self, version: &str, program: &[u8]) -> Result<SignedManifest, ScenarioError> {
-        let manifest = self.manifest(version, &[(amd64(), program.to_vec())], ProbeCheck::Notify)?;
+        let manifest = self.manifest(coffee(), version, &[(amd64(), program.to_vec())], ProbeCheck::Notify)?;
         self.publish(manifest, &[program])
     }
 
     fn manifest(
         &self,
+        workload: WorkloadName,
         version: &str,
         programs: &[(Platform, Vec<u8>)],
         check: ProbeCheck,
@@ -315,13 +342,13 @@ impl Fleet {
         let artifact = |(platform, program): &(Platform, Vec<u8>)| {
             let size_bytes = u64::try_from(program.len()).map_err(failed)?;
             let digest = ArtifactDigest::of(program);
-            Ok((platform.clone(), Artifact { digest, size_bytes, file_name: "coffee".to_owned() }))
+            Ok((platform.clone(), Artifact { digest, size_bytes, file_name: workload.to_string() }))
         };
         Ok(Manifest {
             fleet: self.serving()?.shared.trust().chain.fleet(),
-            workload: coffee(),
             version: version.parse().map_err(failed)?,
             artifacts: programs.iter().map(artifact).collect::<Result<_, ScenarioError>>()?,
+            workload,
             argv: Vec::new(),
             environment: ["MENU", "ROAST"].map(|name| (name.to_owned(), EnvironmentValue::FromConfig)).into(),
             probe: Probe { check, grace: Duration::from_secs(10), ..Probe::default() },
@@ -345,13 +372,17 @@ impl Fleet {
     }
 
     /// The configuration of that name, of which the server has the file from now on: one name always means one content.
-    fn configuration_called(&self, name: ConfigurationName) -> Result<Arc<Configuration>, ScenarioError> {
+    fn configuration_called(
+        &self,
+        workload: WorkloadName,
+        name: ConfigurationName,
+    ) -> Result<Arc<Configuration>, ScenarioError> {
         let menu = format!("the menu of {name}").into_bytes();
         let (digest, size_bytes) = (ArtifactDigest::of(&menu), u64::try_from(menu.len()).map_err(failed)?);
         self.server.artifacts.append(digest, size_bytes, 0, &menu).map_err(failed)?;
         let values = [(ROAST.to_owned(), name.to_string())].into();
         let files = [("MENU".to_owned(), ConfiguredFile { digest, size_bytes })].into();
-        Configuration::new(coffee(), name, values, files).map(Arc::new).map_err(failed)
+        Configuration::new(workload, name, values, files).map(Arc::new).map_err(failed)
     }
 
     /// Plans a release for every device and starts the rollout.
@@ -360,7 +391,7 @@ impl Fleet {
     /// [`ScenarioError`] when there is nothing to plan, or the rollout is refused.
     pub fn roll_out(&mut self, release: &SignedManifest) -> Result<RolloutId, ScenarioError> {
         let rollout = RolloutId::random(&mut self.entropy);
-        let plan = self.plan(release, None, 1, Strategy::default())?;
+        let plan = self.plan((release, None), Targets::All, 1, Strategy::default())?;
         self.start_plan(rollout, plan)?;
         Ok(rollout)
     }
@@ -371,20 +402,20 @@ impl Fleet {
     /// Those of [`roll_out`](Self::roll_out).
     pub fn roll_out_by(&mut self, release: &SignedManifest, strategy: Strategy) -> Result<RolloutId, ScenarioError> {
         let rollout = RolloutId::random(&mut self.operator.entropy);
-        let plan = self.plan(release, None, 1, strategy)?;
+        let plan = self.plan((release, None), Targets::All, 1, strategy)?;
         self.start_plan(rollout, plan)?;
         Ok(rollout)
     }
 
     fn plan(
         &mut self,
-        release: &SignedManifest,
-        configuration: Option<Arc<Configuration>>,
+        (release, configuration): (&SignedManifest, Option<Arc<Configuration>>),
+        targets: Targets,
         attempt: u32,
         strategy: Strategy,
     ) -> Result<Plan, ScenarioError> {
         let planned = PlannedRelease { configuration, ..PlannedRelease::of(release.claims(), release.digest()) };
-        plan(PlanId::random(&mut self.entropy), planned, Targets::All, attempt, strategy, &self.rows()?).map_err(failed)
+        plan(PlanId::random(&mut self.entropy), planned, targets, attempt, strategy, &self.rows()?).map_err(failed)
     }
 
     /// Starts a plan, as `fleetd rollout start` does.
@@ -411,6 +442,7 @@ impl Fleet {
     /// [`ScenarioError`] while the server is down.
     pub(crate) fn approve_wave(&self, rollout: RolloutId, wave: u32) -> Result<(), ScenarioError> {
         let server = self.serving()?;
+        self.tap.note(|| Observation::Approved { node: SERVER.into(), rollout, wave });
         let operation = server.shared.rollout_answers.open(Box::new(|_| {}));
         server.actors.rollouts.send(&rollout, rollout::Input::Approve { operation, wave: Some(wave) });
         Ok(())
@@ -469,10 +501,15 @@ impl Fleet {
     pub(super) fn pursue(&mut self, number: u64) -> Result<(), ScenarioError> {
         let Some(mut errand) = self.operator.errands.remove(&number) else { return Ok(()) };
         let answer = errand.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Wish::ApproveWaves { rollout, .. } = errand.wish
+            && self.is_serving()
+            && self.rollout(rollout).is_none_or(|header| header.phase.is_ended())
+        {
+            return Ok(());
+        }
         match answer {
             Some(Ok(())) => {
-                self.fulfil(&errand);
-                return Ok(());
+                return self.fulfil(&errand);
             }
             Some(Err(_)) => {
                 errand.refusals += 1;
@@ -493,25 +530,29 @@ impl Fleet {
         Ok(())
     }
 
-    fn fulfil(&mut self, errand: &Errand) {
+    fn fulfil(&mut self, errand: &Errand) -> Result<(), ScenarioError> {
         let place = match &errand.wish {
-            Wish::RollOut(act) => {
-                self.operator.releases.iter().position(|known| known.signed.claims().version.as_str() == act.roll_out)
-            }
-            Wish::RollBack => {
-                let version = self.plan_of(errand.rollout).map(|plan| plan.release.version);
-                let known = &mut self.operator.releases.iter();
-                known.position(|known| Some(&known.signed.claims().version) == version.as_ref())
-            }
+            Wish::RollOut(act) => self.operator.place_of(&act.workload(), &act.roll_out),
+            Wish::RollBack => self
+                .plan_of(errand.rollout)
+                .and_then(|plan| self.operator.place_of(&plan.release.workload, plan.release.version.as_str())),
             Wish::Revoke { device } => {
                 self.broken.insert(*device, crate::fault::FaultKind::OperatorRevokes);
-                return;
+                return Ok(());
             }
-            _ => return,
+            _ => return Ok(()),
         };
         self.operator.newest = place.or(self.operator.newest);
         self.operator.newest_rollout = Some(errand.rollout);
         self.operator.rollouts.push(errand.rollout);
+        let strategy = match &errand.wish {
+            Wish::RollOut(act) => act.strategy.as_ref(),
+            _ => None,
+        };
+        match strategy.and_then(|strategy| strategy.approve_after) {
+            Some(after) => self.want(Wish::ApproveWaves { rollout: errand.rollout, after }),
+            None => Ok(()),
+        }
     }
 
     fn try_errand(&mut self, number: u64, errand: &mut Errand) -> Result<(), ScenarioError> {
@@ -553,6 +594,7 @@ impl Fleet {
                 }
                 return Ok(());
             }
+            Wish::ApproveWaves { rollout, after } => return self.approve_waves(rollout, after),
             Wish::Abort | Wish::Pause | Wish::Resume => {
                 let send = match errand.wish {
                     Wish::Pause => pause,
@@ -565,21 +607,7 @@ impl Fleet {
                 }
                 return Ok(());
             }
-            Wish::Hold { device, hold } => {
-                (device, Command::Hold { hold, workload: None, reason: "an operator looks".to_owned() })
-            }
-            Wish::Lift { device, hold } => (device, Command::Lift { hold }),
-            Wish::Relabel { device, value } => {
-                let (key, value) = ("shelf".parse().map_err(failed)?, value.to_string().parse().map_err(failed)?);
-                (device, Command::Label { set: BTreeMap::from([(key, value)]), remove: Vec::new() })
-            }
-            Wish::Rename { device, value } => {
-                (device, Command::Rename(format!("renamed-{value}").parse().map_err(failed)?))
-            }
-            Wish::Run { device, run } => (device, Command::Run { workload: coffee(), run, reason: String::new() }),
-            Wish::Restart { device } => (device, Command::Restart { workload: coffee() }),
-            Wish::Revoke { device } => (device, Command::Revoke { reason: "it was stolen".to_owned() }),
-            Wish::Approve { device } => (device, Command::Approve),
+            of_device => order_of(of_device)?,
         };
         self.command(&server, device, command, answered(&errand.answer, &agenda, number));
         Ok(())
@@ -587,14 +615,14 @@ impl Fleet {
 
     /// The place of the release that an act brings, pushed if it was not yet.
     fn release_of(&mut self, act: &Act) -> Result<usize, ScenarioError> {
-        let known = &self.operator.releases;
-        if let Some(place) = known.iter().position(|known| known.signed.claims().version.as_str() == act.roll_out) {
+        let workload = act.workload();
+        if let Some(place) = self.operator.place_of(&workload, &act.roll_out) {
             return Ok(place);
         }
         let programs: Vec<(Platform, Vec<u8>)> = [amd64(), arm64()]
             .into_iter()
             .map(|platform| {
-                let bytes = format!("coffee {} {:?} {platform}", act.roll_out, act.program).into_bytes();
+                let bytes = format!("{workload} {} {:?} {platform}", act.roll_out, act.program).into_bytes();
                 (platform, bytes)
             })
             .collect();
@@ -603,7 +631,7 @@ impl Fleet {
             Program::FailsProbe => ProbeCheck::Tcp { port: PROBE_PORT },
             _ => ProbeCheck::Notify,
         };
-        let manifest = self.manifest(&act.roll_out, &programs, check)?;
+        let manifest = self.manifest(workload, &act.roll_out, &programs, check)?;
         let contents: Vec<&[u8]> = programs.iter().map(|(_, program)| program.as_slice()).collect();
         let signed = self.publish(manifest, &contents)?;
         self.operator.releases.push(KnownRelease { signed, attempts: 0 });
@@ -624,6 +652,28 @@ impl Fleet {
             }
         }
     }
+}
+
+/// Which device a wish means that means one, and what its actor is told.
+fn order_of(wish: Wish) -> Result<(usize, Command), ScenarioError> {
+    Ok(match wish {
+        Wish::Hold { device, hold } => {
+            (device, Command::Hold { hold, workload: None, reason: "an operator looks".to_owned() })
+        }
+        Wish::Lift { device, hold } => (device, Command::Lift { hold }),
+        Wish::Relabel { device, value } => {
+            let (key, value) = ("shelf".parse().map_err(failed)?, value.to_string().parse().map_err(failed)?);
+            (device, Command::Label { set: BTreeMap::from([(key, value)]), remove: Vec::new() })
+        }
+        Wish::Rename { device, value } => {
+            (device, Command::Rename(format!("renamed-{value}").parse().map_err(failed)?))
+        }
+        Wish::Run { device, run } => (device, Command::Run { workload: coffee(), run, reason: String::new() }),
+        Wish::Restart { device } => (device, Command::Restart { workload: coffee() }),
+        Wish::Revoke { device } => (device, Command::Revoke { reason: "it was stolen".to_owned() }),
+        Wish::Approve { device } => (device, Command::Approve),
+        other => return Err(failed(format!("{other:?} means no device"))),
+    })
 }
 
 /// What a release's program does on a device.

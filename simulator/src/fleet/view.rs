@@ -1,5 +1,6 @@
 //! What can be read of a fleet: what the server's store says, and how the fleet stands.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use fleetd_actors::{report, rollout};
 use fleetd_server::record;
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::RolloutId;
-use fleetd_sync_core::name::Version;
+use fleetd_sync_core::name::{Version, WorkloadName};
 use fleetd_sync_store::state_store::StateStore as _;
 
 use super::{Fleet, SimulatedDevice, coffee};
@@ -20,6 +21,12 @@ impl Fleet {
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.server.node().is_some()
+    }
+
+    /// The workloads that devices may have.
+    #[must_use]
+    pub fn workloads(&self) -> BTreeSet<WorkloadName> {
+        self.operator.workloads()
     }
 
     /// The numbers of a site's devices.

@@ -88,7 +88,7 @@ pub(crate) fn build(
     let starts = scenario.begins().unwrap_or_else(new_year_2026);
     world.begin_at(earlier(starts, MADE_BEFORE).max(new_year_2026()));
     let mut fleet = Fleet::on(engine, world, Duration::ZERO)?;
-    fleet.delegate_release_key(workload.clone())?;
+    fleet.delegate_release_key(BTreeSet::from([workload.clone()]))?;
     let entropy = fleet.world.entropy("rehearsal");
     let mut builder = Builder { rehearsal, workload, entropy, fleet };
     builder.enrol(scenario.latency_ms)?;

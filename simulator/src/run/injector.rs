@@ -106,6 +106,8 @@ fn begin_on_device(fleet: &mut Fleet, id: u64, node: &str, fault: &Fault) -> Res
         FaultKind::HostileFloods => fleet.flood_from(device, id, fault.value),
         FaultKind::HostileClone => fleet.clone_device(device)?,
         FaultKind::HostileLies => fleet.let_lie(device),
+        FaultKind::UserDefers => fleet.put_off(device, fault.lasting),
+        FaultKind::ProgramLocks => fleet.lock_updates(device),
         FaultKind::OperatorHolds => fleet.want(Wish::Hold { device, hold: hold(fleet, id, device) })?,
         FaultKind::OperatorStops => fleet.want(Wish::Run { device, run: Run::Stopped })?,
         FaultKind::OperatorRestarts => fleet.want(Wish::Restart { device })?,
@@ -153,6 +155,7 @@ pub(super) fn end(fleet: &mut Fleet, id: u64, fault: &Fault) -> Result<(), Scena
         }
         let Some(device) = fleet.number(node) else { continue };
         match fault.kind {
+            FaultKind::ProgramLocks => fleet.unlock_updates(device)?,
             FaultKind::OperatorHolds => fleet.want(Wish::Lift { device, hold: hold(fleet, id, device) })?,
             FaultKind::OperatorStops => fleet.want(Wish::Run { device, run: Run::Running })?,
             _ => {}

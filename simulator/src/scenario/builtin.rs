@@ -2,7 +2,7 @@
 
 use super::Scenario;
 
-const BUILTIN: [(&str, &str); 26] = [
+const BUILTIN: [(&str, &str); 27] = [
     ("day", include_str!("../../scenarios/day.toml")),
     ("calm", include_str!("../../scenarios/calm.toml")),
     ("arm64-only", include_str!("../../scenarios/arm64-only.toml")),
@@ -12,6 +12,7 @@ const BUILTIN: [(&str, &str); 26] = [
     ("busy-operators", include_str!("../../scenarios/busy-operators.toml")),
     ("clones", include_str!("../../scenarios/clones.toml")),
     ("configurations", include_str!("../../scenarios/configurations.toml")),
+    ("contended", include_str!("../../scenarios/contended.toml")),
     ("crashing-release", include_str!("../../scenarios/crashing-release.toml")),
     ("field", include_str!("../../scenarios/field.toml")),
     ("flaky-disks", include_str!("../../scenarios/flaky-disks.toml")),

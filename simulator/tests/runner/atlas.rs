@@ -25,7 +25,7 @@ fn every_key_of_a_scenario_is_explained() {
     let everything = "\
 name = \"a\"\nabout = \"b\"\ndevices = 3\nsites = 1\nduration = \"1h\"\ndeadline = \"5m\"\nlatency_ms = [1, 2]\n\
 arm64_percent = 1\nno_rtc_percent = 1\nlate_devices = 1\n\
-[[act]]\nat = \"1m\"\nroll_out = \"1.0.0\"\nplanned_ahead = \"1s\"\nprogram = \"crashes\"\nafter = \"1s\"\nonly_on = \"linux/arm64\"\n\
+[[act]]\nat = \"1m\"\nroll_out = \"1.0.0\"\nworkload = \"tea\"\nsites = [0]\nplanned_ahead = \"1s\"\nprogram = \"crashes\"\nafter = \"1s\"\nonly_on = \"linux/arm64\"\n\
 [swarm.crash]\nper_day = [1, 2]\nlasting_s = [1, 2]\nvalue = [1, 2]\non = \"server\"\n\
 [[fault]]\nat = \"1m\"\non = \"server\"\nkind = \"crash\"\nlasting = \"1s\"\nvalue = 1\n";
     let written = Scenario::parse(everything).unwrap().to_toml().unwrap();

@@ -59,11 +59,21 @@ pub enum Bug {
     StalePlanStarted,
     /// A site switches as soon as one of its devices is ready.
     SiteSplit,
+    /// A restarted agent does not know that somebody put updates off.
+    DeferralLost,
+    /// A workload switches while another of its device has not proven itself.
+    TurnSkipped,
+    /// One more device begins than may be at work at the same time.
+    PlaceOffByOne,
+    /// A wave that has baked is followed by the next without anybody's word.
+    ApprovalSkipped,
+    /// A release that is restored keeps the configuration of the one that failed.
+    ConfigurationKept,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::RecordDropped,
         Self::EffectBeforeRecord,
         Self::AckBeforeAppend,
@@ -90,6 +100,11 @@ impl Bug {
         Self::StopForgotten,
         Self::StalePlanStarted,
         Self::SiteSplit,
+        Self::DeferralLost,
+        Self::TurnSkipped,
+        Self::PlaceOffByOne,
+        Self::ApprovalSkipped,
+        Self::ConfigurationKept,
     ];
 
     /// What it is called.
@@ -122,6 +137,11 @@ impl Bug {
             Self::StopForgotten => "stop_forgotten",
             Self::StalePlanStarted => "stale_plan_started",
             Self::SiteSplit => "site_split",
+            Self::DeferralLost => "deferral_lost",
+            Self::TurnSkipped => "turn_skipped",
+            Self::PlaceOffByOne => "place_off_by_one",
+            Self::ApprovalSkipped => "approval_skipped",
+            Self::ConfigurationKept => "configuration_kept",
         }
     }
 }

@@ -256,6 +256,36 @@ fn a_hold_gives_nothing_of_the_limit_back() {
 }
 
 #[test]
+fn a_hold_takes_no_more_of_the_limit_than_was_used() {
+    let mut bench = bench();
+    bench.is_locked = true;
+    let terms = under("veto 240s");
+    bench.assign(terms.clone());
+    pass(&mut bench, Duration::from_mins(1));
+    bench.assign(Assignment { held: true, ..terms.clone() });
+    pass(&mut bench, Duration::from_mins(10));
+    bench.assign(terms);
+    pass(&mut bench, Duration::from_secs(179));
+    assert_eq!(bench.running().as_deref(), Some("1.0"), "one minute of four was used");
+    pass(&mut bench, Duration::from_secs(2));
+    assert_eq!(bench.running().as_deref(), Some("2.0"));
+}
+
+#[test]
+fn who_puts_off_again_has_what_was_left_of_the_limit() {
+    let mut bench = bench();
+    let terms = under("veto 240s; zone UTC; window 0 12 * * * 1m; window 0 13 * * * 1h");
+    bench.is_locked = true;
+    bench.assign(terms);
+    pass(&mut bench, Duration::from_secs(50));
+    assert_eq!(bench.running().as_deref(), Some("1.0"));
+    pass(&mut bench, HOUR + Duration::from_secs(100));
+    assert_eq!(bench.running().as_deref(), Some("1.0"), "another window, and a minute of four was used");
+    pass(&mut bench, Duration::from_mins(1));
+    assert_eq!(bench.running().as_deref(), Some("2.0"));
+}
+
+#[test]
 fn a_workload_waits_for_its_turn_on_the_device_and_keeps_it_until_its_release_has_proven_itself() {
     let tea: WorkloadName = "tea".parse().unwrap();
     let urgent = |number| Priority::new(number).unwrap();

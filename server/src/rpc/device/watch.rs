@@ -11,7 +11,7 @@ use fleetd_sync_store::state_store::{Change, Changed, KeyRange};
 use super::super::call_error::CallError;
 use super::super::convert::targets;
 use super::super::follower::{Follower, Messages, Outlet, StreamEnd, stream};
-use super::super::page::{read_revision, write_revision};
+use super::super::page::Places;
 use super::{Devices, Filter};
 
 /// Opens a watch.
@@ -24,33 +24,37 @@ pub(super) fn watch(
     let named: BTreeSet<LocalId> = named.collect::<Result<_, _>>()?;
     // Somebody who names a revoked device wants to see that it is.
     let filter = Filter { targets, presence: Presence::Unspecified, include_ended: !named.is_empty() };
-    let after = read_revision(&asked.resume_token)?;
-    let watch = Watch { devices, filter, named, shown: BTreeSet::new() };
-    Ok(stream(|outlet| watch.run(after, outlet)))
+    // They are followed first, so that nothing falls between what is read and what is followed.
+    let follower = Follower::start(Arc::clone(&devices.backend.shared().seams.store));
+    let places = Places::of(devices.backend.store())?;
+    let after = places.read(&asked.resume_token)?;
+    let watch = Watch { devices, filter, named, places, shown: BTreeSet::new() };
+    Ok(stream(|outlet| watch.run(after, follower, outlet)))
 }
 
 struct Watch {
     devices: Devices,
     filter: Filter,
     named: BTreeSet<LocalId>,
+    places: Places,
     /// The devices that the caller was shown, and was not told are gone.
     shown: BTreeSet<LocalId>,
 }
 
 impl Watch {
-    async fn run(mut self, after: Option<Revision>, outlet: Outlet<WatchDevicesResponse>) -> Result<(), StreamEnd> {
-        let store = Arc::clone(&self.devices.backend.shared().seams.store);
-        let mut follower = Follower::start(Arc::clone(&store));
-        let revision = store.revision();
-        // A store that was lost or restored has not come as far as the caller has: it is told everything anew.
-        match after.filter(|after| *after <= revision) {
+    async fn run(
+        mut self,
+        after: Option<Revision>,
+        mut follower: Follower,
+        outlet: Outlet<WatchDevicesResponse>,
+    ) -> Result<(), StreamEnd> {
+        match after {
             Some(after) => self.tell_changed(Some(after), &outlet).await?,
             None => {
                 self.tell_all(&outlet).await?;
-                let change = DeviceChange::SnapshotComplete.into();
-                outlet
-                    .send(WatchDevicesResponse { change, device: None, resume_token: write_revision(revision) })
-                    .await?;
+                let (change, resume_token) =
+                    (DeviceChange::SnapshotComplete.into(), self.places.write(self.places.newest()));
+                outlet.send(WatchDevicesResponse { change, device: None, resume_token }).await?;
             }
         }
         loop {
@@ -116,7 +120,7 @@ impl Watch {
         revision: Revision,
         outlet: &Outlet<WatchDevicesResponse>,
     ) -> Result<(), StreamEnd> {
-        let resume_token = write_revision(revision);
+        let resume_token = self.places.write(revision);
         let (change, device) = match self.meant(local)? {
             Some(device) => {
                 self.shown.insert(local);

@@ -58,7 +58,7 @@ pub(super) async fn save(
     let (now, by) = (backend.now(), caller.id.to_string());
     // The text of a plan over a hundred thousand devices has 15 MB: it is made once.
     let texts: Vec<String> = plans.iter().map(Plan::to_text).collect();
-    let kept = plans.iter().zip(&texts).map(|(plan, text)| record::rollout::put_plan(plan.id, text.clone(), now, &by));
+    let kept = plans.iter().zip(&texts).map(|(plan, text)| record::rollout::put_plan(plan.id, text, now, &by));
     backend.commit(kept.collect()).await?;
     let known = plans.into_iter().zip(texts);
     Ok(known.map(|(plan, text)| backend.catalog.keep_new((Arc::new(plan), now, by.clone()), text)).collect())

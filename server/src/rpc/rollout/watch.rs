@@ -12,7 +12,7 @@ use fleetd_sync_store::state_store::{Change, Changed};
 use super::super::backend::Backend;
 use super::super::call_error::{CallError, parsed};
 use super::super::follower::{Follower, Messages, Outlet, StreamEnd, stream};
-use super::super::page::{read_revision, write_revision};
+use super::super::page::Places;
 use super::standing::Standing;
 
 /// Opens a watch.
@@ -21,18 +21,19 @@ pub(super) fn watch(
     asked: &api::WatchRolloutRequest,
 ) -> Result<Messages<WatchRolloutResponse>, CallError> {
     let rollout: RolloutId = parsed(&asked.rollout_id, "rollout_id")?;
-    let after = read_revision(&asked.resume_token)?;
     // It is followed first, so that nothing falls between what is read and what is followed.
     let follower = Follower::start(Arc::clone(&backend.shared().seams.store));
-    let revision = backend.store().revision();
+    let places = Places::of(backend.store())?;
+    let after = places.read(&asked.resume_token)?;
     let standing = Standing::load(backend, rollout)?;
-    let watch = Watch { backend: Arc::clone(backend), standing, told: None };
-    Ok(stream(|outlet| watch.run(after.filter(|after| *after <= revision), revision, follower, outlet)))
+    let watch = Watch { backend: Arc::clone(backend), standing, places, told: None };
+    Ok(stream(|outlet| watch.run(after, follower, outlet)))
 }
 
 struct Watch {
     backend: Arc<Backend>,
     standing: Standing,
+    places: Places,
     /// The rollout as the caller was told last.
     told: Option<api::Rollout>,
 }
@@ -41,7 +42,6 @@ impl Watch {
     async fn run(
         mut self,
         after: Option<Revision>,
-        revision: Revision,
         mut follower: Follower,
         outlet: Outlet<WatchRolloutResponse>,
     ) -> Result<(), StreamEnd> {
@@ -55,7 +55,7 @@ impl Watch {
             self.tell_device(*device, String::new(), &outlet).await?;
         }
         let event = Some(Event::SnapshotComplete(SnapshotComplete {}));
-        outlet.send(WatchRolloutResponse { event, resume_token: write_revision(revision) }).await?;
+        outlet.send(WatchRolloutResponse { event, resume_token: self.places.write(self.places.newest()) }).await?;
         while self.standing.header.ended_at.is_none() {
             match outlet.next_changes(&mut follower).await? {
                 Ok(changes) => self.tell_changes(&changes, &outlet).await?,
@@ -91,7 +91,7 @@ impl Watch {
                 self.tell_device(device, String::new(), outlet).await?;
             }
         }
-        self.tell_rollout(write_revision(last), outlet).await
+        self.tell_rollout(self.places.write(last), outlet).await
     }
 
     /// Reads all of it again: changes were missed.

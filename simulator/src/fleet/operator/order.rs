@@ -6,7 +6,7 @@ use fleetd_server::node as server_node;
 use fleetd_sync_core::id::{HoldId, OperationId};
 use fleetd_sync_core::time::Clock as _;
 
-use super::{Errand, Fleet, Wish, answered, coffee};
+use super::{Errand, Fleet, Wish, answered};
 
 const CALLER: &str = "scenario";
 const REASON: &str = "an operator is afraid";
@@ -38,13 +38,14 @@ impl Fleet {
     /// Denies the newest release; says whether there is one.
     pub(super) fn deny(&mut self, server: &server_node::Node, errand: &Errand, number: u64, hold: HoldId) -> bool {
         let Some(newest) = self.operator.newest_release() else { return false };
-        let (manifest, version) = (newest.signed.digest(), newest.signed.claims().version.clone());
+        let manifest = newest.signed.digest();
         // Whoever asks again asks for the same.
         let manifest = *self.operator.denied.entry(hold).or_insert(manifest);
         let known = self.operator.releases.iter().find(|known| known.signed.digest() == manifest);
-        let version = known.map_or(version, |known| known.signed.claims().version.clone());
+        let Some(claims) = known.map(|known| known.signed.claims()) else { return false };
+        let (workload, version) = (claims.workload.clone(), claims.version.clone());
         let (reason, created_by, created_at) = (REASON.to_owned(), CALLER.to_owned(), self.server.clock.now().wall);
-        let denial = Denial { hold, manifest, workload: coffee(), version, reason, created_by, created_at };
+        let denial = Denial { hold, manifest, workload, version, reason, created_by, created_at };
         self.order(server, errand, number, |operation| Input::Deny { operation, denial: Box::new(denial) });
         true
     }

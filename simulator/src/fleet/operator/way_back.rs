@@ -10,10 +10,10 @@ use fleetd_actors::targeting::{Chosen, Targets};
 use fleetd_server::{node as server_node, record};
 use fleetd_sync_core::commit::Space;
 use fleetd_sync_core::id::{LocalId, PlanId, RolloutId};
-use fleetd_sync_core::name::{ConfigurationName, Version};
+use fleetd_sync_core::name::{ConfigurationName, Version, WorkloadName};
 use fleetd_sync_store::state_store::StateStore as _;
 
-use super::{Errand, Fleet, ScenarioError, coffee};
+use super::{Errand, Fleet, ScenarioError};
 
 impl Fleet {
     /// Takes the newest rollout back, and ends it first where all of it goes; says whether there is a way back.
@@ -39,7 +39,7 @@ impl Fleet {
         let mut back_to: BTreeMap<(Version, Option<ConfigurationName>), BTreeSet<String>> = BTreeMap::new();
         for device in taken_back.assigned() {
             let Verdict::Update { from, configuration } = &device.verdict else { continue };
-            if self.has_come_to(of, device) {
+            if self.has_come_to(of, device, &taken_back.release.workload) {
                 back_to.entry((from.clone(), configuration.clone())).or_default().insert(device.local.to_string());
             }
         }
@@ -48,13 +48,12 @@ impl Fleet {
         else {
             return Ok(None);
         };
-        let mut known = self.operator.releases.iter_mut();
-        let Some(known) = known.find(|known| known.signed.claims().version == version) else {
-            return Ok(None);
-        };
+        let workload = &taken_back.release.workload;
+        let place = self.operator.place_of(workload, version.as_str());
+        let Some(known) = place.and_then(|place| self.operator.releases.get_mut(place)) else { return Ok(None) };
         known.attempts += 1;
         let (release, attempt) = (PlannedRelease::of(known.signed.claims(), known.signed.digest()), known.attempts);
-        let configuration = configuration.map(|name| self.configuration_called(name)).transpose()?;
+        let configuration = configuration.map(|name| self.configuration_called(workload.clone(), name)).transpose()?;
         let release = PlannedRelease { configuration, ..release };
         let is_whole = devices.len() == all;
         // One that cannot go back holds nobody else up.
@@ -68,10 +67,10 @@ impl Fleet {
     }
 
     /// Says whether a rollout has come to a device, and no other one since.
-    fn has_come_to(&self, of: RolloutId, device: &PlannedDevice) -> bool {
+    fn has_come_to(&self, of: RolloutId, device: &PlannedDevice, workload: &WorkloadName) -> bool {
         let Some(record) = self.record_of(device.local) else { return false };
-        let reported = record.reports.get(&coffee()).and_then(|report| report.rollout);
-        match wanted::assigned_rollout(&record.wanted, &coffee()) {
+        let reported = record.reports.get(workload).and_then(|report| report.rollout);
+        match wanted::assigned_rollout(&record.wanted, workload) {
             Some(assigned) => assigned == of,
             None => reported == Some(of),
         }
