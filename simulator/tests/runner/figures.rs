@@ -1,14 +1,16 @@
 //! The figures of a rehearsal, held to what can be reckoned, and to runs in which a bad release really comes to a fleet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use fleetd_actors::registration::token::TokenWish;
 use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
 use fleetd_actors::rollout::status::{RolloutHeader, RolloutPhase};
 use fleetd_actors::rollout::strategy::{FailureBudget, Strategy, WaveSize};
 use fleetd_actors::targeting::Targets;
-use fleetd_simulator::fleet::{Fleet, coffee};
+use fleetd_actors::window::Terms;
+use fleetd_simulator::fleet::{Fleet, NewDevice, Wish, coffee};
 use fleetd_simulator::observation::Observation;
 use fleetd_simulator::origin::Build;
 use fleetd_simulator::rehearsal::course::Rehearsed;
@@ -18,8 +20,9 @@ use fleetd_simulator::run::{Outcome, RunPlan, run};
 use fleetd_simulator::runner::Behaviour;
 use fleetd_simulator::scenario::Scenario;
 use fleetd_sync_core::entropy::Entropy;
-use fleetd_sync_core::id::{ArtifactDigest, PlanId, RolloutId};
+use fleetd_sync_core::id::{ArtifactDigest, HoldId, PlanId, RolloutId};
 use fleetd_sync_core::release::SignedManifest;
+use fleetd_sync_core::time::{Clock as _, Wall};
 
 /// The devices of each wave.
 const WAVES: [usize; 3] = [3, 4, 5];
@@ -35,19 +38,68 @@ const REAL_SEEDS: u64 = 24;
 /// and the seeds are always the same.
 const DEVIATIONS: f64 = 3.5;
 const PROGRAM: &[u8] = b"coffee two";
+const DAY: Duration = Duration::from_hours(24);
+const YEAR_MS: i64 = 365 * 86_400_000;
+/// How far a rehearsal's times may lie from those of the fleet: links differ, and how often somebody looks at a clock.
+const APART: Duration = Duration::from_mins(3);
+/// 2026-03-28T20:00:00Z, four hours before Europe's clocks are put forward.
+const EVENING: Wall = Wall(1_774_728_000_000);
+
+/// What a fleet is like, and how the release comes to it.
+#[derive(Clone, Default)]
+struct Setting {
+    strategy: Strategy,
+    /// The date at which it begins.
+    begins: Option<Wall>,
+    /// The time zones of its devices, one after the other.
+    zones: &'static [&'static str],
+    /// How many sites it has, one device after the other; none when it is 0.
+    sites: usize,
+    /// The devices that are gone when the release comes, and stay so.
+    gone: &'static [usize],
+}
+
+/// Three waves, in which one device may fail.
+fn in_waves() -> Setting {
+    let waves = WAVES.iter().map(|devices| WaveSize::Count(u32::try_from(*devices).unwrap())).collect();
+    let budget = FailureBudget { count: Some(u32::try_from(BUDGET).unwrap()), percent: None };
+    Setting { strategy: Strategy { waves, budget, ..Strategy::default() }, ..Setting::default() }
+}
 
 /// A fleet that runs 1.0.0, and the release that is to come. It is the same one each time.
-fn fleet() -> (Fleet, SignedManifest) {
+fn fleet(setting: &Setting) -> (Fleet, SignedManifest) {
     let mut fleet = Fleet::new(41, Duration::from_millis(20)).unwrap();
+    if let Some(begins) = setting.begins {
+        fleet.world.begin_at(begins);
+    }
     let devices: usize = WAVES.iter().sum();
-    for _ in 0..devices {
-        fleet.add_device().unwrap();
+    for number in 0..devices {
+        let platform = "linux/amd64".parse().unwrap();
+        let mut facts = BTreeMap::from([("platform".to_owned(), "linux/amd64".to_owned())]);
+        if let Some(zone) = number.checked_rem(setting.zones.len()).map(|place| setting.zones[place]) {
+            facts.insert("timezone".to_owned(), zone.to_owned());
+        }
+        let site = number.checked_rem(setting.sites).map(|site| format!("site-{site}")).unwrap_or_default();
+        let wish = TokenWish {
+            note: String::new(),
+            labels: BTreeMap::new(),
+            site,
+            uses_max: 1,
+            expires_at: None,
+            needs_approval: Some(false),
+        };
+        let token = fleet.create_token(wish).unwrap();
+        fleet.add(NewDevice { platform, facts, token }).unwrap();
     }
     fleet.wait_until_enrolled().unwrap();
     let first = fleet.push("1.0.0", b"coffee one").unwrap();
     let rollout = fleet.roll_out(&first).unwrap();
     fleet.wait_until("1.0.0 to be everywhere", |fleet| phase(fleet, rollout) == RolloutPhase::Succeeded).unwrap();
     let second = fleet.push("2.0.0", PROGRAM).unwrap();
+    for device in setting.gone {
+        fleet.power_off(*device);
+        fleet.wait_until("it to be missed", |fleet| !fleet.is_linked(*device)).unwrap();
+    }
     (fleet, second)
 }
 
@@ -59,22 +111,22 @@ fn phase(fleet: &Fleet, rollout: RolloutId) -> RolloutPhase {
     header(fleet, rollout).phase
 }
 
-fn planned(fleet: &Fleet, release: &SignedManifest) -> Plan {
+fn planned(fleet: &Fleet, release: &SignedManifest, setting: &Setting) -> Plan {
     let id = PlanId::random(&mut Entropy::from_seed([3; 32]));
-    let waves = WAVES.iter().map(|devices| WaveSize::Count(u32::try_from(*devices).unwrap())).collect();
-    let budget = FailureBudget { count: Some(u32::try_from(BUDGET).unwrap()), percent: None };
-    let strategy = Strategy { waves, budget, ..Strategy::default() };
     let release = PlannedRelease::of(release.claims(), release.digest());
-    plan(id, release, Targets::All, 1, strategy, &fleet.rows().unwrap()).unwrap()
+    plan(id, release, Targets::All, 1, setting.strategy.clone(), &fleet.rows().unwrap()).unwrap()
 }
 
 /// The rehearsal of that plan, as the command makes it of what a server shows.
-fn scenario() -> Scenario {
-    let (fleet, release) = fleet();
+fn scenario(setting: &Setting) -> Scenario {
+    let (fleet, release) = fleet(setting);
     let devices = fleet.rows().unwrap().into_iter().map(|row| CopiedDevice {
         name: row.name.to_string(),
         id: row.device.to_string(),
         local: row.local.to_string(),
+        site: row.site.clone(),
+        // Whoever was away for a year by then is not back within the day.
+        offline_since_ms: row.offline_since.map(|since| since.0 - YEAR_MS),
         platform: row.platform.map(|platform| platform.to_string()),
         present: row.releases.get(&coffee()).map(|present| CopiedRelease {
             version: present.version.to_string(),
@@ -85,10 +137,18 @@ fn scenario() -> Scenario {
         ..CopiedDevice::default()
     });
     let probe = CopiedProbe::from(release.claims().probe.clone());
-    let mut rehearsal = Rehearsal::new(planned(&fleet, &release).to_text(), 0, probe, devices.collect());
-    rehearsal.fail = Share::from_millionths(FAIL_PERCENT * 10_000);
+    let now = fleet.devices[0].clock.now().wall;
+    let rehearsal = Rehearsal::new(planned(&fleet, &release, setting).to_text(), now.0, probe, devices.collect());
     rehearsal.check_plan().unwrap();
-    rehearsal.into_scenario(None, Duration::from_secs(3600)).unwrap()
+    rehearsal.into_scenario(Some(now), DAY).unwrap()
+}
+
+/// The same, of a release that crashes on some devices.
+fn scenario_of_a_bad_release() -> Scenario {
+    let mut scenario = scenario(&in_waves());
+    scenario.rehearsal.as_mut().unwrap().fail = Share::from_millionths(FAIL_PERCENT * 10_000);
+    scenario.duration = Duration::from_secs(3600);
+    scenario
 }
 
 fn rehearsed(scenario: &Scenario, seeds: u64) -> Vec<Outcome> {
@@ -147,7 +207,7 @@ fn reckoned(chance: f64) -> Vec<f64> {
 
 #[test]
 fn each_gate_halts_as_often_as_can_be_reckoned_and_a_bad_release_comes_as_far() {
-    let scenario = scenario();
+    let scenario = scenario_of_a_bad_release();
     let mut runs = rehearsed(&scenario, SEEDS);
     let report = report(&scenario, &mut runs);
     let (mut all, mut devices) = (0, 0);
@@ -183,8 +243,8 @@ struct Happened {
 
 /// Brings the release to the fleet itself, where it crashes on some devices.
 fn happens(plan: &Plan, bad: &BTreeSet<String>) -> Happened {
-    let (fleet, release) = fleet();
-    assert_eq!(planned(&fleet, &release), *plan, "it is another fleet");
+    let (fleet, release) = fleet(&in_waves());
+    assert_eq!(planned(&fleet, &release, &in_waves()), *plan, "it is another fleet");
     let crash = Behaviour { crashes_after: Some(Duration::from_millis(300)), is_sick: true, ..Behaviour::default() };
     let named = |local| plan.devices.iter().find(|device| device.local == local).unwrap().name.to_string();
     for device in fleet.devices.iter().filter(|device| bad.contains(&named(device.local()))) {
@@ -213,7 +273,7 @@ fn name(scenario: &Scenario, device: usize) -> String {
 
 #[test]
 fn what_a_seed_says_is_what_happens_where_the_release_crashes_on_the_same_devices() {
-    let scenario = scenario();
+    let scenario = scenario_of_a_bad_release();
     let plan = scenario.rehearsal.as_ref().unwrap().read_plan().unwrap();
     let mut halts = BTreeSet::new();
     for outcome in rehearsed(&scenario, REAL_SEEDS) {
@@ -230,4 +290,101 @@ fn what_a_seed_says_is_what_happens_where_the_release_crashes_on_the_same_device
         assert_eq!(said, happens(&plan, &bad), "seed {}: it crashes on {bad:?}", outcome.seed);
     }
     assert!(halts.len() >= 3, "the seeds have too little in common with a rollout that goes wrong: {halts:?}");
+}
+
+/// By device, when the release first ran there.
+type Started = BTreeMap<String, Duration>;
+
+/// What a rehearsal says of that, which is the same for every seed: nothing is drawn that could change it.
+fn said(scenario: &Scenario) -> Started {
+    let seeds = rehearsed(scenario, 3).into_iter().map(|outcome| -> Started {
+        let Rehearsed { devices, .. } = outcome.rehearsed.unwrap();
+        let ran = devices.iter().filter_map(|course| Some((course.device, course.ran_ms?)));
+        ran.map(|(device, ran_ms)| (name(scenario, device), Duration::from_millis(ran_ms))).collect()
+    });
+    let mut seeds: Vec<Started> = seeds.collect();
+    for seed in &seeds {
+        assert!(seed.keys().eq(seeds[0].keys()), "seeds differ in who gets it: {seeds:?}");
+    }
+    seeds.swap_remove(0)
+}
+
+/// What happens when that plan comes to the fleet itself, which somebody may stop.
+fn happened(setting: &Setting, stop_after: Option<Duration>) -> Started {
+    let (mut fleet, release) = fleet(setting);
+    let plan = planned(&fleet, &release, setting);
+    let named = |fleet: &Fleet, node: &str| {
+        let device = fleet.devices.iter().find(|device| device.name == node).unwrap();
+        plan.devices.iter().find(|planned| planned.local == device.local()).unwrap().name.to_string()
+    };
+    fleet.tap.open();
+    let begin = fleet.world.monotonic();
+    fleet.start_plan(RolloutId::random(&mut Entropy::from_seed([4; 32])), plan.clone()).unwrap();
+    let (mut started, mut stops) = (Started::new(), stop_after);
+    while fleet.world.monotonic().since(begin) < DAY {
+        fleet.world.run_for(Duration::from_secs(5));
+        let after = fleet.world.monotonic().since(begin);
+        for seen in fleet.tap.drain() {
+            if let Observation::Started { node, artifact, .. } = seen
+                && artifact == ArtifactDigest::of(PROGRAM)
+            {
+                started.entry(named(&fleet, &node)).or_insert(after);
+            }
+        }
+        if stops.take_if(|stop| *stop <= after).is_some() {
+            fleet.want(Wish::StopAll { hold: HoldId::from_bytes([1; 10]) }).unwrap();
+        }
+    }
+    started
+}
+
+fn assert_alike(said: &Started, happened: &Started) {
+    assert!(said.keys().eq(happened.keys()), "it says {said:?}, and {happened:?} happens");
+    for (device, at) in said {
+        let apart = at.abs_diff(happened[device]);
+        assert!(apart <= APART, "{device}: it says {at:?}, and {:?} happens", happened[device]);
+    }
+}
+
+#[test]
+fn devices_switch_in_their_windows_when_a_rehearsal_says_so() {
+    let windows = vec!["0 2 * * * 1h".parse().unwrap()];
+    let strategy = Strategy { terms: Terms { windows, ..Terms::default() }, ..Strategy::default() };
+    let zones = &["Europe/Berlin", "America/New_York", "Asia/Tokyo", "UTC"];
+    let setting = Setting { strategy, begins: Some(EVENING), zones, ..Setting::default() };
+    let said = said(&scenario(&setting));
+    // In Berlin there is no two o'clock that night, and its window opens at three; Tokyo's next one is in the next night.
+    let hours: BTreeSet<u64> = said.values().map(|at| (*at + APART).as_secs() / 3600).collect();
+    assert_eq!((said.len(), hours.len()), (WAVES.iter().sum(), 4), "{said:?}");
+    assert_alike(&said, &happened(&setting, None));
+}
+
+#[test]
+fn a_stop_finds_those_with_the_release_whom_a_rehearsal_names() {
+    let mut setting = in_waves();
+    setting.strategy.bake = Duration::from_mins(10);
+    let mut reached = Vec::new();
+    for stop_after in [5, 15, 40].map(Duration::from_mins) {
+        let mut scenario = scenario(&setting);
+        scenario.rehearsal.as_mut().unwrap().stop_after = Some(stop_after);
+        let said = said(&scenario);
+        reached.push(said.len());
+        assert_alike(&said, &happened(&setting, Some(stop_after)));
+    }
+    assert_eq!(reached, [3, 7, 12], "after five minutes the first wave, then each ten minutes the next");
+}
+
+#[test]
+fn a_site_that_lacks_a_device_goes_or_stays_as_a_rehearsal_says() {
+    for (site_quorum, sites) in [(100, 3), (60, 4)] {
+        let strategy =
+            Strategy { site_quorum: Some(site_quorum), deadline: Duration::from_hours(1), ..Strategy::default() };
+        let setting = Setting { strategy, sites: 4, gone: &[1], ..Setting::default() };
+        let said = said(&scenario(&setting));
+        let devices: usize = WAVES.iter().sum();
+        let of_site = devices / 4;
+        let awaited = if sites == 4 { devices - 1 } else { devices - of_site };
+        assert_eq!(said.len(), awaited, "{site_quorum} of a hundred: {said:?}");
+        assert_alike(&said, &happened(&setting, None));
+    }
 }
