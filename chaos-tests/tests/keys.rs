@@ -26,6 +26,7 @@ fn a_retired_key_still_counts_for_the_way_back_and_a_compromised_one_for_none() 
 
         // A build machine is replaced: its key signs nothing new, and what it signed is a way back.
         old.revoke(cluster, "retired")?;
+        ensure!(signer_of(cluster, "1.0.0")? == "REVOCATION_KIND_RETIRED", "the list does not say that it is retired");
         let refused = old.push(cluster, "1.1.0", &brewing("1.1.0")).unwrap_err().to_string();
         ensure!(refused.contains("release.key_revoked"), "{refused}");
         cluster.until_rollout(&second, "it to end", |show| show["rollout"]["state"] == "ROLLOUT_STATE_SUCCEEDED")?;
@@ -46,8 +47,11 @@ fn a_retired_key_still_counts_for_the_way_back_and_a_compromised_one_for_none() 
 
         // Somebody else may have the key: what runs goes on, and nothing goes back to it.
         old.revoke(cluster, "compromised")?;
+        ensure!(signer_of(cluster, "1.0.0")? == "REVOCATION_KIND_COMPROMISED", "the list does not say that it is not");
         let device = cluster.device(number)?;
         ensure!(workload(&device)["runState"] == "RUN_STATE_RUNNING", "it was stopped: {device:#}");
+        let name = device["name"].as_str().context("a name")?;
+        explains(cluster, name, "signed, and that key is compromised: it is never restored")?;
         let plan = cluster.json(&["rollout", "plan", "coffee@1.0.0", "--all"])?;
         ensure!(plan["devices"][0]["blockedReason"] == "BLOCKED_REASON_UNSIGNED", "{plan:#}");
         last.push(cluster, "4.0.0", CRASHING)?;
@@ -55,12 +59,25 @@ fn a_retired_key_still_counts_for_the_way_back_and_a_compromised_one_for_none() 
         let device = cluster.until_device(number, "the crash, with no way back", |device| {
             workload(device)["phase"] == "WORKLOAD_PHASE_FAILED"
         })?;
-        let why = cluster.json(&["device", "why", device["name"].as_str().context("a name")?])?;
-        let reasons = why["reasons"].as_array().context("reasons")?;
-        let said = |reason: &Value| reason["message"].as_str().is_some_and(|text| text.contains("none took its place"));
-        ensure!(reasons.iter().any(said), "{why:#}");
-        Ok(())
+        explains(cluster, device["name"].as_str().context("a name")?, "none took its place")
     });
+}
+
+/// Checks that one of the reasons why a device is as it is says so.
+fn explains(cluster: &Cluster, device: &str, words: &str) -> anyhow::Result<()> {
+    let why = cluster.json(&["device", "why", device])?;
+    let reasons = why["reasons"].as_array().context("reasons")?;
+    let said = |reason: &Value| reason["message"].as_str().is_some_and(|text| text.contains(words));
+    ensure!(reasons.iter().any(said), "it does not say `{words}`: {why:#}");
+    Ok(())
+}
+
+/// How the signer of a release came to count no more, as the list of releases says it.
+fn signer_of(cluster: &Cluster, version: &str) -> anyhow::Result<Value> {
+    let listed = cluster.json(&["release", "list"])?;
+    let releases = listed["releases"].as_array().context("releases")?;
+    let release = releases.iter().find(|release| release["version"] == version).context("it is not listed")?;
+    Ok(release["signerRevocation"].clone())
 }
 
 /// A key that may sign releases.

@@ -109,7 +109,7 @@ fn a_trace_tells_one_node_only_and_what_changed_in_it() {
     assert!(events.len() > 50, "{}", events.len());
     assert!(events.iter().all(|event| event["subject"].as_str().unwrap().starts_with("device-1")));
     assert!(events.iter().any(|event| event["changes"].as_array().is_some_and(|changes| !changes.is_empty())));
-    assert!(events.iter().any(|event| event["what"] == "an operator rolls out 1.0.0 (Good)"));
+    assert!(events.iter().any(|event| event["what"] == "an operator rolls out coffee@1.0.0 (Good)"));
 
     let until = fleetd(folder.path(), &[&["--json"], &replay[..5], &["--until", "1m"]].concat());
     assert_eq!(until.status.code(), Some(0));

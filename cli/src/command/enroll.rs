@@ -270,7 +270,9 @@ pub fn render_pending(devices: &[PendingDevice], now: Moment) -> String {
         let facts = device.facts.clone().unwrap_or_default();
         let asked = wording::moment(device.requested_at.as_ref()).relative(now);
         let host = wording::or_dash(&facts.hostname);
-        [device.local_id.clone(), host, wording::or_dash(&facts.platform), wording::labels(&device.labels), asked]
+        let labels = wording::labels(&device.labels);
+        let token = if device.token_ended.is_empty() { "admits it" } else { device.token_ended.as_str() };
+        [device.local_id.clone(), host, wording::or_dash(&facts.platform), labels, asked, token.to_owned()]
     });
-    table(["LOCAL ID", "HOST", "PLATFORM", "LABELS", "ASKED"], rows)
+    table(["LOCAL ID", "HOST", "PLATFORM", "LABELS", "ASKED", "TOKEN"], rows)
 }

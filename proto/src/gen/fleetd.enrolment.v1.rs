@@ -70,6 +70,9 @@ pub struct PendingDevice {
     /// The site that it will get.
     #[prost(string, tag = "13")]
     pub site: ::prost::alloc::string::String,
+    /// Why the token admits it no more: it has to be shown another one. Empty while it does.
+    #[prost(string, tag = "14")]
+    pub token_ended: ::prost::alloc::string::String,
     /// When it first asked.
     #[prost(message, optional, tag = "21")]
     pub requested_at: ::core::option::Option<::prost_types::Timestamp>,

@@ -73,6 +73,10 @@ pub struct Release {
     /// Why it was, in the words of whoever denied it.
     #[prost(string, tag = "25")]
     pub denied_reason: ::prost::alloc::string::String,
+    /// How the key that signed it came to count no more: retired, and no device installs it any more, though one may go
+    /// back to it; or compromised, and none does that either. Unspecified while it counts.
+    #[prost(enumeration = "super::super::trust::v1::RevocationKind", tag = "26")]
+    pub signer_revocation: i32,
 }
 impl ::prost::Name for Release {
     const NAME: &'static str = "Release";

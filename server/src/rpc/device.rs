@@ -2,8 +2,10 @@
 
 mod watch;
 
+use std::collections::BTreeMap;
+
 use fleetd_actors::device::command::Command;
-use fleetd_actors::device::record::{Membership, Pin};
+use fleetd_actors::device::record::{DeviceRecord, Membership, Pin};
 use fleetd_actors::targeting::{Matcher, Targets};
 use fleetd_proto::fleetd::device::v1 as device;
 use fleetd_proto::fleetd::device::v1::Presence;
@@ -14,6 +16,7 @@ use fleetd_sync_core::id::{HoldId, KeyId, LocalId};
 use fleetd_sync_core::name::{DeviceName, WorkloadName};
 use fleetd_sync_core::replica::document_prefix;
 use fleetd_sync_core::resolve::Run;
+use fleetd_sync_core::trust::Standing;
 use fleetd_sync_store::state_store::KeyRange;
 use prost::{Message, Name};
 use tonic::{Request, Response, Status};
@@ -79,6 +82,22 @@ impl Devices {
         Ok(is_meant.then_some(shown))
     }
 
+    /// What a device runs of keys that are compromised.
+    fn compromised(&self, record: &DeviceRecord) -> Result<BTreeMap<WorkloadName, KeyId>, CallError> {
+        let trust = self.backend.shared().trust();
+        let mut found = BTreeMap::new();
+        for (workload, report) in &record.reports {
+            let Some(version) = &report.release else { continue };
+            let Some(stored) = self.backend.catalog.release(workload, version)? else { continue };
+            let key = stored.signed.key();
+            let standing = trust.roster.release_key(key, workload).map(|(_, standing)| standing);
+            if matches!(standing, Some(Standing::Compromised | Standing::Stopped)) {
+                found.insert(workload.clone(), key);
+            }
+        }
+        Ok(found)
+    }
+
     fn explain(&self, asked: &device::ExplainDeviceRequest) -> Result<device::Explanation, CallError> {
         let local = self.backend.find_device(&asked.device)?;
         let workload: Option<WorkloadName> = optional(&asked.workload, "workload")?;
@@ -92,7 +111,14 @@ impl Devices {
         }
         let orders = self.backend.shared().orders();
         let (connection_of, workload_of) = (connection.as_ref(), workload.as_ref());
-        let looked = Looked { record: &record, connection: connection_of, workload: workload_of, orders: &orders };
+        let compromised = self.compromised(&record)?;
+        let looked = Looked {
+            record: &record,
+            connection: connection_of,
+            workload: workload_of,
+            orders: &orders,
+            compromised: &compromised,
+        };
         let events_max = match usize::try_from(asked.events_max) {
             Ok(0) | Err(_) => EVENTS,
             Ok(events_max) => events_max,

@@ -48,9 +48,9 @@ impl Enrolments {
     }
 
     async fn pending(&self, caller: &Caller) -> Result<Vec<enrolment::PendingDevice>, CallError> {
-        let tokens = self.tokens(caller).await?;
+        let (tokens, now) = (self.tokens(caller).await?, self.backend.now());
         match self.ask(caller, Command::ListPending).await? {
-            Answer::Pending(pending) => Ok(pending.iter().map(|device| show_pending(device, &tokens)).collect()),
+            Answer::Pending(pending) => Ok(pending.iter().map(|device| show_pending(device, &tokens, now)).collect()),
             other => Err(unexpected(&other)),
         }
     }
@@ -255,14 +255,17 @@ fn show_token(token: &TokenRecord) -> enrolment::EnrolmentToken {
     }
 }
 
-fn show_pending(device: &PendingDevice, tokens: &[TokenRecord]) -> enrolment::PendingDevice {
-    let token = tokens.iter().find(|token| token.token == device.token).map(show_token).unwrap_or_default();
+fn show_pending(device: &PendingDevice, tokens: &[TokenRecord], now: Wall) -> enrolment::PendingDevice {
+    let token = tokens.iter().find(|token| token.token == device.token);
+    let ended = token.and_then(|token| token.state.check_open(device.local, now).err());
+    let token = token.map(show_token).unwrap_or_default();
     enrolment::PendingDevice {
         local_id: device.local.to_string(),
         facts: Some(convert::facts::show(&device.facts)),
         token_id: device.token.to_string(),
         labels: token.labels,
         site: token.site,
+        token_ended: ended.map(|cause| cause.to_string()).unwrap_or_default(),
         requested_at: Some(timestamp(device.requested_at)),
     }
 }

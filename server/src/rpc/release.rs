@@ -42,7 +42,10 @@ impl Releases {
     async fn show(&self, stored: &StoredRelease) -> Result<release::Release, CallError> {
         let missing = missing_artifacts(&self.backend, stored.signed.claims()).await?;
         let orders = self.backend.shared().orders();
-        Ok(convert::release::show(stored, missing.is_empty(), orders.denials.get(&stored.signed.digest())))
+        let trust = self.backend.shared().trust();
+        let signer = trust.roster.release_key(stored.signed.key(), &stored.signed.claims().workload);
+        let standing = signer.map(|(_, standing)| standing);
+        Ok(convert::release::show(stored, missing.is_empty(), orders.denials.get(&stored.signed.digest()), standing))
     }
 
     fn find(&self, workload: &str, version: &str) -> Result<Arc<StoredRelease>, CallError> {

@@ -145,6 +145,20 @@ async fn a_revoked_enrolment_token_admits_nobody_more() {
     assert_eq!(count(&list(true).await.expect("a list")["enrolmentTokens"]), 1);
 }
 
+#[tokio::test]
+async fn a_device_that_waits_is_shown_to_need_another_token_when_its_own_has_ended() {
+    let world = World::start().await;
+    let made = world.call(CREATE, json!({ "usesMax": 1, "needsApproval": true })).await.expect("a token");
+    assert!(world.register(text(&made["text"]), 1).await.expect("it may wait")["pending"].is_object());
+    let list = || world.call("enrolment.v1.EnrolmentService/ListPendingDevices", json!({}));
+    let listed = list().await.expect("a list");
+    assert!(listed["pendingDevices"][0]["tokenEnded"].as_str().is_none_or(str::is_empty), "{listed}");
+    let request = json!({ "tokenId": made["enrolmentToken"]["id"] });
+    world.call("enrolment.v1.EnrolmentService/RevokeEnrolmentToken", request).await.expect("it is known");
+    let listed = list().await.expect("a list");
+    assert_eq!(text(&listed["pendingDevices"][0]["tokenEnded"]), "the enrolment token was revoked");
+}
+
 /// A device that this server has no record of has proven its certificate: it is shown, and nothing new is asked of it.
 #[tokio::test]
 async fn a_recovered_device_waits_for_an_operators_word() {

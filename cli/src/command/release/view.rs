@@ -2,6 +2,7 @@
 
 use fleetd_proto::fleetd::release::v1::probe::Kind;
 use fleetd_proto::fleetd::release::v1::{Probe, Release};
+use fleetd_proto::fleetd::trust::v1::RevocationKind;
 
 use crate::command::wording;
 use crate::output::{Moment, bytes, table};
@@ -22,11 +23,13 @@ pub fn releases(releases: &[Release], now: Moment) -> String {
     table(["RELEASE", "PLATFORMS", "STATE", "PUSHED", "SIGNED BY"], rows)
 }
 
-const fn state(release: &Release) -> &'static str {
-    match (&release.denied_at, release.complete) {
-        (Some(_), _) => "denied",
-        (None, true) => "complete",
-        (None, false) => "incomplete",
+fn state(release: &Release) -> &'static str {
+    match (&release.denied_at, release.signer_revocation(), release.complete) {
+        (Some(_), ..) => "denied",
+        (None, RevocationKind::Compromised, _) => "key compromised",
+        (None, RevocationKind::Retired, _) => "key retired",
+        (None, RevocationKind::Unspecified, true) => "complete",
+        (None, RevocationKind::Unspecified, false) => "incomplete",
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use fleetd_proto::fleetd::rollout::v1::{
-    GetPlanRequest, PlanRollbackRequest, PlannedRollback, StartRolloutRequest, start_rollout_request,
+    GetPlanRequest, Plan, PlanRollbackRequest, PlannedRollback, StartRolloutRequest, start_rollout_request,
 };
 use serde_json::json;
 
@@ -81,7 +81,11 @@ impl Rollback {
             return session.output.answer(&object, || text);
         }
         session.output.note(text.trim_end());
-        self.confirm.ask(session.output, &format!("take {} back on these devices", self.rollout))?;
+        // Where nobody is to go back there is nothing to ask for; the server says why nothing can be started.
+        let goes_back = |plan: &Plan| plan.counts.is_some_and(|counts| counts.update + counts.install > 0);
+        if plans.iter().any(goes_back) {
+            self.confirm.ask(session.output, &format!("take {} back on these devices", self.rollout))?;
+        }
         let mut started = Vec::new();
         for plan in plans {
             let plan = Some(start_rollout_request::Plan::PlanId(plan.id));

@@ -1,5 +1,7 @@
 //! Why a device is as it is: what stands between what should be and what is, the most decisive first.
 
+use std::collections::BTreeMap;
+
 use fleetd_actors::device::record::{DeviceEvent, DeviceRecord, Membership};
 use fleetd_actors::device::standing::{StandingHold, standing_holds};
 use fleetd_actors::device::wanted;
@@ -8,6 +10,7 @@ use fleetd_actors::report::{FaultKind, Phase, RunState, WorkloadReport};
 use fleetd_actors::window::Zone;
 use fleetd_proto::fleetd::common::v1 as common;
 use fleetd_proto::fleetd::device::v1::{self as device, Reason, ReasonKind};
+use fleetd_sync_core::id::KeyId;
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Wall;
 
@@ -26,6 +29,8 @@ pub(crate) struct Looked<'a> {
     pub(crate) workload: Option<&'a WorkloadName>,
     /// What stands over the whole fleet.
     pub(crate) orders: &'a Orders,
+    /// The workloads that run what a key signed that is compromised, with that key.
+    pub(crate) compromised: &'a BTreeMap<WorkloadName, KeyId>,
 }
 
 impl Looked<'_> {
@@ -128,6 +133,11 @@ impl Looked<'_> {
                 add(kind, format!("the device says {text}"), &[], next);
             }
             _ => {}
+        }
+        if let (Some(key), Some(version)) = (self.compromised.get(name), &report.release) {
+            let message =
+                format!("it runs {version}, which {key} signed, and that key is compromised: it is never restored");
+            add(ReasonKind::Signature, message, &[], "fleetd release list");
         }
         let cause = fault.as_ref().map(|(_, text)| format!(" ({text})")).unwrap_or_default();
         match report.phase {

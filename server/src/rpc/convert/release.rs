@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use fleetd_actors::orders::Denial;
 use fleetd_proto::fleetd::release::v1::{self as release, probe};
+use fleetd_proto::fleetd::trust::v1::RevocationKind;
 use fleetd_sync_core::id::KeyId;
 use fleetd_sync_core::key::Signature;
 use fleetd_sync_core::release::{EnvironmentValue, Probe, ProbeCheck, SignedManifest};
+use fleetd_sync_core::trust::Standing;
 
 use super::super::call_error::{CallError, parsed};
 use crate::record::release::{StoredRelease, join, manifest_bytes, signature_bytes};
@@ -31,8 +33,13 @@ pub(crate) fn read(message: &release::SignedManifest) -> Result<SignedManifest, 
     Ok(join(&message.manifest, key, &signature)?)
 }
 
-/// A release as the API shows it.
-pub(crate) fn show(stored: &StoredRelease, complete: bool, denial: Option<&Denial>) -> release::Release {
+/// A release as the API shows it. Its signer has no standing where root never let it sign for the workload.
+pub(crate) fn show(
+    stored: &StoredRelease,
+    complete: bool,
+    denial: Option<&Denial>,
+    signer: Option<Standing>,
+) -> release::Release {
     let claims = stored.signed.claims();
     let artifacts = claims.artifacts.iter().map(|(platform, artifact)| release::ReleaseArtifact {
         platform: platform.to_string(),
@@ -66,6 +73,15 @@ pub(crate) fn show(stored: &StoredRelease, complete: bool, denial: Option<&Denia
         complete,
         denied_at: denial.map(|denial| timestamp(denial.created_at)),
         denied_reason: denial.map(|denial| denial.reason.clone()).unwrap_or_default(),
+        signer_revocation: signer_revocation(signer).into(),
+    }
+}
+
+const fn signer_revocation(standing: Option<Standing>) -> RevocationKind {
+    match standing {
+        Some(Standing::Active) => RevocationKind::Unspecified,
+        Some(Standing::Retired) => RevocationKind::Retired,
+        Some(Standing::Compromised | Standing::Stopped) | None => RevocationKind::Compromised,
     }
 }
 
