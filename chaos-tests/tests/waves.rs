@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::Stdio;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use fleetd_chaos_tests::cluster::{Cluster, PATIENCE, with_cluster};
@@ -16,6 +16,11 @@ use crate::material::{COUNTING, next_random, random};
 const BAKE: (&str, Duration) = ("2s", Duration::from_secs(2));
 /// Time in which a release has to stay alive to be healthy.
 const GRACE: (&str, Duration) = ("1s", Duration::from_secs(1));
+/// How exactly the kernel notes when a process was started.
+///
+/// # Source
+/// proc(5): ticks of `sysconf(_SC_CLK_TCK)`, which is 100 on every Linux.
+const TICK: Duration = Duration::from_millis(10);
 /// The longest time between the end of one server and the next kill.
 const NEXT_KILL_MS_MAX: u64 = 3000;
 
@@ -187,15 +192,16 @@ fn start(cluster: &Cluster, version: &str, flags: &[&str]) -> anyhow::Result<(St
     Ok((started["id"].as_str().context("a rollout without an id")?.to_owned(), waves))
 }
 
-/// The agents on which the program was started so many times, with the time at which that was last.
-fn started(cluster: &Cluster, times: usize) -> anyhow::Result<BTreeMap<usize, SystemTime>> {
+/// The agents on which the program was started so many times, with the time at which that was last, since the machine's start.
+fn started(cluster: &Cluster, times: usize) -> anyhow::Result<BTreeMap<usize, Duration>> {
     let mut found = BTreeMap::new();
     for (number, agent) in cluster.agents.iter().enumerate() {
         let path = agent.workload_directory().join("started");
         let Ok(text) = fs::read_to_string(&path) else { continue };
         ensure!(text.lines().count() <= times, "agent {number} started it too often: {text}");
         if text.lines().count() == times {
-            found.insert(number, fs::metadata(&path)?.modified()?);
+            let process = text.lines().last().unwrap_or_default();
+            found.insert(number, process_start(process).with_context(|| format!("agent {number}'s {process}"))?);
         }
     }
     Ok(found)
@@ -210,17 +216,24 @@ fn check_end(cluster: &Cluster, rollout: &str, waves: &BTreeMap<u64, Vec<usize>>
     ensure!(show["rollout"]["attempt"] == 1, "it was tried again: {show:#}");
     let started = started(cluster, starts)?;
     ensure!(started.len() == cluster.agents.len(), "only {started:?} run it");
-    let mut last: Option<SystemTime> = None;
+    let mut last: Option<Duration> = None;
     for (wave, agents) in waves {
         for agent in agents {
-            let since = last.map(|last| started[agent].duration_since(last));
-            let is_after =
-                since.as_ref().is_none_or(|since| since.as_ref().is_ok_and(|since| *since >= BAKE.1 + GRACE.1));
+            let since = last.map(|last| started[agent].saturating_sub(last));
+            let is_after = since.is_none_or(|since| since + TICK >= BAKE.1 + GRACE.1);
             ensure!(is_after, "agent {agent} of wave {wave} began {since:?} after the last of the wave before");
         }
         last = agents.iter().map(|agent| started[agent]).max();
     }
     Ok(())
+}
+
+/// When a process was started, by the kernel's word: when it comes to say so itself depends on what else the machine does.
+fn process_start(process: &str) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is a name in brackets, which may hold anything; the start is the twenty-second.
+    let field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("a start")?;
+    Ok(TICK * field.parse::<u32>()?)
 }
 
 fn count(show: &Value, what: &str) -> usize {

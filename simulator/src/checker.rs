@@ -35,7 +35,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use fleetd_actors::workload::{Install, Release, Step, Target, WorkloadRecord};
 use fleetd_sync_core::envelope::DocumentId;
+use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::Monotonic;
 use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_store::state_store::StateStore;
@@ -119,6 +121,26 @@ struct Scene<'a> {
     marks: &'a Marks,
     /// False while it is read what nodes have when the run begins.
     has_begun: bool,
+}
+
+impl Scene<'_> {
+    /// What a device begins to switch a workload to with this record of it; nothing where it does not, or had begun before.
+    fn begins_to_switch<'r>(
+        &self,
+        node: &str,
+        workload: &WorkloadName,
+        after: &'r WorkloadRecord,
+    ) -> Option<(&'r Target, &'r Release)> {
+        let switch = |record: &'r WorkloadRecord| match record.install.as_ref() {
+            Some(Install { target, step: Step::Switch(release) }) => Some((target, release)),
+            _ => None,
+        };
+        let (target, release) = switch(after)?;
+        let before = self.ledger.node(node).and_then(|held| held.workloads.get(workload)?.install.as_ref());
+        let had_begun =
+            matches!(before.map(|before| &before.step), Some(Step::Switch(other)) if other.digest == release.digest);
+        (!had_begun).then_some((target, release))
+    }
 }
 
 /// One thing to learn about a node.

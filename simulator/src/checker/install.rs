@@ -25,13 +25,7 @@ impl InstallChecker {
         workload: &WorkloadName,
         after: &WorkloadRecord,
     ) -> Result<(), Broken> {
-        let before = scene.ledger.node(node).and_then(|held| held.workloads.get(workload));
-        let switched = |record: &WorkloadRecord| match &record.install {
-            Some(Install { step: Step::Switch(release), .. }) => Some(release.digest),
-            _ => None,
-        };
-        let Some(release) = switched(after) else { return Ok(()) };
-        if before.is_some_and(|before| switched(before) == Some(release)) {
+        if scene.begins_to_switch(node, workload, after).is_none() {
             return Ok(());
         }
         let word = scene.ledger.local(node).and_then(|device| scene.words.of(node, device));

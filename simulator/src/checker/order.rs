@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fleetd_actors::orders::Orders;
 use fleetd_actors::rollout::status::RolloutPhase;
-use fleetd_actors::workload::{Install, Step, WorkloadRecord};
+use fleetd_actors::workload::WorkloadRecord;
 use fleetd_server::record;
 use fleetd_sync_core::id::{ArtifactDigest, HoldId};
 use fleetd_sync_core::name::WorkloadName;
@@ -140,12 +140,8 @@ impl OrderChecker {
         workload: &WorkloadName,
         after: &WorkloadRecord,
     ) -> Result<(), Broken> {
-        let Some(Install { step: Step::Switch(release), .. }) = &after.install else { return Ok(()) };
-        let before = scene.ledger.node(node).and_then(|held| held.workloads.get(workload));
-        let was_switching = before
-            .and_then(|before| before.install.as_ref())
-            .is_some_and(|before| matches!(&before.step, Step::Switch(other) if other.digest == release.digest));
-        let Some(number) = device_number(node).filter(|_| !was_switching) else { return Ok(()) };
+        let switches = scene.begins_to_switch(node, workload, after).is_some();
+        let Some(number) = device_number(node).filter(|_| switches) else { return Ok(()) };
         let is_told = |since: &Monotonic| scene.at.since(*since) >= TOLD_WITHIN;
         if !self.linked_since.get(&number).is_some_and(is_told) {
             return Ok(());

@@ -20,11 +20,8 @@ impl TurnChecker {
         workload: &WorkloadName,
         after: &WorkloadRecord,
     ) -> Result<(), Broken> {
-        let is_switching = |record: &WorkloadRecord| matches!(step_of(record), Some(Step::Switch(_)));
-        let Some(held) = scene.ledger.node(node).filter(|_| is_switching(after)) else { return Ok(()) };
-        if held.workloads.get(workload).is_some_and(|before| is_switching(before)) {
-            return Ok(());
-        }
+        let switches = scene.begins_to_switch(node, workload, after).is_some();
+        let Some(held) = scene.ledger.node(node).filter(|_| switches) else { return Ok(()) };
         let mut others = held.workloads.iter().filter(|(other, _)| *other != workload);
         if let Some((other, _)) = others.clone().find(|(_, record)| is_unproven(record)) {
             return Broken::on(node, format!("it switches {workload}, and {other} has not proven itself yet"));

@@ -58,9 +58,7 @@ impl VetoChecker {
         if matches!(install.step, Step::Wait(_)) && said.waits.is_none_or(|(known, ..)| known != what) {
             said.waits = Some((what, scene.at, starts));
         }
-        let before = scene.ledger.node(node).and_then(|held| held.workloads.get(workload)?.install.clone());
-        let was_switching = before.is_some_and(|before| matches!(before.step, Step::Switch(_)));
-        if !matches!(install.step, Step::Switch(_)) || was_switching {
+        if scene.begins_to_switch(node, workload, after).is_none() {
             return Ok(());
         }
         let since = said.put_off.filter(|(_, until)| *until > scene.at).map(|(since, _)| since);

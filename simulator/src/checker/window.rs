@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use fleetd_actors::workload::{Install, Step, WorkloadRecord};
+use fleetd_actors::workload::WorkloadRecord;
 use fleetd_sync_core::name::WorkloadName;
 use fleetd_sync_core::time::{Clock as _, ClockQuality};
 
@@ -23,17 +23,13 @@ impl WindowChecker {
         workload: &WorkloadName,
         after: &WorkloadRecord,
     ) -> Result<(), Broken> {
-        let Some(Install { target, step: Step::Switch(release) }) = &after.install else { return Ok(()) };
-        let before = scene.ledger.node(node).and_then(|held| held.workloads.get(workload));
-        let was_switching = before
-            .and_then(|before| before.install.as_ref())
-            .is_some_and(|before| matches!(&before.step, Step::Switch(other) if other.digest == release.digest));
+        let Some((target, _)) = scene.begins_to_switch(node, workload, after) else { return Ok(()) };
         let server: Arc<str> = SERVER.into();
         let held = scene.ledger.node(&server);
         let plan =
             held.zip(target.rollout).and_then(|(held, rollout)| held.plans.get(&held.rollouts.get(&rollout)?.plan));
         let device = device_number(node).and_then(|number| scene.fleet.devices.get(number));
-        let (false, Some(plan), Some(device)) = (was_switching, plan, device) else { return Ok(()) };
+        let (Some(plan), Some(device)) = (plan, device) else { return Ok(()) };
         let terms = &plan.strategy.terms;
         if terms.windows.is_empty() && terms.blackouts.is_empty() {
             return Ok(());
