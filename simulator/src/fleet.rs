@@ -247,8 +247,16 @@ impl Fleet {
     /// # Errors
     /// [`ScenarioError`] when there is no token for it, or it does not start.
     pub fn add_device(&mut self) -> Result<usize, ScenarioError> {
-        let facts = BTreeMap::from([("platform".to_owned(), amd64().to_string())]);
-        let token: EnrolmentToken = self.create_token(operator::token_wish(String::new()))?;
+        self.add_device_of(String::new(), BTreeMap::new())
+    }
+
+    /// Adds such a device that is of a site, and says more of itself than its platform.
+    ///
+    /// # Errors
+    /// Those of [`add_device`](Self::add_device).
+    pub fn add_device_of(&mut self, site: String, mut facts: BTreeMap<String, String>) -> Result<usize, ScenarioError> {
+        facts.insert("platform".to_owned(), amd64().to_string());
+        let token: EnrolmentToken = self.create_token(operator::token_wish(site))?;
         self.add(NewDevice { platform: amd64(), facts, token })
     }
 

@@ -231,6 +231,11 @@ impl NodeLedger {
         self.lanes.range(prefix.clone()..).take_while(move |(key, _)| key.starts_with(&prefix))
     }
 
+    /// The plan that a rollout carries out.
+    pub(crate) fn plan_of(&self, rollout: RolloutId) -> Option<&Arc<Plan>> {
+        self.plans.get(&self.rollouts.get(&rollout)?.plan)
+    }
+
     /// The documents of which something is stored.
     pub(crate) fn documents(&self) -> BTreeSet<DocumentId> {
         let envelopes = self.lanes.values().filter_map(|record| match record {

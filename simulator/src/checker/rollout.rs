@@ -48,7 +48,7 @@ impl RolloutChecker {
         device: LocalId,
     ) -> Result<(), Broken> {
         let held = scene.ledger.node(node);
-        let plan = held.and_then(|held| held.plans.get(&held.rollouts.get(&rollout)?.plan));
+        let plan = held.and_then(|held| held.plan_of(rollout));
         let Some(plan) = plan else { return Ok(()) };
         if self.cloned.contains(&device) || self.healthy.contains(&(device, plan.release.digest())) {
             return Ok(());

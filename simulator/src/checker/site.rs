@@ -31,7 +31,7 @@ impl SiteChecker {
         laid_out.insert(device.local());
         let server: Arc<str> = SERVER.into();
         let Some(held) = scene.ledger.node(&server) else { return Ok(()) };
-        let plan = held.rollouts.get(&rollout).and_then(|header| held.plans.get(&header.plan));
+        let plan = held.plan_of(rollout);
         let (Step::Switch(_), Some(plan)) = (step, plan) else { return Ok(()) };
         let Some((site, needed, members)) = site_of(plan, device.local()) else { return Ok(()) };
         let ready = members.iter().filter(|member| laid_out.contains(*member)).count();

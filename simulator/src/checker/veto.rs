@@ -85,8 +85,7 @@ impl VetoChecker {
 /// How long a rollout lets a device put its switch off; nothing, where sites have the last word.
 fn limit_of(scene: &Scene<'_>, rollout: Option<RolloutId>) -> Option<Duration> {
     let Some(rollout) = rollout else { return Some(VETO_LIMIT_DEFAULT) };
-    let held = scene.ledger.node(SERVER)?;
-    let plan = held.plans.get(&held.rollouts.get(&rollout)?.plan)?;
+    let plan = scene.ledger.node(SERVER)?.plan_of(rollout)?;
     plan.strategy.site_quorum.is_none().then_some(plan.strategy.terms.veto_limit)
 }
 

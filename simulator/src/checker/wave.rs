@@ -238,7 +238,7 @@ impl WaveChecker {
     fn check_try(scene: &Scene<'_>, node: &Arc<str>, record: &WorkloadRecord) -> Result<(), Broken> {
         let Some(held) = scene.ledger.node(SERVER) else { return Ok(()) };
         let Some(target) = record.install.as_ref().map(|install| &install.target) else { return Ok(()) };
-        let plan = target.rollout.and_then(|rollout| held.plans.get(&held.rollouts.get(&rollout)?.plan));
+        let plan = target.rollout.and_then(|rollout| held.plan_of(rollout));
         match plan {
             Some(plan) if plan.attempt != target.attempt => {
                 let seen =

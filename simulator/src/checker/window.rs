@@ -26,8 +26,7 @@ impl WindowChecker {
         let Some((target, _)) = scene.begins_to_switch(node, workload, after) else { return Ok(()) };
         let server: Arc<str> = SERVER.into();
         let held = scene.ledger.node(&server);
-        let plan =
-            held.zip(target.rollout).and_then(|(held, rollout)| held.plans.get(&held.rollouts.get(&rollout)?.plan));
+        let plan = held.zip(target.rollout).and_then(|(held, rollout)| held.plan_of(rollout));
         let device = device_number(node).and_then(|number| scene.fleet.devices.get(number));
         let (Some(plan), Some(device)) = (plan, device) else { return Ok(()) };
         let terms = &plan.strategy.terms;

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use fleetd_actors::registration::token::TokenWish;
 use fleetd_actors::rollout::plan::{Plan, PlannedRelease, plan};
 use fleetd_actors::rollout::status::{RolloutHeader, RolloutPhase};
 use fleetd_actors::rollout::strategy::{FailureBudget, Strategy, WaveSize};
 use fleetd_actors::targeting::Targets;
 use fleetd_actors::window::Terms;
-use fleetd_simulator::fleet::{Fleet, NewDevice, Wish, coffee};
+use fleetd_simulator::fleet::{Fleet, Wish, coffee};
 use fleetd_simulator::observation::Observation;
 use fleetd_simulator::origin::Build;
 use fleetd_simulator::rehearsal::course::Rehearsed;
@@ -74,22 +73,10 @@ fn fleet(setting: &Setting) -> (Fleet, SignedManifest) {
     }
     let devices: usize = WAVES.iter().sum();
     for number in 0..devices {
-        let platform = "linux/amd64".parse().unwrap();
-        let mut facts = BTreeMap::from([("platform".to_owned(), "linux/amd64".to_owned())]);
-        if let Some(zone) = number.checked_rem(setting.zones.len()).map(|place| setting.zones[place]) {
-            facts.insert("timezone".to_owned(), zone.to_owned());
-        }
+        let zone = number.checked_rem(setting.zones.len()).map(|place| setting.zones[place].to_owned());
+        let facts = zone.map(|zone| ("timezone".to_owned(), zone)).into_iter().collect();
         let site = number.checked_rem(setting.sites).map(|site| format!("site-{site}")).unwrap_or_default();
-        let wish = TokenWish {
-            note: String::new(),
-            labels: BTreeMap::new(),
-            site,
-            uses_max: 1,
-            expires_at: None,
-            needs_approval: Some(false),
-        };
-        let token = fleet.create_token(wish).unwrap();
-        fleet.add(NewDevice { platform, facts, token }).unwrap();
+        fleet.add_device_of(site, facts).unwrap();
     }
     fleet.wait_until_enrolled().unwrap();
     let first = fleet.push("1.0.0", b"coffee one").unwrap();
