@@ -5,6 +5,7 @@
 //! first needed, and a better class's goes first when the network is slow. A connection at rest has one task and no
 //! buffer of its own, since a server has many of them.
 
+mod accepted_tls;
 mod connection;
 mod ground;
 mod outbox;

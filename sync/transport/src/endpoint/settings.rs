@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use fleetd_sync_core::limit;
 use fleetd_sync_core::time::Wall;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 
+use super::accepted_tls::AcceptedTls;
 use super::ground::Ground;
 use crate::identity;
 use crate::link::{DialIdentity, ListenIdentity, Peer};
@@ -91,7 +92,7 @@ pub(super) fn client_config(settings: &Settings, identity: &DialIdentity) -> Res
 
 pub(super) fn server_config(settings: &Settings, identity: &ListenIdentity) -> Result<quinn::ServerConfig, String> {
     let tls = identity::server_tls(identity).map_err(|error| error.to_string())?;
-    let crypto = QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?;
+    let crypto = AcceptedTls::new(tls).map_err(|error| error.to_string())?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut tokens = quinn::ValidationTokenConfig::default();
     // A token that spares a known address its retry is not worth its bytes: few handshakes are ever retried.

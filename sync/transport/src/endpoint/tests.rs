@@ -1,4 +1,5 @@
 mod flood;
+mod handshake;
 mod meeting;
 mod world;
 
