@@ -28,7 +28,7 @@ use fleetd_sync_core::time::Wall;
 use fleetd_sync_core::trust::{
     Armoured, DraftError, ExtendError, Rank, ReadArmourError, Role, RootChain, RootRecord, Roster, Sites, read_armour,
 };
-use fleetd_sync_transport::identity::{BrowserIdentity, CertificateAuthority, IssueError, ServerName, key_pkcs8};
+use fleetd_sync_transport::identity::{BrowserIdentity, CertificateAuthority, IssueError, ServerName};
 use fleetd_sync_transport::link::ListenIdentity;
 
 pub use self::certificates::PublishError;
@@ -324,7 +324,7 @@ impl Keys {
         let issued = authority.issue_server(&self.server.public(), names, now, entropy)?;
         Ok(ListenIdentity {
             certificates: issued.chain,
-            key_pkcs8: key_pkcs8(&self.server),
+            key: self.server.clone(),
             authorities: vec![authority.certificate().to_vec()],
         })
     }

@@ -13,8 +13,7 @@ pub enum Crypto {
     /// Ed25519, as in the product.
     #[default]
     Real,
-    /// Envelopes, releases and root records carry a hash of the size of a signature, which is counted. Certificates
-    /// are real all the same.
+    /// Envelopes, releases, root records and certificates carry a hash of the size of a signature, which is counted.
     Counted,
 }
 

@@ -14,7 +14,7 @@ use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::trust::{Rank, Role, RootChain, RootRecord, Sites};
 use fleetd_sync_store::memory::MemoryStore;
 use fleetd_sync_store::open_error::{OpenStoreError, open_or_put_aside};
-use fleetd_sync_transport::identity::{CertificateAuthority, key_pkcs8};
+use fleetd_sync_transport::identity::CertificateAuthority;
 use fleetd_sync_transport::link::{ListenIdentity, Listener};
 
 use super::{End, SERVER_ADDRESS, ScenarioError, Setting, failed};
@@ -72,7 +72,7 @@ impl SimulatedServer {
         let issued = certificates.issue_server(&server.public(), &[], new_year_2026(), entropy).map_err(failed)?;
         let listen = ListenIdentity {
             certificates: issued.chain,
-            key_pkcs8: key_pkcs8(&server),
+            key: server.clone(),
             authorities: vec![certificates.certificate().to_vec()],
         };
         Ok(Self {

@@ -15,7 +15,7 @@ use fleetd_sync_core::id::{ConnectionId, FleetId};
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::session::Class;
 use fleetd_sync_transport::endpoint::Settings;
-use fleetd_sync_transport::identity::{CertificateAuthority, key_pkcs8};
+use fleetd_sync_transport::identity::CertificateAuthority;
 use fleetd_sync_transport::link::{Accept, DialIdentity, Link, LinkEvent, LinkEvents, ListenIdentity, Listener};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
@@ -136,7 +136,7 @@ impl BenchFleet {
         let today = new_year_2026();
         let issued = self.authority.issue_server(&key.public(), &[], today, &mut self.entropy).map_err(failed)?;
         let authorities = vec![self.authority.certificate().to_vec()];
-        let identity = ListenIdentity { certificates: issued.chain, key_pkcs8: key_pkcs8(&key), authorities };
+        let identity = ListenIdentity { certificates: issued.chain, key, authorities };
         let server = network.link("server", Settings::server());
         let listening = Arc::clone(&server);
         let accept: Accept = Arc::new(move |_, _, _| {

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "counted-crypto")]
 pub mod counted;
+mod recent;
 
 use std::fmt;
 use std::sync::Arc;
@@ -117,9 +118,10 @@ impl From<PublicKey> for KeptKey {
     }
 }
 
-/// A public Ed25519 key.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PublicKey(ed25519_dalek::VerifyingKey);
+/// A public Ed25519 key: its bytes alone, for nodes keep many of them and check with few. The point of the curve that they
+/// stand for is six times as large, and is found again when it is needed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
     /// Takes a key's 32 bytes.
@@ -128,16 +130,13 @@ impl PublicKey {
     /// [`ParseKeyError`] when they are no key, or a weak one, under which many messages share a signature.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, ParseKeyError> {
         let bytes: [u8; 32] = bytes.try_into().map_err(|_| ParseKeyError::Length { length: bytes.len() })?;
-        match ed25519_dalek::VerifyingKey::from_bytes(&bytes) {
-            Ok(key) if !key.is_weak() => Ok(Self(key)),
-            Ok(_) | Err(_) => Err(ParseKeyError::Point),
-        }
+        recent::point(&bytes).map(|_| Self(bytes))
     }
 
     /// The key's 32 bytes.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        self.0.as_bytes()
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// The key's id: BLAKE3 over a tag, the algorithm byte and the key, cut to 16 bytes.
@@ -156,23 +155,28 @@ impl PublicKey {
     /// [`VerifyError`] when it does not match.
     pub fn verify(&self, domain: Domain, body: &[u8], signature: &Signature) -> Result<(), VerifyError> {
         #[cfg(feature = "counted-crypto")]
-        if let Some(is_right) = counted::verify(self, domain, body, signature) {
+        if let Some(is_right) = counted::verify(self, &[domain.tag(), body], signature) {
             return if is_right { Ok(()) } else { Err(VerifyError) };
         }
+        self.verify_bytes(&domain.message(body), signature)
+    }
+
+    /// Checks, as [`verify`](Self::verify), what [`SecretKey::sign_bare`] signed.
+    ///
+    /// # Errors
+    /// [`VerifyError`] when it does not match.
+    pub fn verify_bare(&self, message: &[u8], signature: &Signature) -> Result<(), VerifyError> {
+        #[cfg(feature = "counted-crypto")]
+        if let Some(is_right) = counted::verify(self, &[message], signature) {
+            return if is_right { Ok(()) } else { Err(VerifyError) };
+        }
+        self.verify_bytes(message, signature)
+    }
+
+    fn verify_bytes(&self, message: &[u8], signature: &Signature) -> Result<(), VerifyError> {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        self.0.verify_strict(&domain.message(body), &signature).map_err(|_| VerifyError)
-    }
-}
-
-impl PartialOrd for PublicKey {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for PublicKey {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_bytes().cmp(other.as_bytes())
+        let point = recent::point(&self.0).map_err(|_| VerifyError)?;
+        point.verify_strict(message, &signature).map_err(|_| VerifyError)
     }
 }
 
@@ -209,7 +213,7 @@ impl SecretKey {
     /// The public key.
     #[must_use]
     pub fn public(&self) -> PublicKey {
-        PublicKey(self.0.verifying_key())
+        PublicKey(self.0.verifying_key().to_bytes())
     }
 
     /// The public key's id.
@@ -222,10 +226,21 @@ impl SecretKey {
     #[must_use]
     pub fn sign(&self, domain: Domain, body: &[u8]) -> Signature {
         #[cfg(feature = "counted-crypto")]
-        if let Some(signature) = counted::sign(&self.public(), domain, body) {
+        if let Some(signature) = counted::sign(&self.public(), &[domain.tag(), body]) {
             return signature;
         }
         Signature(self.0.sign(&domain.message(body)).to_bytes())
+    }
+
+    /// Signs what says itself what it is for, in the form that others have given it: a certificate, a request for one,
+    /// or a handshake of TLS. None of them begins as a [`Domain`]'s tag does.
+    #[must_use]
+    pub fn sign_bare(&self, message: &[u8]) -> Signature {
+        #[cfg(feature = "counted-crypto")]
+        if let Some(signature) = counted::sign(&self.public(), &[message]) {
+            return signature;
+        }
+        Signature(self.0.sign(message).to_bytes())
     }
 }
 

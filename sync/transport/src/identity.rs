@@ -19,6 +19,7 @@
 
 mod authority;
 mod browser;
+mod crypto;
 mod leaf;
 mod request;
 mod tls;
@@ -36,26 +37,7 @@ pub use tls::{
     grade_peer, server_tls,
 };
 
-use fleetd_sync_core::key::SecretKey;
-
 /// The protocol that devices and servers speak, as the handshake names it.
 pub const ALPN: &[u8] = b"fleetd/1";
 /// The protocols of the API port, the best first.
 pub const ALPN_API: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
-/// A secret key as PKCS#8 in DER, which TLS libraries take.
-///
-/// # Source
-/// RFC 8410, section 7: version 0, the algorithm's id alone, and the 32 bytes as an octet string in an octet string.
-#[must_use]
-pub fn key_pkcs8(key: &SecretKey) -> Vec<u8> {
-    const HEAD: [u8; 16] =
-        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-    [HEAD.as_slice(), &key.to_bytes()].concat()
-}
-
-/// A secret key as the certificate library takes it.
-fn signing_key(key: &SecretKey) -> Result<rcgen::KeyPair, rcgen::Error> {
-    let pkcs8 = rustls::pki_types::PrivatePkcs8KeyDer::from(key_pkcs8(key));
-    rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ED25519)
-}

@@ -133,8 +133,8 @@ pub struct DialIdentity {
 pub struct ListenIdentity {
     /// Its certificate and those above it, leaf first, in DER.
     pub certificates: Vec<Vec<u8>>,
-    /// The certificate's key, as PKCS#8 in DER.
-    pub key_pkcs8: Vec<u8>,
+    /// The certificate's key.
+    pub key: SecretKey,
     /// The certificates of the CAs whose devices it knows, in DER.
     pub authorities: Vec<Vec<u8>>,
 }

@@ -1,13 +1,13 @@
 //! Signatures that are counted instead of computed, for simulations of more devices than Ed25519 leaves time for.
 //!
-//! A counted signature is a hash over the public key, the purpose and the body: it has the size of a real one, and a
+//! A counted signature is a hash over the public key, the purpose, if it has one, and the body: it has the size of a real one, and a
 //! changed byte of any of the three makes it wrong. It proves nothing against whoever computes it, so this module
 //! exists only with the feature `counted-crypto`, which the simulator turns on and no agent has. It is switched on for
 //! one thread, and a thread of the product never is.
 
 use std::cell::Cell;
 
-use super::{Domain, PublicKey, Signature};
+use super::{PublicKey, Signature};
 
 thread_local! {
     static COUNTING: Cell<Option<Counts>> = const { Cell::new(None) };
@@ -34,22 +34,25 @@ pub fn counts() -> Option<Counts> {
 }
 
 /// Makes a signature, if this thread counts.
-pub(super) fn sign(key: &PublicKey, domain: Domain, body: &[u8]) -> Option<Signature> {
+pub(super) fn sign(key: &PublicKey, message: &[&[u8]]) -> Option<Signature> {
     let counts = COUNTING.get()?;
     COUNTING.set(Some(Counts { signed: counts.signed + 1, ..counts }));
-    Some(signature(key, domain, body))
+    Some(signature(key, message))
 }
 
 /// Says whether a signature is right, if this thread counts.
-pub(super) fn verify(key: &PublicKey, domain: Domain, body: &[u8], given: &Signature) -> Option<bool> {
+pub(super) fn verify(key: &PublicKey, message: &[&[u8]], given: &Signature) -> Option<bool> {
     let counts = COUNTING.get()?;
     COUNTING.set(Some(Counts { verified: counts.verified + 1, ..counts }));
-    Some(signature(key, domain, body) == *given)
+    Some(signature(key, message) == *given)
 }
 
-fn signature(key: &PublicKey, domain: Domain, body: &[u8]) -> Signature {
+fn signature(key: &PublicKey, message: &[&[u8]]) -> Signature {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"fleetd/counted/1\0").update(key.as_bytes()).update(domain.tag()).update(body);
+    hasher.update(b"fleetd/counted/1\0").update(key.as_bytes());
+    for part in message {
+        hasher.update(part);
+    }
     let mut bytes = [0; Signature::LENGTH];
     hasher.finalize_xof().fill(&mut bytes);
     Signature(bytes)
@@ -59,7 +62,7 @@ fn signature(key: &PublicKey, domain: Domain, body: &[u8]) -> Signature {
 mod tests {
     use super::*;
     use crate::entropy::Entropy;
-    use crate::key::SecretKey;
+    use crate::key::{Domain, SecretKey};
 
     #[test]
     fn a_counted_signature_counts_for_its_key_domain_and_body_only() {

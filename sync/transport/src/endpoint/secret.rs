@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetd_sync_core::entropy::Entropy;
+use fleetd_sync_core::key::SecretKey;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig};
 
@@ -24,8 +25,8 @@ const CONTEXT: &str = "fleetd 2026 stateless reset tokens";
 const ID_BYTES: usize = 8;
 
 /// The configuration of a socket on which a server listens.
-pub(super) fn listening(key_pkcs8: &[u8], mut entropy: Entropy) -> EndpointConfig {
-    let mut config = EndpointConfig::new(Arc::new(ResetKey(blake3::derive_key(CONTEXT, key_pkcs8))));
+pub(super) fn listening(key: &SecretKey, mut entropy: Entropy) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(blake3::derive_key(CONTEXT, &key.to_bytes()))));
     config.rng_seed(Some(entropy.bytes()));
     // The usual ids can be told from others' by a key of this start, and those of an earlier start would be ignored.
     config.cid_generator(move || Box::new(RandomIds { entropy: entropy.clone() }));

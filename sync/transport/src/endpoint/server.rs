@@ -26,7 +26,7 @@ pub(super) fn listen(
     let failed = |source| unbound(address, source);
     let reserved = lock(&inner.sockets).reserved.remove(&address);
     let bound = reserved.map_or_else(|| inner.ground.bind(address), Ok).map_err(failed)?;
-    let secrets = secret::listening(&identity.key_pkcs8, inner.new_entropy());
+    let secrets = secret::listening(&identity.key, inner.new_entropy());
     let socket = settings::open(&inner.ground, bound, secrets, Some(config)).map_err(failed)?;
     let local_address = socket.local_addr().map_err(failed)?;
     lock(&inner.sockets).listening.insert(local_address, socket.clone());

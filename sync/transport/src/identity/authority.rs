@@ -9,10 +9,11 @@ use fleetd_sync_core::key::{PublicKey, SecretKey};
 use fleetd_sync_core::limit::DEVICE_CERTIFICATE_LIFETIME;
 use fleetd_sync_core::time::Wall;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 
+use super::crypto::{CertificateKey, SubjectKey};
 use super::leaf::{Role, spiffe_name};
 
 /// Time for which a server's certificate is issued; it issues its own anew while it runs.
@@ -73,7 +74,7 @@ pub struct CertificateAuthority {
     fleet: FleetId,
     key: PublicKey,
     certificate: Vec<u8>,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, CertificateKey>,
 }
 
 impl std::fmt::Debug for CertificateAuthority {
@@ -88,7 +89,7 @@ impl CertificateAuthority {
     /// # Errors
     /// [`IssueError`] when the key cannot sign.
     pub fn new(fleet: FleetId, key: &SecretKey) -> Result<Self, IssueError> {
-        let signing_key = super::signing_key(key)?;
+        let signing_key = CertificateKey::from(key);
         let public_key = key.public();
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name = DistinguishedName::new();
@@ -229,17 +230,4 @@ pub(super) fn alternative_name(name: &ServerName) -> Result<SanType, IssueError>
 /// The name of a CA, which stands as issuer in what it issues.
 pub(super) fn issuer_name(key: &PublicKey) -> String {
     key.id().to_string()
-}
-
-/// A public key as the certificate library takes it.
-struct SubjectKey(PublicKey);
-
-impl PublicKeyData for SubjectKey {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &rcgen::PKCS_ED25519
-    }
 }

@@ -97,7 +97,7 @@ impl BrowserIdentity {
         let key = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes()).map_err(pem)?;
         parse(&certificate)?;
         let owned = PrivateKeyDer::Pkcs8(key.clone_key());
-        CertifiedKey::from_der(vec![certificate.clone()], owned, &super::tls::provider())
+        CertifiedKey::from_der(vec![certificate.clone()], owned, &super::tls::browsers_provider())
             .map_err(|error| ReadBrowserIdentityError::Key { cause: error.to_string() })?;
         Ok(Self { certificate, key, certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned() })
     }

@@ -259,7 +259,7 @@ pub fn verify_server_leaf(
     let issuer = |error: rustls::Error| VerifyServerError::Issuer { cause: error.to_string() };
     let der = CertificateDer::from(leaf);
     let certificate = ParsedCertificate::try_from(&der).map_err(issuer)?;
-    let algorithms = super::tls::provider().signature_verification_algorithms.all;
+    let algorithms = super::crypto::ALGORITHMS.all;
     rustls::client::verify_server_cert_signed_by_trust_anchor(
         &certificate,
         &anchors,

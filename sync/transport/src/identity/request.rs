@@ -1,10 +1,11 @@
 //! Signing requests: a device's proof that it holds the key that it wants a certificate for.
 
-use fleetd_sync_core::key::{ParseKeyError, PublicKey, SecretKey};
+use fleetd_sync_core::key::{ParseKeyError, PublicKey, SecretKey, Signature};
 use fleetd_sync_core::limit::CSR_BYTES_MAX;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
+use super::crypto::CertificateKey;
 use super::leaf::{ED25519, read_key};
 
 /// Why no signing request could be made.
@@ -47,7 +48,7 @@ pub enum ReadRequestError {
 pub fn signing_request(key: &SecretKey) -> Result<Vec<u8>, SigningRequestError> {
     let mut parameters = rcgen::CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    let request = parameters.serialize_request(&super::signing_key(key)?)?;
+    let request = parameters.serialize_request(&CertificateKey::from(key))?;
     Ok(request.der().to_vec())
 }
 
@@ -70,10 +71,7 @@ pub fn verify_signing_request(der: &[u8]) -> Result<PublicKey, ReadRequestError>
         }
     }
     let key = read_key(&info.subject_pki)?;
-    let signature = ed25519_dalek::Signature::from_slice(&request.signature_value.data);
-    let verifying = ed25519_dalek::VerifyingKey::from_bytes(key.as_bytes());
-    match (verifying, signature) {
-        (Ok(verifying), Ok(signature)) if verifying.verify_strict(info.raw, &signature).is_ok() => Ok(key),
-        _ => Err(ReadRequestError::Signature),
-    }
+    let signature = Signature::from_slice(&request.signature_value.data).ok_or(ReadRequestError::Signature)?;
+    key.verify_bare(info.raw, &signature).map_err(|_| ReadRequestError::Signature)?;
+    Ok(key)
 }

@@ -9,16 +9,17 @@ use fleetd_sync_core::time::Wall;
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::browser::BrowserIdentity;
+use super::crypto::{always, certified, provider};
 use super::leaf::{ReadCertificateError, certificate_key, peer_identity, trust_anchor};
 use super::verifier::{DeviceOrNobody, PossessionOnly, ServerOfFleet};
-use super::{ALPN, ALPN_API, key_pkcs8};
+use super::{ALPN, ALPN_API};
 use crate::link::{DialIdentity, ListenIdentity, Peer};
 
 /// Why an identity cannot be used.
@@ -55,8 +56,8 @@ pub enum GradePeerError {
     Certificate(#[from] ReadCertificateError),
 }
 
-/// The cryptography of every connection, named here so that no process-wide default is needed.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+/// The cryptography of the API port, where browsers come that know neither Ed25519 nor, some of them, X25519.
+pub(super) fn browsers_provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
     Arc::clone(&PROVIDER)
@@ -68,16 +69,14 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`TlsError`] when the device's key or certificate cannot be used.
 pub fn device_tls(identity: &DialIdentity) -> Result<ClientConfig, TlsError> {
-    let provider = provider();
-    let algorithms = provider.signature_verification_algorithms;
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PossessionOnly { algorithms }));
+        .with_custom_certificate_verifier(Arc::new(PossessionOnly));
     let mut config = if identity.certificates.is_empty() {
         builder.with_no_client_auth()
     } else {
-        builder.with_client_auth_cert(owned(&identity.certificates), private_key(key_pkcs8(&identity.key)))?
+        builder.with_client_cert_resolver(always(owned(&identity.certificates), &identity.key)?)
     };
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -94,7 +93,7 @@ pub fn server_tls(identity: &ListenIdentity) -> Result<ServerConfig, TlsError> {
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(device_verifier(&identity.authorities)?));
     let chain = owned(&identity.certificates);
-    let mut config = builder.with_single_cert(chain, private_key(identity.key_pkcs8.clone()))?;
+    let mut config = builder.with_cert_resolver(always(chain, &identity.key)?);
     forbid_resumption(&mut config);
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
@@ -135,10 +134,9 @@ impl ApiCertificates {
 
 impl ShownCertificates {
     fn new(identity: &ListenIdentity, browser: &BrowserIdentity) -> Result<Self, TlsError> {
-        let provider = provider();
-        let key = private_key(identity.key_pkcs8.clone());
-        let of_fleet = CertifiedKey::from_der(owned(&identity.certificates), key, &provider)?;
-        let for_browsers = CertifiedKey::from_der(vec![browser.certificate().clone()], browser.key(), &provider)?;
+        let of_fleet = certified(owned(&identity.certificates), &identity.key)?;
+        let shown = vec![browser.certificate().clone()];
+        let for_browsers = CertifiedKey::from_der(shown, browser.key(), &browsers_provider())?;
         Ok(Self { of_fleet: Arc::new(of_fleet), for_browsers: Arc::new(for_browsers) })
     }
 }
@@ -156,7 +154,7 @@ impl ResolvesServerCert for ApiCertificates {
 /// # Errors
 /// [`TlsError`] when the TLS library refuses.
 pub fn api_server_tls(certificates: Arc<ApiCertificates>) -> Result<ServerConfig, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(browsers_provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
@@ -173,8 +171,7 @@ pub fn api_client_tls(
     fleet: FleetId,
     authorities: impl IntoIterator<Item = PublicKey>,
 ) -> Result<ClientConfig, TlsError> {
-    let algorithms = provider().signature_verification_algorithms;
-    api_client(Arc::new(ServerOfFleet { fleet, authorities: authorities.into_iter().collect(), algorithms }))
+    api_client(Arc::new(ServerOfFleet { fleet, authorities: authorities.into_iter().collect() }))
 }
 
 /// Settings for a client of the API that does not know the fleet yet. It may ask for the root chain and nothing
@@ -183,8 +180,7 @@ pub fn api_client_tls(
 /// # Errors
 /// [`TlsError`] when the TLS library refuses.
 pub fn api_first_contact_tls() -> Result<ClientConfig, TlsError> {
-    let algorithms = provider().signature_verification_algorithms;
-    api_client(Arc::new(PossessionOnly { algorithms }))
+    api_client(Arc::new(PossessionOnly))
 }
 
 /// Judges a device's certificates as the handshake of [`server_tls`] does, for links that have none.
@@ -234,8 +230,4 @@ fn forbid_resumption(config: &mut ServerConfig) {
 
 fn owned(certificates: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {
     certificates.iter().cloned().map(CertificateDer::from).collect()
-}
-
-fn private_key(pkcs8: Vec<u8>) -> PrivateKeyDer<'static> {
-    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8))
 }

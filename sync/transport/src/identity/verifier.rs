@@ -5,11 +5,12 @@ use std::sync::Arc;
 use fleetd_sync_core::id::FleetId;
 use fleetd_sync_core::key::PublicKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::crypto::ALGORITHMS;
 use super::leaf::{Leaf, Role, verify_server_leaf};
 
 fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -18,16 +19,13 @@ fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 
 /// Believes that a server holds its certificate's key, and nothing else of it: who it is, the session finds out.
 #[derive(Debug)]
-pub(super) struct PossessionOnly {
-    pub(super) algorithms: WebPkiSupportedAlgorithms,
-}
+pub(super) struct PossessionOnly;
 
 /// Believes the servers of one fleet, whatever name they were dialled by and whatever the date.
 #[derive(Debug)]
 pub(super) struct ServerOfFleet {
     pub(super) fleet: FleetId,
     pub(super) authorities: Vec<PublicKey>,
-    pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
 /// Believes devices that one of our CAs named, whatever the date, and lets those pass that show no certificate.
@@ -55,7 +53,7 @@ impl ServerCertVerifier for PossessionOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        verify_tls12_signature(message, certificate, signature, &ALGORITHMS)
     }
 
     fn verify_tls13_signature(
@@ -64,11 +62,11 @@ impl ServerCertVerifier for PossessionOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        verify_tls13_signature(message, certificate, signature, &ALGORITHMS)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        ALGORITHMS.supported_schemes()
     }
 }
 
@@ -91,7 +89,7 @@ impl ServerCertVerifier for ServerOfFleet {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        verify_tls12_signature(message, certificate, signature, &ALGORITHMS)
     }
 
     fn verify_tls13_signature(
@@ -100,11 +98,11 @@ impl ServerCertVerifier for ServerOfFleet {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        verify_tls13_signature(message, certificate, signature, &ALGORITHMS)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        ALGORITHMS.supported_schemes()
     }
 }
 

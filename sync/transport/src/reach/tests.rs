@@ -8,7 +8,7 @@ use fleetd_sync_core::trust::{Role, RootRecord};
 use super::*;
 use crate::clock::{BUILD_FLOOR, SystemClock};
 use crate::examine::{self, ClockDuty, Viewpoint};
-use crate::identity::{CertificateAuthority, ServerName, key_pkcs8};
+use crate::identity::{CertificateAuthority, ServerName};
 use crate::link::{ListenIdentity, Listener};
 use fleetd_sync_core::finding::State;
 use fleetd_sync_core::time::Now;
@@ -44,7 +44,7 @@ impl Fleet {
         let issued = self.authority.issue_server(&self.server.public(), &names, now, &mut entropy).unwrap();
         let identity = ListenIdentity {
             certificates: issued.chain,
-            key_pkcs8: key_pkcs8(&self.server),
+            key: self.server.clone(),
             authorities: vec![self.authority.certificate().to_vec()],
         };
         let endpoint = Endpoint::new(Handle::current(), Settings::server(), Arc::clone(&clock), entropy);

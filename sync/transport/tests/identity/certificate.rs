@@ -12,7 +12,7 @@ use fleetd_sync_transport::link::{Peer, PeerIdentity};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::world::{FIVE_YEARS, NOW, authority, device, entropy, fleet, key, server_chain};
+use super::world::{FIVE_YEARS, NOW, authority, device, entropy, fleet, key, key_pair, server_chain};
 
 #[test]
 fn a_request_proves_its_key_and_asks_for_nothing() {
@@ -45,8 +45,7 @@ fn a_request_for_another_kind_of_key_is_refused() {
 
 #[test]
 fn whatever_a_request_asks_for_only_its_key_is_taken() {
-    let pkcs8 = fleetd_sync_transport::identity::key_pkcs8(&key("device"));
-    let pair = rcgen::KeyPair::try_from(pkcs8.as_slice()).unwrap();
+    let pair = key_pair(&key("device"));
     let mut greedy = rcgen::CertificateParams::new(vec!["admin.example.com".to_owned()]).unwrap();
     greedy.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let request = greedy.serialize_request(&pair).unwrap();
@@ -109,9 +108,7 @@ fn no_flipped_bit_of_a_servers_leaf_survives() {
 
 /// A certificate that the CA's key signed and no CA of ours would have issued.
 fn forged(names: &[&str], extended: rcgen::ExtendedKeyUsagePurpose) -> Vec<u8> {
-    let pair = |name: &str| {
-        rcgen::KeyPair::try_from(fleetd_sync_transport::identity::key_pkcs8(&key(name)).as_slice()).unwrap()
-    };
+    let pair = |name: &str| key_pair(&key(name));
     let issuer = rcgen::Issuer::from_ca_cert_der(&authority("ca").certificate().into(), pair("ca")).unwrap();
     let mut parameters = rcgen::CertificateParams::default();
     let uri = |name: &&str| rcgen::SanType::URI((*name).try_into().unwrap());

@@ -6,7 +6,7 @@ use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_core::id::FleetId;
 use fleetd_sync_core::key::SecretKey;
 use fleetd_sync_core::time::Wall;
-use fleetd_sync_transport::identity::{CertificateAuthority, ServerName, key_pkcs8};
+use fleetd_sync_transport::identity::{CertificateAuthority, ServerName};
 use fleetd_sync_transport::link::{DialIdentity, ListenIdentity};
 
 /// A date in 2026.
@@ -19,6 +19,13 @@ pub(crate) fn entropy(purpose: &str) -> Entropy {
 
 pub(crate) fn key(name: &str) -> SecretKey {
     SecretKey::generate(&mut entropy(name))
+}
+
+/// A secret key as another certificate library takes it: PKCS#8, as RFC 8410, section 7, has it.
+pub(crate) fn key_pair(key: &SecretKey) -> rcgen::KeyPair {
+    const HEAD: [u8; 16] =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    rcgen::KeyPair::try_from([HEAD.as_slice(), &key.to_bytes()].concat().as_slice()).unwrap()
 }
 
 pub(crate) fn fleet() -> FleetId {
@@ -39,7 +46,7 @@ pub(crate) fn server() -> ListenIdentity {
     let authority = authority("ca");
     ListenIdentity {
         certificates: server_chain(&authority),
-        key_pkcs8: key_pkcs8(&key("server")),
+        key: key("server"),
         authorities: vec![authority.certificate().to_vec()],
     }
 }

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::super::*;
-use crate::identity::{CertificateAuthority, key_pkcs8};
+use crate::identity::CertificateAuthority;
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,7 +58,7 @@ impl Fleet {
         let mut entropy = Entropy::from_seed([2; 32]);
         let issued = self.ca.issue_server(&self.server.public(), &[], TODAY, &mut entropy).unwrap();
         let authorities = vec![self.ca.certificate().to_vec()];
-        ListenIdentity { certificates: issued.chain, key_pkcs8: key_pkcs8(&self.server), authorities }
+        ListenIdentity { certificates: issued.chain, key: self.server.clone(), authorities }
     }
 }
 
