@@ -3,7 +3,7 @@
 //! It keeps two versions of everything: what a program sees, and what a power cut leaves. A sync makes them equal,
 //! for one file's content or one directory's names. A cut keeps some of what was not synced, drawn from entropy as
 //! real disks do it: names change in their order up to some point, and a file has its old content, its new one, or
-//! a torn one. It also writes down the order of operations, and can be told to fail from the n-th one on.
+//! a torn one. It can be told to write down the order of operations, and to fail from the n-th one on.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,8 @@ type Names = BTreeMap<String, Inode>;
 
 #[derive(Clone, Debug)]
 enum Node {
-    File { content: Vec<u8>, durable: Vec<u8>, mode: FileMode },
+    /// What is synced is shared between the two, until it is written again.
+    File { content: Arc<Vec<u8>>, durable: Arc<Vec<u8>>, mode: FileMode },
     Directory { names: Names, durable: Names },
     Link { target: PathBuf },
 }
@@ -81,7 +82,8 @@ struct State {
     next_inode: u64,
     pending: Vec<NameChange>,
     capacity_bytes: u64,
-    operations: Vec<DiskOperation>,
+    /// What is written down, once somebody wants it.
+    operations: Option<Vec<DiskOperation>>,
     operations_left: Option<u64>,
     hard_links: bool,
     /// Whether a name went since it was last seen to what is still reached.
@@ -102,7 +104,7 @@ impl MemoryDisk {
             next_inode: 2,
             pending: Vec::new(),
             capacity_bytes,
-            operations: Vec::new(),
+            operations: None,
             operations_left: None,
             hard_links: true,
             has_lost_names: false,
@@ -136,13 +138,18 @@ impl MemoryDisk {
     /// Takes over the content of another disk, durably.
     pub fn restore(&self, other: &Self) {
         let copied = other.state().clone();
-        *self.state() = State { operations: Vec::new(), operations_left: None, ..copied };
+        *self.state() = State { operations: None, operations_left: None, ..copied };
     }
 
-    /// What changed and was synced so far, in order.
+    /// Writes down what changes and is synced from now on.
+    pub fn note_operations(&self) {
+        self.state().operations = Some(Vec::new());
+    }
+
+    /// What changed and was synced since that was asked for, in order.
     #[must_use]
     pub fn operations(&self) -> Vec<DiskOperation> {
-        self.state().operations.clone()
+        self.state().operations.clone().unwrap_or_default()
     }
 
     /// Changes one byte of a file behind everybody's back, durably: flash that forgets.
@@ -152,7 +159,7 @@ impl MemoryDisk {
             && let Some(Node::File { content, durable, .. }) = state.nodes.get_mut(&inode)
         {
             for bytes in [content, durable] {
-                if let Some(byte) = bytes.get_mut(offset) {
+                if let Some(byte) = Arc::make_mut(bytes).get_mut(offset) {
                     *byte ^= 1;
                 }
             }
@@ -183,16 +190,16 @@ impl MemoryDisk {
         &self,
         action: &'static str,
         path: &Path,
-        operation: DiskOperation,
+        operation: fn(PathBuf) -> DiskOperation,
         change: impl FnOnce(&mut State) -> io::Result<T>,
     ) -> Result<T, DiskError> {
         let mut state = self.state();
         let outcome = state.spend_operation().and_then(|()| change(&mut state));
-        if outcome.is_ok() {
-            if state.operations.len() >= OPERATIONS_KEPT {
-                state.operations.drain(..OPERATIONS_KEPT / 2);
+        if let (Ok(_), Some(operations)) = (&outcome, &mut state.operations) {
+            if operations.len() >= OPERATIONS_KEPT {
+                operations.drain(..OPERATIONS_KEPT / 2);
             }
-            state.operations.push(operation);
+            operations.push(operation(path.to_owned()));
         }
         outcome.map_err(|source| DiskError { action, path: path.to_owned(), source })
     }
@@ -298,7 +305,7 @@ impl State {
         let inode = match self.names(parent)?.get(&name) {
             Some(inode) => *inode,
             None => {
-                let file = Node::File { content: Vec::new(), durable: Vec::new(), mode: FileMode::Private };
+                let file = Node::File { content: Arc::default(), durable: Arc::default(), mode: FileMode::Private };
                 let inode = self.insert(file);
                 self.rename_all(NameChange(vec![(parent, name, Some(inode))]));
                 inode
@@ -308,13 +315,14 @@ impl State {
             return Err(kind(io::ErrorKind::IsADirectory));
         };
         *file_mode = mode.unwrap_or(*file_mode);
+        if offset.is_none() {
+            *content = Arc::default();
+        }
         let start = match offset {
             Some(offset) => usize::try_from(offset).map_err(|_error| kind(io::ErrorKind::FileTooLarge))?,
-            None => {
-                content.clear();
-                0
-            }
+            None => 0,
         };
+        let content = Arc::make_mut(content);
         content.resize(content.len().max(start + bytes.len()), 0);
         content.splice(start..start + bytes.len(), bytes.iter().copied());
         Ok(())
@@ -355,7 +363,7 @@ impl State {
             match node {
                 Node::File { content, durable, .. } => {
                     if content != durable {
-                        tear(content, durable, entropy);
+                        tear(Arc::make_mut(content), durable, entropy);
                     }
                     durable.clone_from(content);
                 }
@@ -400,7 +408,7 @@ fn tear(content: &mut Vec<u8>, durable: &[u8], entropy: &mut Entropy) {
 
 impl Disk for MemoryDisk {
     fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
-        self.change("create directory", path, DiskOperation::Name(path.to_owned()), |state| {
+        self.change("create directory", path, DiskOperation::Name, |state| {
             let mut at = ROOT;
             for name in steps(path) {
                 at = match state.names(at)?.get(&*name) {
@@ -417,13 +425,13 @@ impl Disk for MemoryDisk {
     }
 
     fn write(&self, path: &Path, bytes: &[u8], mode: FileMode) -> Result<(), DiskError> {
-        self.change("write", path, DiskOperation::Write(path.to_owned()), |state| {
+        self.change("write", path, DiskOperation::Write, |state| {
             state.write(path, None, bytes, Some(mode))
         })
     }
 
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.change("write", path, DiskOperation::Write(path.to_owned()), |state| {
+        self.change("write", path, DiskOperation::Write, |state| {
             state.write(path, Some(offset), bytes, None)
         })
     }
@@ -433,7 +441,7 @@ impl Disk for MemoryDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
             Ok(inode) => match state.nodes.get(&inode) {
-                Some(Node::File { content, .. }) => Ok(Some(content.clone())),
+                Some(Node::File { content, .. }) => Ok(Some(content.to_vec())),
                 _ => Err(kind(io::ErrorKind::IsADirectory)),
             },
         })
@@ -468,7 +476,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_file(&self, path: &Path) -> Result<(), DiskError> {
-        self.change("sync", path, DiskOperation::SyncFile(path.to_owned()), |state| {
+        self.change("sync", path, DiskOperation::SyncFile, |state| {
             let inode = state.find(path)?;
             match state.nodes.get_mut(&inode) {
                 Some(Node::File { content, durable, .. }) => {
@@ -481,7 +489,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
-        self.change("sync", path, DiskOperation::SyncDirectory(path.to_owned()), |state| {
+        self.change("sync", path, DiskOperation::SyncDirectory, |state| {
             let inode = state.find(path)?;
             state.names(inode)?;
             state.sync_directory(inode);
@@ -490,7 +498,7 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        self.change("rename to", to, DiskOperation::Name(to.to_owned()), |state| {
+        self.change("rename to", to, DiskOperation::Name, |state| {
             let inode = state.find(from)?;
             let (from_parent, from_name) = state.find_parent(from)?;
             let (to_parent, to_name) = state.find_parent(to)?;
@@ -508,7 +516,7 @@ impl Disk for MemoryDisk {
         if !self.state().hard_links {
             return Ok(false);
         }
-        self.change("link to", to, DiskOperation::Name(to.to_owned()), |state| {
+        self.change("link to", to, DiskOperation::Name, |state| {
             let inode = state.find(from)?;
             let (parent, name) = state.find_parent(to)?;
             if state.names(parent)?.contains_key(&name) {
@@ -529,7 +537,7 @@ impl Disk for MemoryDisk {
     }
 
     fn set_mode(&self, path: &Path, mode: FileMode) -> Result<(), DiskError> {
-        self.change("set the mode of", path, DiskOperation::Write(path.to_owned()), |state| {
+        self.change("set the mode of", path, DiskOperation::Write, |state| {
             let inode = state.find(path)?;
             if let Some(Node::File { mode: file_mode, .. }) = state.nodes.get_mut(&inode) {
                 *file_mode = mode;
@@ -539,7 +547,7 @@ impl Disk for MemoryDisk {
     }
 
     fn symlink(&self, target: &Path, link: &Path) -> Result<(), DiskError> {
-        self.change("create link", link, DiskOperation::Name(link.to_owned()), |state| {
+        self.change("create link", link, DiskOperation::Name, |state| {
             let (parent, name) = state.find_parent(link)?;
             if state.names(parent)?.contains_key(&name) {
                 return Err(kind(io::ErrorKind::AlreadyExists));
@@ -586,7 +594,7 @@ impl Disk for MemoryDisk {
 
 impl MemoryDisk {
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        self.change("remove", path, DiskOperation::Name(path.to_owned()), |state| {
+        self.change("remove", path, DiskOperation::Name, |state| {
             let Ok((parent, name)) = state.find_parent(path) else { return Ok(()) };
             if state.names(parent)?.contains_key(&name) {
                 state.rename_all(NameChange(vec![(parent, name, None)]));

@@ -17,6 +17,7 @@ const LARGE_BYTES: usize = 2 << 20;
 fn an_artifact_larger_than_the_disk_is_refused_before_a_byte_of_it_is_written() {
     let mut fleet = Fleet::new(11, LATENCY).unwrap();
     let device = fleet.add_device().unwrap();
+    fleet.devices[device].disk.note_operations();
     let enrolled =
         |fleet: &Fleet| fleet.devices[device].node().is_some_and(|node| node.status().agent.device.is_some());
     fleet.wait_until("the device to enrol", enrolled).unwrap();

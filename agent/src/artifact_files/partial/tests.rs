@@ -68,6 +68,7 @@ fn a_download_cut_at_any_point_resumes_from_groups_that_verify() {
 fn an_artifact_is_synced_before_it_has_its_name() {
     let (digest, bytes) = artifact(GROUP + 1);
     let disk = MemoryDisk::new(64 << 20);
+    disk.note_operations();
     let path = download(&MemoryArtifactFiles::on(&disk), &digest, &bytes).unwrap();
     let operations = disk.operations();
     let part = path.with_extension("part");
@@ -83,6 +84,7 @@ fn an_artifact_is_synced_before_it_has_its_name() {
 fn marks_follow_the_groups_they_vouch_for() {
     let (digest, bytes) = artifact(40 * GROUP);
     let disk = MemoryDisk::new(64 << 20);
+    disk.note_operations();
     download(&MemoryArtifactFiles::on(&disk), &digest, &bytes).unwrap();
     let operations = disk.operations();
     let marks: Vec<usize> = operations

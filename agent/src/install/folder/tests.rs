@@ -96,9 +96,9 @@ fn everything_is_synced_before_it_is_revealed() {
     let disk = MemoryDisk::new(DISK_BYTES);
     let staging = memory_release(&disk, "1.0");
     let installer = MemoryInstaller::on(&disk);
-    let before = disk.operations().len();
+    disk.note_operations();
     upgrade(&installer, &staging).unwrap();
-    let order: Vec<String> = disk.operations().iter().skip(before).map(ToString::to_string).collect();
+    let order: Vec<String> = disk.operations().iter().map(ToString::to_string).collect();
     let folder = staging.slot.folder_name();
     let at = |wanted: String| {
         order.iter().position(|seen| *seen == wanted).unwrap_or_else(|| panic!("no {wanted} in {order:#?}"))
