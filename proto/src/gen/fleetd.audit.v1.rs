@@ -332,10 +332,11 @@ pub struct WatchAuditEntriesRequest {
     /// Which.
     #[prost(message, optional, tag = "1")]
     pub filter: ::core::option::Option<AuditFilter>,
-    /// The entries above this one; when it is 0, those from now on.
+    /// The entries above this one, which must be there; when it is 0, those from now on.
     #[prost(uint64, tag = "11")]
     pub after_number: u64,
-    /// Where a former stream was lost, in place of the number.
+    /// Where a former stream was lost, in place of the number. After a restore all entries are told anew: what the log now
+    /// holds by the same numbers is not what was told.
     #[prost(string, tag = "12")]
     pub resume_token: ::prost::alloc::string::String,
 }

@@ -69,7 +69,7 @@ impl ::prost::Name for Delegation {
         "/fleetd.trust.v1.Delegation".into()
     }
 }
-/// A key that counts no more.
+/// A key that counts no more. Who said so, when and why stand in the audit log, whose entries name the key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Revocation {
     /// The key (`key_…`, or `loc_…` of a device).
@@ -78,12 +78,6 @@ pub struct Revocation {
     /// How it came to that.
     #[prost(enumeration = "RevocationKind", tag = "2")]
     pub kind: i32,
-    /// Why, in the words of whoever did it.
-    #[prost(string, tag = "11")]
-    pub reason: ::prost::alloc::string::String,
-    /// When.
-    #[prost(message, optional, tag = "12")]
-    pub revoked_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 impl ::prost::Name for Revocation {
     const NAME: &'static str = "Revocation";

@@ -15,7 +15,7 @@ use super::backend::Backend;
 use super::call_error::CallError;
 use super::convert;
 use super::follower::{Follower, Messages, Outlet, StreamEnd, stream};
-use super::page::{decode_token, encode_token, page_size};
+use super::page::{Places, decode_token, encode_token, page_size};
 use crate::record::audit::{entry_key, standing};
 use crate::record::wall;
 
@@ -144,13 +144,31 @@ impl AuditService for AuditLog {
         request: Request<audit::WatchAuditEntriesRequest>,
     ) -> Result<Response<Self::WatchAuditEntriesStream>, Status> {
         let asked = request.into_inner();
-        let last = match (read_number(&asked.resume_token, "resume_token")?, asked.after_number) {
-            (Some(after), _) => after,
-            (None, 0) => log_standing(&self.backend)?.last,
-            (None, after) => after,
-        };
+        let standing = log_standing(&self.backend)?;
+        let places = Places::of_log(self.backend.store(), standing.last)?;
+        let after = first_told(&standing, &places, &asked)?;
         let (backend, filter) = (Arc::clone(&self.backend), Filter::read(asked.filter));
-        Ok(Response::new(stream(move |outlet| follow(backend, filter, last, outlet))))
+        Ok(Response::new(stream(move |outlet| follow(backend, filter, (places, after), outlet))))
+    }
+}
+
+/// The entry above which a watch begins.
+fn first_told(
+    standing: &Standing,
+    places: &Places,
+    asked: &audit::WatchAuditEntriesRequest,
+) -> Result<u64, CallError> {
+    if !asked.resume_token.is_empty() {
+        // The log of a restored server has other entries by the same numbers: all of it is told.
+        return Ok(places.read(&asked.resume_token)?.unwrap_or(standing.first.saturating_sub(1)));
+    }
+    match asked.after_number {
+        0 => Ok(standing.last),
+        after if after <= standing.last => Ok(after),
+        after => {
+            let cause = format!("there is no entry {after}: the last one is {}", standing.last);
+            Err(CallError::Invalid { field: "after_number", cause })
+        }
     }
 }
 
@@ -158,7 +176,7 @@ impl AuditService for AuditLog {
 async fn follow(
     backend: Arc<Backend>,
     filter: Filter,
-    mut last: u64,
+    (places, mut last): (Places, u64),
     outlet: Outlet<audit::WatchAuditEntriesResponse>,
 ) -> Result<(), StreamEnd> {
     let mut follower = Follower::start(Arc::clone(&backend.shared().seams.store));
@@ -170,7 +188,7 @@ async fn follow(
             for (number, bytes) in entries(&backend, last.saturating_add(1), to)? {
                 if filter.takes(&bytes) {
                     let audit_entry = Some(convert::audit::show(number, bytes));
-                    let resume_token = encode_token(&number.to_be_bytes());
+                    let resume_token = places.write(number);
                     outlet.send(audit::WatchAuditEntriesResponse { audit_entry, resume_token }).await?;
                 }
             }

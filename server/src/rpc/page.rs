@@ -79,40 +79,46 @@ pub(crate) fn write_revision(revision: Revision) -> String {
     encode_token(&revision.0.to_be_bytes())
 }
 
-/// Places in watches of what a store holds: the newest change that was told, in the history in which it happened.
+/// Places in watches of what a store holds: the newest change, or entry of its log, that was told, by its number in the
+/// history in which it happened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Places {
     history: History,
-    newest: Revision,
+    newest: u64,
 }
 
 impl Places {
-    /// The places in a store, up to what it holds now.
-    pub(crate) fn of(store: &dyn StateStore) -> Result<Self, CallError> {
-        Ok(Self { history: History::of(store)?, newest: store.revision() })
+    /// The places in a store's changes, up to what it holds now.
+    pub(crate) fn of_changes(store: &dyn StateStore) -> Result<Self, CallError> {
+        Self::of_log(store, store.revision().0)
     }
 
-    /// What the store held when this was made.
-    pub(crate) const fn newest(&self) -> Revision {
+    /// The places in a log that a store holds, up to its last entry.
+    pub(crate) fn of_log(store: &dyn StateStore, last: u64) -> Result<Self, CallError> {
+        Ok(Self { history: History::of(store)?, newest: last })
+    }
+
+    /// The newest place when this was made.
+    pub(crate) const fn newest(&self) -> u64 {
         self.newest
     }
 
     /// Writes a place.
-    pub(crate) fn write(&self, revision: Revision) -> String {
-        encode_token(&[self.history.as_bytes().as_slice(), &revision.0.to_be_bytes()].concat())
+    pub(crate) fn write(&self, number: u64) -> String {
+        encode_token(&[self.history.as_bytes().as_slice(), &number.to_be_bytes()].concat())
     }
 
     /// Reads a place; `None` where the caller has none, and where it is one of another history, or of one that this
     /// store has not come to: whoever has it is told everything anew.
-    pub(crate) fn read(&self, text: &str) -> Result<Option<Revision>, CallError> {
+    pub(crate) fn read(&self, text: &str) -> Result<Option<u64>, CallError> {
         let field = "resume_token";
         let Some(bytes) = decode_token(text, field)? else { return Ok(None) };
         let place = bytes.split_first_chunk::<{ History::LENGTH }>();
         let place =
-            place.and_then(|(history, revision)| Some((history, u64::from_be_bytes(revision.try_into().ok()?))));
+            place.and_then(|(history, number)| Some((history, u64::from_be_bytes(number.try_into().ok()?))));
         let invalid = || CallError::Invalid { field, cause: "it is no place in a watch".to_owned() };
-        let (history, revision) = place.ok_or_else(invalid)?;
-        Ok((history == self.history.as_bytes() && revision <= self.newest.0).then_some(Revision(revision)))
+        let (history, number) = place.ok_or_else(invalid)?;
+        Ok((history == self.history.as_bytes() && number <= self.newest).then_some(number))
     }
 }
 
@@ -138,10 +144,10 @@ mod tests {
     #[test]
     fn a_place_counts_in_its_own_history_and_as_far_as_that_has_come() {
         let history = |seed| History::draw(&mut Entropy::from_seed([seed; 32]));
-        let places = |seed, newest| Places { history: history(seed), newest: Revision(newest) };
-        let place = places(1, 7).write(Revision(5));
-        assert_eq!(places(1, 7).read(&place).unwrap(), Some(Revision(5)));
-        assert_eq!(places(1, 5).read(&place).unwrap(), Some(Revision(5)));
+        let places = |seed, newest| Places { history: history(seed), newest };
+        let place = places(1, 7).write(5);
+        assert_eq!(places(1, 7).read(&place).unwrap(), Some(5));
+        assert_eq!(places(1, 5).read(&place).unwrap(), Some(5));
         assert_eq!(places(1, 4).read(&place).unwrap(), None, "a store that was set back");
         assert_eq!(places(2, 7).read(&place).unwrap(), None, "a restored one that has grown past it");
         assert_eq!(places(1, 7).read("").unwrap(), None);

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use data_encoding::BASE64;
+use fleetd_server::history::History;
 use fleetd_sync_core::audit::{Chain, Entry, EntryHash, origin};
 use fleetd_sync_core::commit::{ActorKey, Batch, Mutation, Space};
+use fleetd_sync_core::entropy::Entropy;
 use fleetd_sync_store::state_store::{StateStore as _, commit_and_wait};
 use prost_reflect::DescriptorPool;
 use serde_json::{Value, json};
@@ -13,6 +15,7 @@ use super::field::{complete_registration, whole_requests};
 use super::world::{World, refuses, text};
 
 const LIST: &str = "audit.v1.AuditService/ListAuditEntries";
+const WATCH: &str = "audit.v1.AuditService/WatchAuditEntries";
 
 /// The entries of the log that are meant, the oldest first.
 async fn list(world: &World, filter: Value) -> Vec<Value> {
@@ -204,14 +207,40 @@ async fn a_follower_is_told_of_each_entry_as_it_is_written() {
     let world = World::start().await;
     world.call("enrolment.v1.EnrolmentService/CreateEnrolmentToken", json!({})).await.expect("a token");
     let request = json!({ "afterNumber": "1", "filter": { "action": "CreateEnrolmentToken" } });
-    let mut entries = world.open("audit.v1.AuditService/WatchAuditEntries", &request).await;
+    let mut entries = world.open(WATCH, &request).await;
     assert_eq!(entries.entry().await["auditEntry"]["number"], "2");
     world
         .call("access.v1.AccessService/CreateAccessToken", json!({ "name": "a", "role": "ROLE_VIEWER" }))
         .await
         .unwrap();
     world.call("enrolment.v1.EnrolmentService/CreateEnrolmentToken", json!({})).await.expect("a token");
-    assert_eq!(entries.entry().await["auditEntry"]["number"], "5", "others are not meant");
+    let told = entries.entry().await;
+    assert_eq!(told["auditEntry"]["number"], "5", "others are not meant");
+    // Who lost the stream goes on behind it, and who names an entry that is not there is told so.
+    world.call("enrolment.v1.EnrolmentService/CreateEnrolmentToken", json!({})).await.expect("a token");
+    let request = json!({ "resumeToken": told["resumeToken"] });
+    let mut entries = world.open(WATCH, &request).await;
+    assert_eq!(entries.entry().await["auditEntry"]["number"], "6");
+    let mut ahead = world.open(WATCH, &json!({ "afterNumber": "9" })).await;
+    let refused = ahead.next().await.expect("an answer");
+    let refused = refuses(refused, "invalid_argument", "request.field.invalid");
+    assert!(refused.details.contains("no entry 9: the last one is 8"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_follower_of_a_restored_log_is_told_all_of_it() {
+    let world = World::start().await;
+    world.call("enrolment.v1.EnrolmentService/CreateEnrolmentToken", json!({})).await.expect("a token");
+    let mut entries = world.open(WATCH, &json!({ "afterNumber": "1" })).await;
+    let told = entries.entry().await;
+    // A restore begins another history; what it writes next has the numbers of what was lost.
+    let history = History::draw(&mut Entropy::from_seed([7; 32]));
+    let restored = Batch { actor: ActorKey::only("a restore"), mutations: vec![history.put()] };
+    commit_and_wait(&world.store, restored).expect("it is written");
+    let mut entries = world.open(WATCH, &json!({ "resumeToken": told["resumeToken"] })).await;
+    for number in ["1", "2"] {
+        assert_eq!(entries.entry().await["auditEntry"]["number"], number);
+    }
 }
 
 /// Follows the chain as whoever does not believe the server: from the bytes of the entries alone.

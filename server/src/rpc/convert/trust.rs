@@ -13,8 +13,6 @@ pub(crate) fn trust(now: &Trust, is_device: impl Fn(LocalId) -> bool) -> trust::
         trust::Revocation {
             key_id: if is_device(local) { local.to_string() } else { key.to_string() },
             kind: kind(revocation).into(),
-            // The trust document holds the word alone.
-            ..trust::Revocation::default()
         }
     });
     trust::Trust {

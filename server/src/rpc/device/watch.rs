@@ -26,8 +26,8 @@ pub(super) fn watch(
     let filter = Filter { targets, presence: Presence::Unspecified, include_ended: !named.is_empty() };
     // They are followed first, so that nothing falls between what is read and what is followed.
     let follower = Follower::start(Arc::clone(&devices.backend.shared().seams.store));
-    let places = Places::of(devices.backend.store())?;
-    let after = places.read(&asked.resume_token)?;
+    let places = Places::of_changes(devices.backend.store())?;
+    let after = places.read(&asked.resume_token)?.map(Revision);
     let watch = Watch { devices, filter, named, places, shown: BTreeSet::new() };
     Ok(stream(|outlet| watch.run(after, follower, outlet)))
 }
@@ -120,7 +120,7 @@ impl Watch {
         revision: Revision,
         outlet: &Outlet<WatchDevicesResponse>,
     ) -> Result<(), StreamEnd> {
-        let resume_token = self.places.write(revision);
+        let resume_token = self.places.write(revision.0);
         let (change, device) = match self.meant(local)? {
             Some(device) => {
                 self.shown.insert(local);

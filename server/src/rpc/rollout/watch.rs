@@ -23,8 +23,8 @@ pub(super) fn watch(
     let rollout: RolloutId = parsed(&asked.rollout_id, "rollout_id")?;
     // It is followed first, so that nothing falls between what is read and what is followed.
     let follower = Follower::start(Arc::clone(&backend.shared().seams.store));
-    let places = Places::of(backend.store())?;
-    let after = places.read(&asked.resume_token)?;
+    let places = Places::of_changes(backend.store())?;
+    let after = places.read(&asked.resume_token)?.map(Revision);
     let standing = Standing::load(backend, rollout)?;
     let watch = Watch { backend: Arc::clone(backend), standing, places, told: None };
     Ok(stream(|outlet| watch.run(after, follower, outlet)))
@@ -91,7 +91,7 @@ impl Watch {
                 self.tell_device(device, String::new(), outlet).await?;
             }
         }
-        self.tell_rollout(self.places.write(last), outlet).await
+        self.tell_rollout(self.places.write(last.0), outlet).await
     }
 
     /// Reads all of it again: changes were missed.
