@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fleetd_sync_core::id::{ConnectionId, LocalId};
@@ -36,6 +37,7 @@ struct Open {
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
     open: Mutex<Open>,
+    moves: AtomicU64,
 }
 
 impl ConnectionTable {
@@ -46,6 +48,13 @@ impl ConnectionTable {
         let entry = Connection { device, address, certificate_not_after, since: now, heard_at: now, grade: None };
         open.by_connection.insert(connection, entry);
         open.by_device.insert(device, connection);
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections have come or gone so far.
+    #[must_use]
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
     }
 
     /// Notes that a device said something.
@@ -73,6 +82,7 @@ impl ConnectionTable {
     pub fn remove(&self, connection: ConnectionId) -> Option<LocalId> {
         let mut open = self.lock();
         let device = open.by_connection.remove(&connection)?.device;
+        self.moves.fetch_add(1, Ordering::Relaxed);
         if open.by_device.get(&device) == Some(&connection) {
             open.by_device.remove(&device);
         }
@@ -123,5 +133,6 @@ mod tests {
         table.give_up(connection);
         assert!(table.of_device(device).is_none());
         assert_eq!((table.device_of(connection), table.remove(connection)), (Some(device), Some(device)));
+        assert_eq!((table.remove(connection), table.moves()), (None, 2), "one came and went");
     }
 }

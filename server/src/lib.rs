@@ -22,6 +22,7 @@ pub mod examine;
 pub mod flights;
 pub mod history;
 pub mod keys;
+mod memory;
 pub mod node;
 pub mod own_certificate;
 pub mod presence;

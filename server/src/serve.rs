@@ -45,6 +45,7 @@ use crate::edge::{self, Api, OpenApiError};
 use crate::examine::Premises;
 use crate::history::{self, TakeUpHistoryError};
 use crate::keys::{Keys, OpenKeysError, PublishError, RoleError, RootKey};
+use crate::memory;
 use crate::node::{Node, Seams, ServerIdentity, StartNodeError};
 use crate::own_certificate::{OwnCertificate, RenewError};
 use crate::presence::{self, Presence, TakeUpPresenceError};
@@ -313,6 +314,8 @@ async fn run(
     let tls = api_server_tls(certificate.shown_by_api())?;
     announce(announcement);
     let (presence, certificate) = (tokio::spawn(presence.run()), tokio::spawn(certificate.run()));
+    let rushes = Arc::clone(&shared);
+    let memory = tokio::spawn(async move { memory::give_back(&rushes.connections).await });
     let mut failure = None;
     let ended = async {
         tokio::select! {
@@ -324,6 +327,7 @@ async fn run(
     edge::serve(ports.api, tls, api, ended).await;
     presence.abort();
     certificate.abort();
+    memory.abort();
 
     // The listener goes last: with it would go its socket, and devices would not hear that the server ends.
     ports.endpoint.shut_down(FAREWELL).await;

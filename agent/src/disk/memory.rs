@@ -61,9 +61,18 @@ type Names = BTreeMap<String, Inode>;
 #[derive(Clone, Debug)]
 enum Node {
     /// What is synced is shared between the two, until it is written again.
-    File { content: Arc<Vec<u8>>, durable: Arc<Vec<u8>>, mode: FileMode },
-    Directory { names: Names, durable: Names },
-    Link { target: PathBuf },
+    File {
+        content: Arc<Vec<u8>>,
+        durable: Arc<Vec<u8>>,
+        mode: FileMode,
+    },
+    Directory {
+        names: Names,
+        durable: Names,
+    },
+    Link {
+        target: PathBuf,
+    },
 }
 
 impl Node {
@@ -425,15 +434,11 @@ impl Disk for MemoryDisk {
     }
 
     fn write(&self, path: &Path, bytes: &[u8], mode: FileMode) -> Result<(), DiskError> {
-        self.change("write", path, DiskOperation::Write, |state| {
-            state.write(path, None, bytes, Some(mode))
-        })
+        self.change("write", path, DiskOperation::Write, |state| state.write(path, None, bytes, Some(mode)))
     }
 
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.change("write", path, DiskOperation::Write, |state| {
-            state.write(path, Some(offset), bytes, None)
-        })
+        self.change("write", path, DiskOperation::Write, |state| state.write(path, Some(offset), bytes, None))
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, DiskError> {

@@ -153,11 +153,7 @@ impl AuditService for AuditLog {
 }
 
 /// The entry above which a watch begins.
-fn first_told(
-    standing: &Standing,
-    places: &Places,
-    asked: &audit::WatchAuditEntriesRequest,
-) -> Result<u64, CallError> {
+fn first_told(standing: &Standing, places: &Places, asked: &audit::WatchAuditEntriesRequest) -> Result<u64, CallError> {
     if !asked.resume_token.is_empty() {
         // The log of a restored server has other entries by the same numbers: all of it is told.
         return Ok(places.read(&asked.resume_token)?.unwrap_or(standing.first.saturating_sub(1)));

@@ -114,8 +114,7 @@ impl Places {
         let field = "resume_token";
         let Some(bytes) = decode_token(text, field)? else { return Ok(None) };
         let place = bytes.split_first_chunk::<{ History::LENGTH }>();
-        let place =
-            place.and_then(|(history, number)| Some((history, u64::from_be_bytes(number.try_into().ok()?))));
+        let place = place.and_then(|(history, number)| Some((history, u64::from_be_bytes(number.try_into().ok()?))));
         let invalid = || CallError::Invalid { field, cause: "it is no place in a watch".to_owned() };
         let (history, number) = place.ok_or_else(invalid)?;
         Ok((history == self.history.as_bytes() && number <= self.newest).then_some(number))

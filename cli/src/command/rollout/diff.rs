@@ -12,7 +12,7 @@ use fleetd_proto::fleetd::rollout::v1::{
 use fleetd_sync_core::id::{PlanId, RolloutId};
 use serde_json::json;
 
-use super::start::read_plan;
+use super::start::{read_plan, sendable};
 use super::view;
 use crate::client::FleetClient;
 use crate::command::{Session, login, wording};
@@ -84,7 +84,7 @@ async fn plan_id(client: &FleetClient, asked: &str) -> Result<String, CommandErr
     if asked.parse::<PlanId>().is_ok() {
         return Ok(asked.to_owned());
     }
-    match read_plan(asked)? {
+    match sendable(client, read_plan(asked)?).await? {
         start_rollout_request::Plan::PlanId(id) => Ok(id),
         start_rollout_request::Plan::Document(document) => {
             let request = CheckPlanRequest { plan: Some(check_plan_request::Plan::Document(document)) };

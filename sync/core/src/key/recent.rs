@@ -12,7 +12,8 @@ use super::ParseKeyError;
 const PLACES: u8 = 64;
 
 thread_local! {
-    static RECENT: RefCell<[Option<VerifyingKey>; PLACES as usize]> = const { RefCell::new([None; PLACES as usize]) };
+    /// No place, until the first point is kept: most threads need none.
+    static RECENT: RefCell<Vec<Option<VerifyingKey>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The point of a key.
@@ -22,15 +23,16 @@ thread_local! {
 pub(super) fn point(bytes: &[u8; 32]) -> Result<VerifyingKey, ParseKeyError> {
     RECENT.with_borrow_mut(|recent| {
         let [first, ..] = bytes;
-        let place = recent.get_mut(usize::from(first % PLACES));
-        if let Some(Some(kept)) = &place
+        let place = usize::from(first % PLACES);
+        if let Some(kept) = recent.get(place).copied().flatten()
             && kept.as_bytes() == bytes
         {
-            return Ok(*kept);
+            return Ok(kept);
         }
         let found = VerifyingKey::from_bytes(bytes).ok().filter(|point| !point.is_weak());
         let found = found.ok_or(ParseKeyError::Point)?;
-        if let Some(place) = place {
+        recent.resize(usize::from(PLACES), None);
+        if let Some(place) = recent.get_mut(place) {
             *place = Some(found);
         }
         Ok(found)
@@ -46,8 +48,7 @@ mod tests {
     #[test]
     fn a_key_has_its_own_point_whatever_was_found_before_it() {
         let mut entropy = Entropy::from_seed([3; 32]);
-        let keys: Vec<[u8; 32]> =
-            (0..200).map(|_| *SecretKey::generate(&mut entropy).public().as_bytes()).collect();
+        let keys: Vec<[u8; 32]> = (0..200).map(|_| *SecretKey::generate(&mut entropy).public().as_bytes()).collect();
         for bytes in keys.iter().chain(&keys).chain(keys.iter().rev()) {
             assert_eq!(point(bytes).map(|point| point.to_bytes()), Ok(*bytes));
         }

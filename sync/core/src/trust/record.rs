@@ -116,7 +116,6 @@ pub enum DraftError {
 pub struct OtherRecord;
 
 /// What changes from one record to the next.
-#[expect(clippy::large_enum_variant, reason = "a few live for a moment, when people change the root")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Gives a key a role, or changes how far it reaches.

@@ -78,7 +78,9 @@ struct AcceptedSession {
 
 enum Stage {
     Handshake(Box<ServerConnection>),
-    Over { peer: Option<Vec<CertificateDer<'static>>> },
+    Over {
+        peer: Option<Vec<CertificateDer<'static>>>,
+    },
     /// The settings are none for QUIC. No packet is answered.
     Refused(rustls::Error),
 }

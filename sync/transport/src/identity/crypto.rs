@@ -20,10 +20,8 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey, public_ke
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
 /// How signatures of certificates and handshakes are checked.
-pub(super) const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
-    all: &[&Ed25519],
-    mapping: &[(SignatureScheme::ED25519, &[&Ed25519])],
-};
+pub(super) const ALGORITHMS: WebPkiSupportedAlgorithms =
+    WebPkiSupportedAlgorithms { all: &[&Ed25519], mapping: &[(SignatureScheme::ED25519, &[&Ed25519])] };
 
 /// The cryptography of every connection between ours, named here so that no process-wide default is needed.
 pub(super) fn provider() -> Arc<CryptoProvider> {

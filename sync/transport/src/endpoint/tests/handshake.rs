@@ -83,7 +83,11 @@ async fn keys_that_are_updated_again_and_again_carry_frames() {
     down.read_exact(&mut begin).await.unwrap();
     for round in 0..6_u8 {
         // The ends take turns in who begins; an update is complete once both have sent something by it.
-        if round % 2 == 0 { raw.force_key_update() } else { accepted.quinn.force_key_update() }
+        if round % 2 == 0 {
+            raw.force_key_update()
+        } else {
+            accepted.quinn.force_key_update()
+        }
         up.write_all(&[1, round]).await.unwrap();
         assert_eq!(heard.frame().await, (Class::Control, Bytes::from(vec![round])));
         world.listening.send(server, Class::Control, Bytes::from(vec![round])).unwrap();
