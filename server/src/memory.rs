@@ -1,12 +1,13 @@
 //! Memory that a rush leaves behind. Thousands of handshakes leave free pieces between what stays of them, and the
-//! allocator of glibc keeps their pages for ever: of 8 KB for each device that came back, a server needs nothing. So they
-//! go back to the system once the rush is over.
+//! allocator of glibc keeps their pages for good: some 8 KB for each device that came back. They go back to the system
+//! once the rush is over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::connection_table::ConnectionTable;
+use crate::node::Shared;
 
 /// Time between two looks at whether there was a rush.
 const LOOKED_EVERY: Duration = Duration::from_secs(10);
@@ -37,12 +38,12 @@ impl Rush {
 }
 
 /// Gives memory back after each rush, until it is dropped.
-pub(crate) async fn give_back(connections: &ConnectionTable) {
+pub(crate) async fn give_back(shared: Arc<Shared>) {
     let (mut rush, mut looks) = (Rush::default(), interval(LOOKED_EVERY));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        if rush.is_over(connections.moves()) && tokio::task::spawn_blocking(trim).await.is_err() {
+        if rush.is_over(shared.connections.moves()) && tokio::task::spawn_blocking(trim).await.is_err() {
             tracing::debug!("memory was not given back");
         }
     }

@@ -314,8 +314,7 @@ async fn run(
     let tls = api_server_tls(certificate.shown_by_api())?;
     announce(announcement);
     let (presence, certificate) = (tokio::spawn(presence.run()), tokio::spawn(certificate.run()));
-    let rushes = Arc::clone(&shared);
-    let memory = tokio::spawn(async move { memory::give_back(&rushes.connections).await });
+    let memory = tokio::spawn(memory::give_back(Arc::clone(&shared)));
     let mut failure = None;
     let ended = async {
         tokio::select! {
